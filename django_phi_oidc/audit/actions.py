@@ -69,7 +69,9 @@ class Action(StrEnum):
 
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.LOGIN_SUCCEEDED: frozenset({"acr", "amr", "claims", "vot"}),
-    Action.LOGIN_REFUSED: frozenset({"stage", "provider_error", "provider_status", "claims", "count", "match"}),
+    Action.LOGIN_REFUSED: frozenset(
+        {"stage", "provider_error", "provider_status", "claims", "count", "match"}
+    ),
     Action.LOGOUT_COMPLETED: frozenset(),
     Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
     Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
@@ -88,7 +90,9 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SUBJECT_LINKED: frozenset({"created", "method"}),
     Action.SUBJECT_UNLINKED: frozenset(),
     Action.SUBJECT_EXPORTED: frozenset({"claims", "consent", "notice", "suspended_until"}),
-    Action.SUBJECT_ACCOUNTED: frozenset({"since", "count", "sha256", "withheld", "suspended_until"}),
+    Action.SUBJECT_ACCOUNTED: frozenset(
+        {"since", "count", "sha256", "withheld", "suspended_until"}
+    ),
     Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
     Action.HOLD_PLACED: frozenset({"until", "suspended_until", "purposes", "statement"}),
     Action.HOLD_RELEASED: frozenset({"suspended_until"}),
@@ -101,10 +105,14 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.ROLE_CHANGED: frozenset(
         {"added", "removed", "granted", "withdrawn", "permissions_added", "permissions_removed"}
     ),
-    Action.ACCESS_GRANTED: frozenset({"client_id", "consent", "emergency", "local", "notice", "page"}),
+    Action.ACCESS_GRANTED: frozenset(
+        {"client_id", "consent", "emergency", "local", "notice", "page"}
+    ),
     Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "local", "page"}),
     Action.API_REFUSED: frozenset({"client_id", "count"}),
-    Action.EMERGENCY_OPENED: frozenset({"emergency", "everything", "local", "permissions", "until"}),
+    Action.EMERGENCY_OPENED: frozenset(
+        {"emergency", "everything", "local", "permissions", "until"}
+    ),
     Action.EMERGENCY_CLOSED: frozenset({"emergency"}),
     Action.EMERGENCY_EXPIRED: frozenset({"emergency"}),
     Action.EMERGENCY_REVIEWED: frozenset({"emergency", "verdict"}),
@@ -112,10 +120,22 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
     Action.AUDIT_EXPORTED: frozenset({"format", "filters", "sha256"}),
     Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "first", "kinds"}),
-    Action.AUDIT_ARCHIVED: frozenset({"archived_size", "detached", "detached_leaves", "first", "tree_size", "sha256"}),
+    Action.AUDIT_ARCHIVED: frozenset(
+        {"archived_size", "detached", "detached_leaves", "first", "tree_size", "sha256"}
+    ),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
     Action.ALERT_RAISED: frozenset(
-        {"rule", "count", "claims", "emergency", "roles", "hint", "attempts", "status", "provider_error"}
+        {
+            "rule",
+            "count",
+            "claims",
+            "emergency",
+            "roles",
+            "hint",
+            "attempts",
+            "status",
+            "provider_error",
+        }
     ),
     Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
     Action.ALERT_MUTED: frozenset({"rule", "until"}),
@@ -133,38 +153,73 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SCIM_CLIENT_CHANGED: frozenset({"change"}),
     Action.SCIM_REFUSED: frozenset({"count", "rule"}),
 }
-"""The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this package."""
+"""The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this
+package.
+"""
 WITHDRAWAL_ACTIONS = frozenset(
     {
-        *(Action.LOGOUT_COMPLETED, Action.LOGOUT_RECEIVED, Action.SESSION_ENDED, Action.SESSION_END_REQUESTED),
+        *(
+            Action.LOGOUT_COMPLETED,
+            Action.LOGOUT_RECEIVED,
+            Action.SESSION_ENDED,
+            Action.SESSION_END_REQUESTED,
+        ),
         *(Action.TOKEN_REVOKED, Action.TOKEN_REVOCATION_FAILED),
         *(Action.CLAIM_SCRUBBED, Action.SUBJECT_UNLINKED, Action.ACTIVATION_REVOKED),
         *(Action.SCIM_USER_DISABLED, Action.SCIM_USER_DELETED),
         *(Action.EMERGENCY_CLOSED, Action.EMERGENCY_EXPIRED, Action.ALERT_RAISED),
     }
 )
-"""Actions that only end or withdraw something, and alerts. Their events may wait in the outbox without a MAC, so that
-nothing of this depends on the keys of the audit log."""
+"""Actions that only end or withdraw something, and alerts. Their events may wait in the outbox
+without a MAC, so that nothing of this depends on the keys of the audit log.
+"""
 ROLE_WITHDRAWAL_KEYS = frozenset({"removed", "withdrawn", "permissions_removed"})
 """An event `role.changed` with no other keys in its detail withdraws something, too."""
-DISCLOSURE_ACTIONS = frozenset({Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED})
+DISCLOSURE_ACTIONS = frozenset(
+    {Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED}
+)
 """Actions that disclose a person's data; a host project registers its own by `register_actions`."""
 SHOWN_REFUSAL_ACTIONS = frozenset(
-    {Action.LOGIN_REFUSED, Action.ACTIVATION_REFUSED, Action.ACCESS_DENIED, Action.EMERGENCY_REFUSED}
+    {
+        Action.LOGIN_REFUSED,
+        Action.ACTIVATION_REFUSED,
+        Action.ACCESS_DENIED,
+        Action.EMERGENCY_REFUSED,
+    }
 )
 """Refusals that a user sees as a page: its reference is the id of the event."""
 RESERVED_PREFIXES = frozenset(
     {
         *(action.partition(".")[0] for action in Action),
-        *("assurance", "checkpoint", "delivery", "django_phi_oidc", "emergency", "grant", "key", "oidc", "phi_oidc"),
+        *(
+            "assurance",
+            "checkpoint",
+            "delivery",
+            "django_phi_oidc",
+            "emergency",
+            "grant",
+            "key",
+            "oidc",
+            "phi_oidc",
+        ),
         *("policy", "provider", "refresh", "retention", "role", "sink", "witness"),
     }
 )
 """Prefixes that host projects may not register, for present and future actions of this package."""
 UNKEYED_RESOURCE_TYPES = frozenset(
     {
-        *("AlertMute", "AuditCheckpoint", "AuditEvent", "Configuration", "SCIMClient", "SCIMGroup", "SecurityAlert"),
+        *(
+            "AlertMute",
+            "AuditCheckpoint",
+            "AuditEvent",
+            "Configuration",
+            "SCIMClient",
+            "SCIMGroup",
+            "SecurityAlert",
+        ),
         *("Sink", "TrailJob", "Witness", "group"),
     }
 )
-"""Resource types of this package: their ids do not identify a person, so keyed ids leave them readable."""
+"""Resource types of this package: their ids do not identify a person, so keyed ids leave them
+readable.
+"""

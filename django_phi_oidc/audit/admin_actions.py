@@ -1,4 +1,5 @@
-"""Actions of change lists: they ask before they act, skip rows that they cannot change, and state the result.
+"""Actions of change lists: they ask before they act, skip rows that they cannot change, and state
+the result.
 
 An action is offered only if it can change a row of the page.
 """
@@ -18,7 +19,9 @@ from django.utils.translation import ngettext
 from .admin_base import ReadOnlyAdmin
 
 MAX_SELECTED_ROWS = 500
-"""The confirmation page has a form field for each row, and Django refuses forms with more than 1,000."""
+"""The confirmation page has a form field for each row, and Django refuses forms with more than
+1,000.
+"""
 MAX_NAMED_ROWS = 20
 """Rows that the confirmation page names."""
 Rows = Sequence[Any]
@@ -38,14 +41,17 @@ def confirmed_action(
 ) -> Callable[[RunAction], ListAction]:
     """Make a list action of a method that takes the rows which it can change.
 
-    can_apply: whether the action can change a row. ask: returns the question for that number of rows. consequence: what
-    it does, in a sentence. describe_skipped: returns why that number of rows was left out.
+    can_apply: whether the action can change a row. ask: returns the question for that number of
+    rows. consequence: what it does, in a sentence. describe_skipped: returns why that number of
+    rows was left out.
     """
 
     def decorate(run: RunAction) -> ListAction:
         @admin.action(description=description, permissions=permissions)
         @wraps(run)
-        def run_confirmed(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        def run_confirmed(
+            model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]
+        ) -> HttpResponse | None:
             selected = list(queryset.order_by("pk")[: max_rows + 1])
             if len(selected) > max_rows:
                 message = ngettext(
@@ -59,11 +65,19 @@ def confirmed_action(
             is_confirmed = request.POST.get("post") == "yes"
             # Since the page was shown, a row may have left the filter of the list.
             chosen = max(len(request.POST.getlist(ACTION_CHECKBOX_NAME)), len(selected))
-            skipped = describe_skipped(chosen - len(rows)) if chosen > len(rows) else ""
+            if chosen > len(rows):
+                skipped = describe_skipped(chosen - len(rows))
+            else:
+                skipped = ""
+
             if rows and not is_confirmed:
                 texts = {"question": ask(len(rows)), "consequence": consequence, "skipped": skipped}
                 return _render_confirmation(model_admin, request, run.__name__, rows, texts)
-            response = run(model_admin, request, rows) if rows else None
+
+            response = None
+            if rows:
+                response = run(model_admin, request, rows)
+
             if skipped:
                 model_admin.message_user(request, skipped, messages.WARNING)
             return response
@@ -93,7 +107,9 @@ def _render_confirmation(
 
 
 class RowActionsAdmin(ReadOnlyAdmin):
-    """Offers an action only if it can change a row of the page, and a check box only for rows that one can change."""
+    """Offers an action only if it can change a row of the page, and a check box only for rows that
+    one can change.
+    """
 
     def describe_rows(self, request: HttpRequest, rows: Rows) -> list[str]:
         """Return the rows as the confirmation page names them."""
@@ -104,28 +120,41 @@ class RowActionsAdmin(ReadOnlyAdmin):
 
         action_location: the page that shows them, since Django 6.1.
         """
-        location = {"action_location": action_location} if action_location else {}
+        if action_location:
+            location = {"action_location": action_location}
+        else:
+            location = {}
+
         actions = super().get_actions(request, **location)
         hidden = getattr(request, "phi_oidc_hidden_actions", ())
         return {name: action for name, action in actions.items() if name not in hidden}
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Return the list. A requested action is kept: its rows may have changed since the page was shown."""
+        """Return the list. A requested action is kept: its rows may have changed since the page was
+        shown.
+        """
         changelist = super().get_changelist_instance(request)
         # Since Django 6.1 an action is an object, before a tuple.
         actions = {
-            name: getattr(action, "func", None) or action[0] for name, action in self.get_actions(request).items()
+            name: getattr(action, "func", None) or action[0]
+            for name, action in self.get_actions(request).items()
         }
         rows = list(changelist.result_list)
         for row in rows:
             row.has_action = any(action.can_apply(row) for action in actions.values())
         if "action" not in request.POST:
-            hidden = {name for name, action in actions.items() if not any(map(action.can_apply, rows))}
+            hidden = {
+                name for name, action in actions.items() if not any(map(action.can_apply, rows))
+            }
             request.phi_oidc_hidden_actions = hidden  # type: ignore[attr-defined]  # for get_actions
             if hidden == actions.keys():
-                changelist.list_display = [name for name in changelist.list_display if name != "action_checkbox"]
+                changelist.list_display = [
+                    name for name in changelist.list_display if name != "action_checkbox"
+                ]
         return changelist
 
     def action_checkbox(self, obj: Any) -> SafeString:
         """Return the check box of a row; nothing for a row that no action can change."""
-        return super().action_checkbox(obj) if obj.has_action else SafeString("<span></span>")
+        if obj.has_action:
+            return super().action_checkbox(obj)
+        return SafeString("<span></span>")

@@ -1,7 +1,8 @@
 """Base classes of the package's admin pages.
 
-They have fast lists with a million rows, forms that show errors as messages, and audit events for refusals. The pages
-of the audit log (`TrailAdminMixin`) are read-only, and each view is an event that is committed before the response.
+They have fast lists with a million rows, forms that show errors as messages, and audit events for
+refusals. The pages of the audit log (`TrailAdminMixin`) are read-only, and each view is an event
+that is committed before the response.
 """
 
 import logging
@@ -17,7 +18,13 @@ from django.contrib.auth import get_permission_codename
 from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.db.models import DateTimeField
 from django.forms import SplitDateTimeField
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -40,7 +47,9 @@ TrailView = Callable[..., HttpResponseBase]
 _ADD_PAGES = ("add", "import", "template", "codes")
 """Pages that add rows, by the end of their URL names: the form, and those of an import."""
 _MESSAGES_BY_CODE = {
-    "held_for_legal_reasons": gettext_noop("A legal hold protects the data of this person. Release it first."),
+    "held_for_legal_reasons": gettext_noop(
+        "A legal hold protects the data of this person. Release it first."
+    ),
     "sub_invalid": gettext_noop("The subject (sub) must have 1 to 255 ASCII characters."),
     "sub_not_pairwise": gettext_noop(
         "This subject (sub) is the same for all clients of the provider. Enter the pairwise one."
@@ -52,7 +61,8 @@ _MESSAGES_BY_CODE = {
 def get_error_message(error: PhiOidcError | ObjectDoesNotExist) -> str:
     """Return the translated message of a refusal for staff.
 
-    For an error that only operators can resolve it has only the code; the details are in the application log.
+    For an error that only operators can resolve it has only the code; the details are in the
+    application log.
     """
     if isinstance(error, ObjectDoesNotExist):
         return _("This record does not exist any more.")
@@ -65,7 +75,9 @@ def get_error_message(error: PhiOidcError | ObjectDoesNotExist) -> str:
 
 
 class ResourcePermissionDenied(PermissionDenied):
-    """Refused because of the object, not the page. `resource`, a `Type/id`, is the resource of the event."""
+    """Refused because of the object, not the page. `resource`, a `Type/id`, is the resource of the
+    event.
+    """
 
     def __init__(self, resource: str) -> None:
         super().__init__(resource)
@@ -76,7 +88,8 @@ class NamedRow:
     """A row for the templates, with the text of its heading and breadcrumb instead of its id."""
 
     def __init__(self, row: Any, text: str) -> None:
-        self._row, self._text = row, text
+        self._row = row
+        self._text = text
 
     def __str__(self) -> str:
         return self._text
@@ -88,11 +101,14 @@ class NamedRow:
 class AuditedAdmin(ThemedModelAdmin):
     """Records `access.denied` for refused pages and actions, committed before the response.
 
-    The title of a page is the name of the model. Django's “Select %s to view” and “View %s” do not inflect it.
+    The title of a page is the name of the model. Django's “Select %s to view” and “View %s” do not
+    inflect it.
     """
 
     operation_permissions: tuple[tuple[str, str], ...] = ()
-    """Operations with the codename of their permission, if it is not Django's: the page of a refusal names it."""
+    """Operations with the codename of their permission, if it is not Django's: the page of a
+    refusal names it.
+    """
 
     class Media:
         css = {"all": ("django_phi_oidc/lists.css",)}  # noqa: RUF012 -- the type that Django expects
@@ -103,7 +119,9 @@ class AuditedAdmin(ThemedModelAdmin):
         return [self._log_denied_access(pattern) for pattern in self.get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the list, or run an action. Django would not refuse an action without permission, but ignore it."""
+        """Show the list, or run an action. Django would not refuse an action without permission,
+        but ignore it.
+        """
         if self._list_denied_actions(request):
             raise PermissionDenied
         title = {"title": capfirst(self.opts.verbose_name_plural)}
@@ -112,25 +130,39 @@ class AuditedAdmin(ThemedModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Show a row. Django validates the request before it checks permissions, and adds a row for `_saveasnew`."""
+        """Show a row. Django validates the request before it checks permissions, and adds a row for
+        `_saveasnew`.
+        """
         if not self.has_view_or_change_permission(request) or "_saveasnew" in request.POST:
             raise PermissionDenied
         title = {"title": capfirst(self.opts.verbose_name)}
         return super().change_view(request, object_id, form_url, {**title, **(extra_context or {})})
 
-    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Begin the title with a capital letter. In some languages it begins with the name of the model."""
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """Begin the title with a capital letter. In some languages it begins with the name of the
+        model.
+        """
         context["title"] = capfirst(context["title"])
         return super().render_change_form(request, context, *args, **kwargs)
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Confirm and delete a row. The permission check comes first, so that others do not learn what is wrong."""
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        """Confirm and delete a row. The permission check comes first, so that others do not learn
+        what is wrong.
+        """
         if not self.has_delete_permission(request):
             raise PermissionDenied
         return super().delete_view(request, object_id, extra_context)
 
-    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Show Django's history of a row. Without this check Django discloses whether the row exists."""
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
+        """Show Django's history of a row. Without this check Django discloses whether the row
+        exists.
+        """
         if not self.has_view_permission(request):
             raise PermissionDenied
         context = dict(extra_context or {})
@@ -144,18 +176,28 @@ class AuditedAdmin(ThemedModelAdmin):
         return str(capfirst(self.opts.verbose_name))
 
     def _list_denied_actions(self, request: HttpRequest) -> list[str]:
-        """Return the requested list actions that exist but are not permitted. Popups have no actions."""
+        """Return the requested list actions that exist but are not permitted. Popups have no
+        actions.
+        """
         if IS_POPUP_VAR in request.GET:
             return []
         existing = {*(self.actions or ()), *(name for name, _ in self.admin_site.actions)}
-        return sorted({*request.POST.getlist("action")} & existing - self.get_actions(request).keys())
+        return sorted(
+            {*request.POST.getlist("action")} & existing - self.get_actions(request).keys()
+        )
 
     def _find_missing_permission(self, request: HttpRequest, page: str, action: str) -> str:
-        """Return the first permission for the page or action that the user lacks; "" if none would permit it."""
+        """Return the first permission for the page or action that the user lacks; "" if none would
+        permit it.
+        """
         operations = ["view"]
         if action:
             of_site = [function for name, function in self.admin_site.actions if name == action]
-            function = of_site[0] if of_site else getattr(self, action)
+            if of_site:
+                function = of_site[0]
+            else:
+                function = getattr(self, action)
+
             operations = list(getattr(function, "allowed_permissions", []))
         elif page == "delete":
             operations = ["delete"]
@@ -164,10 +206,16 @@ class AuditedAdmin(ThemedModelAdmin):
         elif request.method == "POST":
             operations.append("change")
         codenames = {name: get_permission_codename(name, self.opts) for name in operations}
-        codenames |= {name: codename for name, codename in self.operation_permissions if name in codenames}
-        existing = {get_permission_codename(name, self.opts) for name in self.opts.default_permissions}
+        codenames |= {
+            name: codename for name, codename in self.operation_permissions if name in codenames
+        }
+        existing = {
+            get_permission_codename(name, self.opts) for name in self.opts.default_permissions
+        }
         existing |= {codename for codename, _ in self.opts.permissions}
-        permissions = [f"{self.opts.app_label}.{name}" for name in codenames.values() if name in existing]
+        permissions = [
+            f"{self.opts.app_label}.{name}" for name in codenames.values() if name in existing
+        ]
         return next((name for name in permissions if not request.user.has_perm(name)), "")
 
     def _log_denied_access(self, pattern: URLPattern) -> URLPattern:
@@ -183,19 +231,29 @@ class AuditedAdmin(ThemedModelAdmin):
             except PermissionDenied as refusal:
                 # Keys without a row come from the URL, and are not written to the event.
                 row = self.get_object(request, unquote(kwargs.get("object_id", "")))
-                row_keys = [row.pk] if row else []
+                if row:
+                    row_keys = [row.pk]
+                else:
+                    row_keys = []
+
                 resource = getattr(refusal, "resource", "")
                 page = str(pattern.name).rpartition("_")[2]
-                actions = (self._list_denied_actions(request) if page == "changelist" else []) or [""]
+                actions = (self._list_denied_actions(request) if page == "changelist" else []) or [
+                    ""
+                ]
                 try:
                     event_ids = [
-                        record_access_denied(request, self.opts, *row_keys, operation=action, resource=resource)
+                        record_access_denied(
+                            request, self.opts, *row_keys, operation=action, resource=resource
+                        )
                         for action in actions
                     ]
                 except AuditUnavailable:
                     return render_trail_unavailable(request, self.admin_site)
                 permission = self._find_missing_permission(request, page, actions[0])
-                raise RecordedRefusal(reference=str(event_ids[0]), permission=permission) from refusal
+                raise RecordedRefusal(
+                    reference=str(event_ids[0]), permission=permission
+                ) from refusal
 
         pattern.callback = audited_view
         return pattern
@@ -221,21 +279,25 @@ class ReadOnlyAdmin(AuditedAdmin):
 class CascadeOnlyAdmin(ReadOnlyAdmin):
     """Rows that are only deleted together with their person.
 
-    Django checks the delete permission of each row that a deletion cascades to. It is granted here, because the page of
-    the person decides who may delete the person.
+    Django checks the delete permission of each row that a deletion cascades to. It is granted here,
+    because the page of the person decides who may delete the person.
     """
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is not None
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: Any = None
+    ) -> HttpResponse:
         raise PermissionDenied
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         """Show a row without a delete button."""
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
+        return super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "show_delete": False}
+        )
 
 
 class LabelledSplitDateTimeWidget(ThemedSplitDateTime):
@@ -282,7 +344,8 @@ def require_trail_permission(
     has_permission: Callable[[Any, HttpRequest], bool],
     permission: str = "",
 ) -> TrailView:
-    """Check a permission before the view. Refusals are events too; without the audit log nothing is permitted.
+    """Check a permission before the view. Refusals are events too; without the audit log nothing is
+    permitted.
 
     permission: the one that a refusal names; "": that to view the model.
     """
@@ -304,12 +367,16 @@ def require_trail_permission(
 def require_view_permission(view: TrailView) -> TrailView:
     """Check the view permission before a view for GET and HEAD."""
     return require_trail_permission(
-        view, methods=("GET", "HEAD"), has_permission=lambda page, request: page.has_view_permission(request)
+        view,
+        methods=("GET", "HEAD"),
+        has_permission=lambda page, request: page.has_view_permission(request),
     )
 
 
 class TrailAdminMixin:
-    """What the audit pages use of Django's admin: layout and sign-in, but no way to change anything."""
+    """What the audit pages use of Django's admin: layout and sign-in, but no way to change
+    anything.
+    """
 
     opts: Any
     model: Any
@@ -328,8 +395,11 @@ class TrailAdminMixin:
         return bool(request.user.has_perm(self.get_view_permission()))
 
     def deny(self, request: HttpRequest, *row_keys: Any, permission: str = "") -> NoReturn:
-        """Refuse the request, after its event is committed. Raises: RecordedRefusal, AuditUnavailable."""
-        # Keys without a row come from the URL, and are not written to the event. PostgreSQL refuses a NUL.
+        """Refuse the request, after its event is committed. Raises: RecordedRefusal,
+        AuditUnavailable.
+        """
+        # Keys without a row come from the URL, and are not written to the event. PostgreSQL refuses
+        # a NUL.
         keys = [key for key in row_keys if "\0" not in str(key)]
         with translate_database_errors():
             rows = [key for key in keys if self.model._base_manager.filter(pk=key).exists()]
@@ -339,53 +409,84 @@ class TrailAdminMixin:
         raise RecordedRefusal(reference=str(event_id), permission=missing)
 
     def build_urls(self, views: Mapping[str, tuple[str, TrailView]]) -> list[Any]:
-        """Return the URLs of these views only: the admin's own views would read without an event."""
+        """Return the URLs of these views only: the admin's own views would read without an
+        event.
+        """
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         wrap = self.admin_site.admin_view
-        return [path(route, wrap(view), name=f"{prefix}_{name}") for name, (route, view) in views.items()]
+        return [
+            path(route, wrap(view), name=f"{prefix}_{name}")
+            for name, (route, view) in views.items()
+        ]
 
-    def render_page(self, request: HttpRequest, template_name: str, **context: Any) -> HttpResponseBase:
+    def render_page(
+        self, request: HttpRequest, template_name: str, **context: Any
+    ) -> HttpResponseBase:
         """Render an admin page. Its data must be loaded already: templates make no queries."""
         frame = {**self.admin_site.each_context(request), "opts": self.opts, **context}
         return TemplateResponse(
-            request, f"admin/{self.opts.app_label}/{self.opts.model_name}/{template_name}.html", frame
+            request,
+            f"admin/{self.opts.app_label}/{self.opts.model_name}/{template_name}.html",
+            frame,
         )
 
 
 def record_request_event(
-    request: HttpRequest, action: Action, *, outcome: EventOutcome = OUTCOMES[0], **event_fields: Any
+    request: HttpRequest,
+    action: Action,
+    *,
+    outcome: EventOutcome = OUTCOMES[0],
+    **event_fields: Any,
 ) -> uuid.UUID:
-    """Commit an event with the request's user as its actor, and return its id. Raises: AuditUnavailable."""
-    return record(action, origin=Actor.from_request(request).origin, now=clock.now(), outcome=outcome, **event_fields)
+    """Commit an event with the request's user as its actor, and return its id. Raises:
+    AuditUnavailable.
+    """
+    return record(
+        action,
+        origin=Actor.from_request(request).origin,
+        now=clock.now(),
+        outcome=outcome,
+        **event_fields,
+    )
 
 
 def record_access_denied(
     request: HttpRequest, opts: Any, *row_keys: Any, operation: str = "", resource: str = ""
 ) -> uuid.UUID:
-    """Commit that a page of a model, or an operation, was refused, and return the event's id. Raises: AuditUnavailable.
+    """Commit that a page of a model, or an operation, was refused, and return the event's id.
+    Raises: AuditUnavailable.
 
-    row_keys: the row concerned, if any. operation: by default the page. resource: replaces the model and row.
+    row_keys: the row concerned, if any. operation: by default the page. resource: replaces the
+    model and row.
     """
     page = operation or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
-    resource, detail = (
-        resource or "/".join([opts.object_name, *map(str, row_keys)]),
-        {"page": f"{opts.model_name}/{page}"},
-    )
-    fields: dict[str, Any] = {"reason": "permission_missing", "resource": resource, "detail": detail}
+    resource = resource or "/".join([opts.object_name, *map(str, row_keys)])
+    detail = {"page": f"{opts.model_name}/{page}"}
+    fields: dict[str, Any] = {
+        "reason": "permission_missing",
+        "resource": resource,
+        "detail": detail,
+    }
     return record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
 
 
 def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:
     """Return the page, with status 503, for requests whose event cannot be written."""
     reference = get_request_id(request)
-    logger.error("A page of the admin was not shown: the audit log is unavailable. reference=%s", reference)
+    logger.error(
+        "A page of the admin was not shown: the audit log is unavailable. reference=%s", reference
+    )
     context = {
         **site.each_context(request),
         "title": _("The audit log is not available"),
         "reference": reference,
         "retry_url": request.get_full_path() if request.method == "GET" else "",
-        "home_url": reverse("admin:index", current_app=site.name) if site.has_permission(request) else "",
+        "home_url": reverse("admin:index", current_app=site.name)
+        if site.has_permission(request)
+        else "",
     }
-    response = TemplateResponse(request, "admin/django_phi_oidc/trail_unavailable.html", context, status=503)
+    response = TemplateResponse(
+        request, "admin/django_phi_oidc/trail_unavailable.html", context, status=503
+    )
     response["Retry-After"] = "60"
     return response

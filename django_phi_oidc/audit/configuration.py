@@ -1,9 +1,11 @@
-"""The configuration in effect, and the event `configuration.changed` when it differs from the previous one.
+"""The configuration in effect, and the event `configuration.changed` when it differs from the
+previous one.
 
-A process records its own configuration under the name of a component: all workers are one component, and a deployment
-may record its web processes as another. During a rolling deployment, processes with different configurations record by
-turns. These turns write no events. An event is written for a configuration that no process of the component has had in
-the last ACTIVE_PERIOD, and for an older one that is still recorded when the newest was not seen for as long.
+A process records its own configuration under the name of a component: all workers are one
+component, and a deployment may record its web processes as another. During a rolling deployment,
+processes with different configurations record by turns. These turns write no events. An event is
+written for a configuration that no process of the component has had in the last ACTIVE_PERIOD, and
+for an older one that is still recorded when the newest was not seen for as long.
 """
 
 import hashlib
@@ -28,7 +30,13 @@ from .request_context import current_origin
 WORKER_COMPONENT = "worker"
 ACTIVE_PERIOD = timedelta(hours=1)
 """As long as many runs of the task, because each run takes place in only one of the workers."""
-DJANGO_SETTINGS = ("AUTHENTICATION_BACKENDS", "DATABASE_ROUTERS", "DEBUG", "MIDDLEWARE", "SESSION_ENGINE")
+DJANGO_SETTINGS = (
+    "AUTHENTICATION_BACKENDS",
+    "DATABASE_ROUTERS",
+    "DEBUG",
+    "MIDDLEWARE",
+    "SESSION_ENGINE",
+)
 PROCESS_WARNINGS = frozenset({"django_phi_oidc.W019"})
 """Left out, because they depend on the process: only the sealer has the signing key."""
 
@@ -40,7 +48,9 @@ class EffectiveConfiguration:
     options: Mapping[str, str]
     """Path of each option → the first 64 bits of the SHA-256 of its value, hexadecimal."""
     warnings: tuple[str, ...]
-    """The ids of the security checks that report something, with those of `--deploy`, unless they are silenced."""
+    """The ids of the security checks that report something, with those of `--deploy`, unless they
+    are silenced.
+    """
     silenced: tuple[str, ...]
     """SILENCED_SYSTEM_CHECKS."""
 
@@ -53,7 +63,9 @@ class EffectiveConfiguration:
 def read_effective_settings() -> dict[str, Any]:
     """Return the settings that are compared, by path, without secrets. Raises: KeyMissing."""
     values = dict(conf.iter_effective_options())
-    values |= {f"KEYS.{ring}": [key.id for key in keyring.get_keys(ring)] for ring in _list_key_rings()}
+    values |= {
+        f"KEYS.{ring}": [key.id for key in keyring.get_keys(ring)] for ring in _list_key_rings()
+    }
     values |= {f"KEYS.{name}": conf.get_key_source(name) for name in ("audit_public", "retention")}
     values |= {name: getattr(settings, name) for name in DJANGO_SETTINGS}
     values["version"] = __version__
@@ -61,11 +73,16 @@ def read_effective_settings() -> dict[str, Any]:
 
 
 def read_configuration() -> EffectiveConfiguration:
-    """Return the configuration of this process. Raises: KeyMissing, because ids of keys are part of it."""
+    """Return the configuration of this process. Raises: KeyMissing, because ids of keys are part of
+    it.
+    """
     messages = run_checks(tags=[Tags.security], include_deployment_checks=True)
     ids = {str(message.id) for message in messages if message.id and not message.is_silenced()}
     return EffectiveConfiguration(
-        options={path: _hash(describe_value(value))[:16] for path, value in read_effective_settings().items()},
+        options={
+            path: _hash(describe_value(value))[:16]
+            for path, value in read_effective_settings().items()
+        },
         warnings=tuple(sorted(ids - PROCESS_WARNINGS)),
         silenced=tuple(sorted(settings.SILENCED_SYSTEM_CHECKS)),
     )
@@ -74,7 +91,8 @@ def read_configuration() -> EffectiveConfiguration:
 def record_configuration(component: str, *, now: datetime) -> EffectiveConfiguration:
     """Record the configuration of this process, with an event if it has changed, and return it.
 
-    Of concurrent processes with the same configuration, one writes the event. Raises: KeyMissing, DatabaseError.
+    Of concurrent processes with the same configuration, one writes the event. Raises: KeyMissing,
+    DatabaseError.
     """
     configuration = read_configuration()
     with transaction.atomic(durable=True):
@@ -85,12 +103,19 @@ def record_configuration(component: str, *, now: datetime) -> EffectiveConfigura
             defaults={"content": json.dumps(_serialize(configuration)), "seen_at": now},
         )
         rows = {row.pk: row for row in records.select_for_update().defer("content").order_by("pk")}
-        own, newest = rows[own.pk], max(rows.values(), key=lambda row: (row.number, row.pk))
-        is_change = is_new or (own != newest and not (_is_active(own, now=now) and _is_active(newest, now=now)))
+        own = rows[own.pk]
+        newest = max(rows.values(), key=lambda row: (row.number, row.pk))
+        is_change = is_new or (
+            own != newest and not (_is_active(own, now=now) and _is_active(newest, now=now))
+        )
         own.seen_at = now
         if is_change:
             own.number = newest.number + 1
-            fields: Any = {"action": Action.CONFIGURATION_CHANGED, "origin": current_origin(), "now": now}
+            fields: Any = {
+                "action": Action.CONFIGURATION_CHANGED,
+                "origin": current_origin(),
+                "now": now,
+            }
             fields["resource"] = f"Configuration/{component}"
             details = _compare(configuration, None if own == newest else newest)
             enqueue_many([NewEvent(detail=detail, **fields) for detail in details])
@@ -99,7 +124,9 @@ def record_configuration(component: str, *, now: datetime) -> EffectiveConfigura
 
 
 def _list_key_rings() -> list[str]:
-    return [ring for ring in conf.KEY_VARIABLES if ring in conf.KEY_RINGS or conf.get_key_source(ring)]
+    return [
+        ring for ring in conf.KEY_VARIABLES if ring in conf.KEY_RINGS or conf.get_key_source(ring)
+    ]
 
 
 def _is_active(row: RecordedConfiguration, *, now: datetime) -> bool:
@@ -110,12 +137,19 @@ def _serialize(configuration: EffectiveConfiguration) -> dict[str, Any]:
     return {"options": dict(configuration.options), "warnings": configuration.warnings}
 
 
-def _compare(configuration: EffectiveConfiguration, previous: RecordedConfiguration | None) -> Iterator[dict[str, Any]]:
+def _compare(
+    configuration: EffectiveConfiguration, previous: RecordedConfiguration | None
+) -> Iterator[dict[str, Any]]:
     """Yield the detail of each event: there are several if a list has more than MAX_ITEMS.
 
     previous: None for the first one, which lists no option.
     """
-    before: Any = json.loads(previous.content) if previous else {"options": configuration.options, "warnings": []}
+    before: Any
+    if previous:
+        before = json.loads(previous.content)
+    else:
+        before = {"options": configuration.options, "warnings": []}
+
     options = before["options"].items() ^ configuration.options.items()
     warnings = {*configuration.warnings}
     lists: dict[str, list[str]] = {
@@ -126,7 +160,10 @@ def _compare(configuration: EffectiveConfiguration, previous: RecordedConfigurat
     }
     digests = {"digest": configuration.digest, "previous": previous.digest if previous else ""}
     for start in range(0, max(1, *map(len, lists.values())), MAX_ITEMS):
-        yield {**digests, **{name: items[start : start + MAX_ITEMS] for name, items in lists.items()}}
+        yield {
+            **digests,
+            **{name: items[start : start + MAX_ITEMS] for name, items in lists.items()},
+        }
 
 
 def _hash(text: str) -> str:

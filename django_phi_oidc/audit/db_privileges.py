@@ -1,4 +1,6 @@
-"""Privileges of the application's PostgreSQL roles on the audit tables: read and insert, nothing else."""
+"""Privileges of the application's PostgreSQL roles on the audit tables: read and insert, nothing
+else.
+"""
 
 import re
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ _COLUMN_PRIVILEGES = ("INSERT", "UPDATE", "REFERENCES")
 
 
 def grant_statements(role: str, *, is_sealer: bool) -> Iterator[str]:
-    """Yield the statements that grant a role what it needs on the audit tables, and revoke everything else.
+    """Yield the statements that grant a role what it needs on the audit tables, and revoke
+    everything else.
 
-    All roles read, and insert events. Only the sealer's role writes the log, and empties the queue of unsealed events,
-    which is filled by a trigger with the owner's rights. To be run by the owner.
+    All roles read, and insert events. Only the sealer's role writes the log, and empties the queue
+    of unsealed events, which is filled by a trigger with the owner's rights. To be run by the
+    owner.
     Raises: ValueError for an invalid role name.
     """
     if not ROLE_NAME_PATTERN.fullmatch(role):
@@ -53,19 +57,30 @@ def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list
         def has(privilege: str, table: str) -> bool:
             on_table = is_true("SELECT has_table_privilege(to_regclass(%s), %s)", table, privilege)
             any_column = "SELECT has_any_column_privilege(to_regclass(%s), %s)"
-            return on_table or (privilege in _COLUMN_PRIVILEGES and is_true(any_column, table, privilege))
+            return on_table or (
+                privilege in _COLUMN_PRIVILEGES and is_true(any_column, table, privilege)
+            )
 
         if is_true("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
             return ["is a superuser"]
         for table in (_EVENT_TABLE, *_LOG_TABLES, _QUEUE_TABLE):
-            if is_true("SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass(%s)", table):
+            if is_true(
+                "SELECT pg_has_role(relowner, 'MEMBER') FROM pg_class WHERE oid = to_regclass(%s)",
+                table,
+            ):
                 excess.append(f"owns {table}")
                 continue
             needed = _get_needed_privileges(table, is_sealer=is_sealer)
             others = [privilege for privilege in _CHECKED_PRIVILEGES if privilege not in needed]
-            excess += [f"has {privilege} on {table}" for privilege in others if has(privilege, table)]
+            excess += [
+                f"has {privilege} on {table}" for privilege in others if has(privilege, table)
+            ]
         for name in chain.from_iterable(list_partition_names().values()):
-            excess += [f"has {privilege} on {name}" for privilege in _CHECKED_PRIVILEGES if has(privilege, name)]
+            excess += [
+                f"has {privilege} on {name}"
+                for privilege in _CHECKED_PRIVILEGES
+                if has(privilege, name)
+            ]
     return excess
 
 
@@ -75,7 +90,10 @@ def _get_needed_privileges(table: str, *, is_sealer: bool) -> tuple[str, ...]:
         return ("INSERT",)
     if not is_sealer:
         return ()
-    return ("INSERT", "UPDATE", "DELETE") if table == _QUEUE_TABLE else ("INSERT",)
+
+    if table == _QUEUE_TABLE:
+        return ("INSERT", "UPDATE", "DELETE")
+    return ("INSERT",)
 
 
 def is_single_database() -> bool:

@@ -13,7 +13,9 @@ _KEY_PATTERN = re.compile(r"[^\s+]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
 
 
 def _is_witness_url(url: str) -> bool:
-    return is_url(url, forbidden=" #@?") and (urlsplit(url).scheme == "https" or is_loopback_http(url))
+    return is_url(url, forbidden=" #@?") and (
+        urlsplit(url).scheme == "https" or is_loopback_http(url)
+    )
 
 
 def _parse_path(path: str, value: Any) -> str:
@@ -21,7 +23,9 @@ def _parse_path(path: str, value: Any) -> str:
 
 
 _parse_key = checked(parse_string, _KEY_PATTERN.fullmatch, "must be a verifier key: name+id+key")
-_parse_url = checked(parse_string, _is_witness_url, "must be https (http only for loopback), without user or query")
+_parse_url = checked(
+    parse_string, _is_witness_url, "must be https (http only for loopback), without user or query"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,9 @@ class WitnessDeclaration:
 
 
 def parse_witness(name: str, raw: Any) -> WitnessDeclaration:
-    """Return the witness that raw declares. Raises: DeclarationInvalid with all mistakes, and no value."""
+    """Return the witness that raw declares. Raises: DeclarationInvalid with all mistakes, and no
+    value.
+    """
     path = f"AUDIT['witnesses'][{name!r}]"
     parse_name(path, name)
     return parse_declaration(WitnessDeclaration, path, raw, name=name)

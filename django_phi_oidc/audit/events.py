@@ -1,9 +1,10 @@
 """The audit event: its fields, its canonical bytes, and its MAC. No Django.
 
-The canonical form is the RFC 8785 text of all fields except the MAC; `detail` is an object in it. The audit log stores
-the canonical text of that object, which is copied into the canonical form as it is. This is unambiguous because no
-detail key has the name of a field. A version, once written, is never reinterpreted. `serialize_columns` is the only
-code that builds this form, of an event that is recorded and of a row that is sealed or verified.
+The canonical form is the RFC 8785 text of all fields except the MAC; `detail` is an object in it.
+The audit log stores the canonical text of that object, which is copied into the canonical form as
+it is. This is unambiguous because no detail key has the name of a field. A version, once written,
+is never reinterpreted. `serialize_columns` is the only code that builds this form, of an event that
+is recorded and of a row that is sealed or verified.
 """
 
 import hashlib
@@ -37,16 +38,22 @@ MAX_CHARACTERS = 256
 MAX_ITEMS = 64
 MAX_INTEGER = 2**53
 MAX_EVENT_BYTES = 1024 * 1024
-"""Of the canonical form. A larger event would be refused by every collector, and would stop its sink."""
+"""Of the canonical form. A larger event would be refused by every collector, and would stop its
+sink.
+"""
 SANITIZED_KEY = "sanitized"
-"""The detail key that is true if a string or list of this event was truncated or lost unprintable characters."""
+"""The detail key that is true if a string or list of this event was truncated or lost unprintable
+characters.
+"""
 SIGNED_LATE_KEY = "signed_late"
-"""The detail key that is true if the event was committed without a MAC, and got it when it left the outbox. Until then
-anybody who can write to the outbox could have changed or inserted it."""
+"""The detail key that is true if the event was committed without a MAC, and got it when it left the
+outbox. Until then anybody who can write to the outbox could have changed or inserted it.
+"""
 
 EventOutcome = Literal["success", "failure", "error"]
 OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
-# Control characters, lone surrogates, and the two separators that some log readers treat as line ends.
+# Control characters, lone surrogates, and the two separators that some log readers treat as line
+# ends.
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _ACTION_PATTERN = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
 _RESTORED_PREFIX = b'{"action":"audit.restored"'
@@ -59,7 +66,9 @@ class Origin(NamedTuple):
     """Who acted and from where; unknown values are empty."""
 
     actor: str = ""
-    """The user's primary key as text; `os:` and more for the operator of a command (`audit.operators`)."""
+    """The user's primary key as text; `os:` and more for the operator of a command
+    (`audit.operators`).
+    """
     session: str = ""
     """The opaque id of the OIDC session."""
     client_ip: str = ""
@@ -138,11 +147,16 @@ class AuthenticatedEvent:
     """Empty, as `mac_key` is, for an event of the outbox that gets its MAC later."""
 
 
-canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
-"""Return a value as one line of canonical JSON. Requires: keys are ASCII, and no number is a fraction, of which
-RFC 8785 has another order and another format."""
+canonical_json = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
+"""Return a value as one line of canonical JSON. Requires: keys are ASCII, and no number is a
+fraction, of which RFC 8785 has another order and another format.
+"""
 EVENT_FIELDS = tuple(sorted(Event._fields))
-_TEXT_FIELDS = tuple(name for name in EVENT_FIELDS if name not in {"v", "id", "occurred_at", "detail"})
+_TEXT_FIELDS = tuple(
+    name for name in EVENT_FIELDS if name not in {"v", "id", "occurred_at", "detail"}
+)
 
 
 def register_actions(
@@ -151,12 +165,14 @@ def register_actions(
     disclosures: Collection[str] = (),
     labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Allow this process to write actions of the host project; each name maps to the keys that its `detail` may have.
+    """Allow this process to write actions of the host project; each name maps to the keys that its
+    `detail` may have.
 
-    A name is `prefix.name`, of a-z, 0-9 and _, whose prefix this package does not reserve. A key is an ASCII identifier
-    that is not a field of an event. disclosures: those of the actions that disclose a person's data, which the person
-    may have accounted. labels: what the admin shows instead of an action's name, such as a result of `gettext_lazy`.
-    Registers all or none; repeating a registration with the same keys changes nothing.
+    A name is `prefix.name`, of a-z, 0-9 and _, whose prefix this package does not reserve. A key is
+    an ASCII identifier that is not a field of an event. disclosures: those of the actions that
+    disclose a person's data, which the person may have accounted. labels: what the admin shows
+    instead of an action's name, such as a result of `gettext_lazy`. Registers all or none;
+    repeating a registration with the same keys changes nothing.
     Raises: ValueError, also for an action that is already registered with other keys.
     """
     new = {name: _validate_detail_keys(name, keys) for name, keys in actions.items()}
@@ -164,7 +180,9 @@ def register_actions(
         if _registered_actions.get(name, keys) != keys:
             raise ValueError(f"{name} is registered with other detail keys.")
     if isinstance(disclosures, str) or not new.keys() >= set(disclosures):
-        raise ValueError("disclosures must be a list of actions that are registered in the same call.")
+        raise ValueError(
+            "disclosures must be a list of actions that are registered in the same call."
+        )
     if not new.keys() >= labels.keys():
         raise ValueError("labels must be those of actions that are registered in the same call.")
     _registered_actions.update(new)
@@ -173,7 +191,9 @@ def register_actions(
 
 
 def list_actions() -> list[str]:
-    """Return the actions of this package and those that the host project registered in this process, sorted."""
+    """Return the actions of this package and those that the host project registered in this
+    process, sorted.
+    """
     return sorted([*(action.value for action in Action), *_registered_actions])
 
 
@@ -199,13 +219,33 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
     if new_event.now.utcoffset() is None:
         raise ValueError("The time of an event must be aware.")
     new_event = drop_refused_detail(new_event)
-    detail, origin = new_event.detail or {}, new_event.origin
-    # str(): the database driver takes ten times as long for an enumeration member. The order is that of Event's fields.
+    detail = new_event.detail or {}
+    origin = new_event.origin
+    # str(): the database driver takes ten times as long for an enumeration member. The order is
+    # that of Event's fields.
     texts = (
-        *(str(new_event.action), new_event.outcome, origin.actor, new_event.subject, new_event.provider),
-        *(origin.session, origin.client_ip, new_event.purpose, new_event.resource, new_event.reason, origin.request_id),
+        *(
+            str(new_event.action),
+            new_event.outcome,
+            origin.actor,
+            new_event.subject,
+            new_event.provider,
+        ),
+        *(
+            origin.session,
+            origin.client_ip,
+            new_event.purpose,
+            new_event.resource,
+            new_event.reason,
+            origin.request_id,
+        ),
     )
-    clean_texts = texts if _is_clean(texts) else tuple(map(sanitize_text, texts))
+    clean_texts: tuple[str, ...]
+    if _is_clean(texts):
+        clean_texts = texts
+    else:
+        clean_texts = tuple(map(sanitize_text, texts))
+
     values = {key: _sanitize_value(value) for key, value in detail.items()}
     originals = [list(value) if isinstance(value, tuple) else value for value in detail.values()]
     if clean_texts != texts or list(values.values()) != originals:
@@ -217,7 +257,8 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
 
 
 def drop_refused_detail(new_event: NewEvent) -> NewEvent:
-    """Return the event without refused detail, after logging an error that names the keys but not the values.
+    """Return the event without refused detail, after logging an error that names the keys but not
+    the values.
 
     Raises: ValueError inside `raise_on_refused_detail` (tests).
     """
@@ -227,30 +268,49 @@ def drop_refused_detail(new_event: NewEvent) -> NewEvent:
     names = ", ".join(ascii(key)[:64] for key in refused)
     _report_refused_detail(f"{new_event.action}: not allowed in its detail: {names}.")
     detail = new_event.detail or {}
-    return new_event._replace(detail={key: value for key, value in detail.items() if key not in refused})
+    return new_event._replace(
+        detail={key: value for key, value in detail.items() if key not in refused}
+    )
 
 
 def list_refused_detail_keys(new_event: NewEvent) -> tuple[str, ...]:
-    """Return the detail keys that the action does not allow, or whose value is not of an allowed type.
+    """Return the detail keys that the action does not allow, or whose value is not of an allowed
+    type.
 
-    Allowed are strings, booleans, integers between -2**53 and 2**53, and lists of those. Floats have no canonical form.
+    Allowed are strings, booleans, integers between -2**53 and 2**53, and lists of those. Floats
+    have no canonical form.
     """
     if not new_event.detail:
         return ()
     allowed = _find_detail_keys(new_event.action) or frozenset()
-    return tuple([key for key, value in new_event.detail.items() if key not in allowed or not _is_allowed_value(value)])
+    return tuple(
+        [
+            key
+            for key, value in new_event.detail.items()
+            if key not in allowed or not _is_allowed_value(value)
+        ]
+    )
 
 
 def compute_resource_pseudonym(resource: str, *, key: bytes) -> str:
-    """Return the resource with a pseudonym in place of its id: 128 bits of HMAC-SHA256 in hexadecimal.
+    """Return the resource with a pseudonym in place of its id: 128 bits of HMAC-SHA256 in
+    hexadecimal.
 
-    resource: `Type/id`; without a type, all of it is the id. The type is part of the MAC input, so equal ids of
-    different types have different pseudonyms. UNKEYED_RESOURCE_TYPES are returned unchanged.
+    resource: `Type/id`; without a type, all of it is the id. The type is part of the MAC input, so
+    equal ids of different types have different pseudonyms. UNKEYED_RESOURCE_TYPES are returned
+    unchanged.
     """
-    kind, slash, id_ = resource.partition("/") if "/" in resource else ("", "", resource)
+    if "/" in resource:
+        kind, slash, id_ = resource.partition("/")
+    else:
+        kind = ""
+        slash = ""
+        id_ = resource
+
     if not id_ or (kind or id_) in UNKEYED_RESOURCE_TYPES:
         return resource
-    # Canonical event bytes, for which the same key is used, begin with a brace, so the two uses cannot collide.
+    # Canonical event bytes, for which the same key is used, begin with a brace, so the two uses
+    # cannot collide.
     message = b"django_phi_oidc resource id\x00" + resource.encode("utf-8", "surrogatepass")
     return f"{kind}{slash}{hmac.digest(key, message, hashlib.sha256)[:16].hex()}"
 
@@ -263,10 +323,14 @@ def _is_clean(texts: Sequence[str]) -> bool:
 
 
 def sanitize_text(text: str) -> str:
-    """Remove control characters, line separators and lone surrogates, and truncate to 256 characters."""
+    """Remove control characters, line separators and lone surrogates, and truncate to 256
+    characters.
+    """
     if text.isascii() and text.isprintable():
         return text[:MAX_CHARACTERS]
-    return "".join(char for char in text if unicodedata.category(char) not in _DROPPED_CATEGORIES)[:MAX_CHARACTERS]
+    return "".join(char for char in text if unicodedata.category(char) not in _DROPPED_CATEGORIES)[
+        :MAX_CHARACTERS
+    ]
 
 
 def canonical_bytes(event: Event) -> bytes:
@@ -281,16 +345,19 @@ def compute_mac(event: Event, key: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def create_mac_function(key: bytes) -> Callable[[bytes], bytes]:
-    """Return a function that computes HMAC-SHA256 over canonical bytes, with the key schedule already computed.
+    """Return a function that computes HMAC-SHA256 over canonical bytes, with the key schedule
+    already computed.
 
-    `hmac` takes twice as long, and a verification computes millions. Requires: a key of at most 64 bytes.
+    `hmac` takes twice as long, and a verification computes millions. Requires: a key of at most 64
+    bytes.
     Spec: RFC 2104.
     """
     padded = key.ljust(hashlib.sha256().block_size, b"\0")
     inner, outer = (hashlib.sha256(bytes(x ^ pad for x in padded)).copy for pad in (0x36, 0x5C))
 
     def compute(canonical: bytes) -> bytes:
-        inner_hash, outer_hash = inner(), outer()
+        inner_hash = inner()
+        outer_hash = outer()
         inner_hash.update(canonical)
         outer_hash.update(inner_hash.digest())
         return outer_hash.digest()
@@ -299,15 +366,20 @@ def create_mac_function(key: bytes) -> Callable[[bytes], bytes]:
 
 
 def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
-    """Return the event as one line of canonical JSON, with its MAC as the hexadecimal member `mac`."""
-    return _serialize_fields(authenticated_event.event, mac_member=f'"mac":"{authenticated_event.mac.hex()}",')
+    """Return the event as one line of canonical JSON, with its MAC as the hexadecimal member
+    `mac`.
+    """
+    return _serialize_fields(
+        authenticated_event.event, mac_member=f'"mac":"{authenticated_event.mac.hex()}",'
+    )
 
 
 def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEvent:
     """Parse the output of `serialize_event`. The MAC is NOT checked.
 
     allow_unsigned: accept an event that `is_withdrawal` and gets its MAC later.
-    Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event of this version.
+    Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event
+    of this version.
     """
     try:
         members = json.loads(text)
@@ -316,14 +388,18 @@ def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEven
         is_exact = serialize_event(authenticated) == text
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError("Not an event.") from error
-    has_mac = len(mac) == hashlib.sha256().digest_size or (allow_unsigned and _is_unsigned(authenticated.event, mac))
+    has_mac = len(mac) == hashlib.sha256().digest_size or (
+        allow_unsigned and _is_unsigned(authenticated.event, mac)
+    )
     if not (is_exact and has_mac):
         raise ValueError("Not an event of this version.")
     return authenticated
 
 
 def find_event(canonical: bytes) -> Event | None:
-    """Return the event with these canonical bytes; None if they are not those of an event of this version."""
+    """Return the event with these canonical bytes; None if they are not those of an event of this
+    version.
+    """
     with suppress(AttributeError, KeyError, TypeError, ValueError, RecursionError):
         event = _parse_members(json.loads(canonical))
         if canonical_bytes(event) == canonical:
@@ -332,26 +408,33 @@ def find_event(canonical: bytes) -> Event | None:
 
 
 def parse_detail(text: str) -> dict[str, Any]:
-    """Return the members of a stored detail; none if it is no JSON object, which a writer to the table can insert."""
+    """Return the members of a stored detail; none if it is no JSON object, which a writer to the
+    table can insert.
+    """
     try:
         detail = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return detail if isinstance(detail, dict) else {}
+    if isinstance(detail, dict):
+        return detail
+    return {}
 
 
 def is_valid_event(canonical: bytes) -> bool:
     """Whether `find_event` returns an event, and its size is limited.
 
-    A valid MAC does not show it: a process with the MAC key and the right to INSERT can authenticate any bytes.
+    A valid MAC does not show it: a process with the MAC key and the right to INSERT can
+    authenticate any bytes.
     """
     return len(canonical) <= MAX_EVENT_BYTES and find_event(canonical) is not None
 
 
 def has_plain_columns(v: int, mac_key: str, texts: Sequence[str], detail: str) -> bool:
-    """Cheap test, for the sealer, that the event of a row `is_valid_event`. False does not mean that it is not.
+    """Cheap test, for the sealer, that the event of a row `is_valid_event`. False does not mean
+    that it is not.
 
-    It has texts of printable ASCII and a short detail, as nearly all events. Arguments: as for `serialize_columns`.
+    It has texts of printable ASCII and a short detail, as nearly all events. Arguments: as for
+    `serialize_columns`.
     """
     is_version = type(v) is int and v == VERSION
     is_plain = is_version and _is_clean(texts) and len(detail) <= MAX_CHARACTERS
@@ -364,9 +447,11 @@ def is_restore_event(canonical: bytes) -> bool:
 
 
 def _parse_members(members: dict[str, Any]) -> Event:
-    """Return the event with these members of its canonical form, of which the caller compares the exact text.
+    """Return the event with these members of its canonical form, of which the caller compares the
+    exact text.
 
-    Raises: ValueError, or one of the errors of a wrong type, unless `build_event` could have built it.
+    Raises: ValueError, or one of the errors of a wrong type, unless `build_event` could have built
+    it.
     """
     detail = members["detail"]
     event = Event(
@@ -377,7 +462,9 @@ def _parse_members(members: dict[str, Any]) -> Event:
             "detail": canonical_json(detail),
         }
     )
-    is_clean = all(sanitize_text(getattr(event, name)) == getattr(event, name) for name in _TEXT_FIELDS)
+    is_clean = all(
+        sanitize_text(getattr(event, name)) == getattr(event, name) for name in _TEXT_FIELDS
+    )
     is_version = type(event.v) is int and event.v == VERSION
     is_known = is_version and event.outcome in OUTCOMES and _ACTION_PATTERN.fullmatch(event.action)
     if not (is_clean and is_known and _is_valid_detail(detail)):
@@ -387,14 +474,21 @@ def _parse_members(members: dict[str, Any]) -> Event:
 
 def _is_valid_detail(detail: Any) -> bool:
     return isinstance(detail, dict) and all(
-        key.isascii() and key.isidentifier() and _is_allowed_value(value) and _sanitize_value(value) == value
+        key.isascii()
+        and key.isidentifier()
+        and _is_allowed_value(value)
+        and _sanitize_value(value) == value
         for key, value in detail.items()
     )
 
 
 @lru_cache(maxsize=1024)
 def _is_known(action: str, outcome: str, mac_key: str) -> bool:
-    return bool(_ACTION_PATTERN.fullmatch(action)) and outcome in OUTCOMES and sanitize_text(mac_key) == mac_key
+    return (
+        bool(_ACTION_PATTERN.fullmatch(action))
+        and outcome in OUTCOMES
+        and sanitize_text(mac_key) == mac_key
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -413,13 +507,19 @@ def _is_unsigned(event: Event, mac: bytes) -> bool:
 
 
 def is_withdrawal(action: str, detail: Mapping[str, Any] | None) -> bool:
-    """Return whether the event ends or withdraws something, and so may wait in the outbox without a MAC."""
+    """Return whether the event ends or withdraws something, and so may wait in the outbox without a
+    MAC.
+    """
     keys = {*(detail or ())} - {SANITIZED_KEY, SIGNED_LATE_KEY}
-    return action in WITHDRAWAL_ACTIONS or (action == Action.ROLE_CHANGED and keys <= ROLE_WITHDRAWAL_KEYS)
+    return action in WITHDRAWAL_ACTIONS or (
+        action == Action.ROLE_CHANGED and keys <= ROLE_WITHDRAWAL_KEYS
+    )
 
 
 def raise_on_refused_detail() -> AbstractContextManager[None]:
-    """Refuse a detail that is not allowed, in this process, for the length of the block: for tests."""
+    """Refuse a detail that is not allowed, in this process, for the length of the block: for
+    tests.
+    """
     return override_global(globals(), "_report_refused_detail", _raise_value_error)
 
 
@@ -432,7 +532,9 @@ _report_refused_detail: Callable[[str], None] = logging.getLogger("phi_oidc.audi
 
 def _find_detail_keys(action: str) -> frozenset[str] | None:
     keys = DETAIL_KEYS.get(action)
-    return _registered_actions.get(action) if keys is None else keys
+    if keys is None:
+        return _registered_actions.get(action)
+    return keys
 
 
 def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:
@@ -452,22 +554,44 @@ def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:
 def _serialize_fields(event: Event, *, mac_member: str = "") -> str:
     id_, v, mac_key, occurred_at, *texts, detail = event
     time = occurred_at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
-    return serialize_columns(str(id_), v, mac_key, time, texts, detail=detail, mac_member=mac_member)
+    return serialize_columns(
+        str(id_), v, mac_key, time, texts, detail=detail, mac_member=mac_member
+    )
 
 
 def serialize_columns(
-    id_: str, v: int, mac_key: str, time: str, texts: Sequence[str], *, detail: str, mac_member: str = ""
+    id_: str,
+    v: int,
+    mac_key: str,
+    time: str,
+    texts: Sequence[str],
+    *,
+    detail: str,
+    mac_member: str = "",
 ) -> str:
     """Return the canonical form of an event, or of a row. That of an altered row may not be JSON.
 
-    id_: in lower case, with hyphens. time: `occurred_at` in UTC with microseconds, without an offset. texts: the fields
-    from `action` to `request_id`, in the order of Event. mac_member: the additional member of `serialize_event`.
+    id_: in lower case, with hyphens. time: `occurred_at` in UTC with microseconds, without an
+    offset. texts: the fields from `action` to `request_id`, in the order of Event. mac_member: the
+    additional member of `serialize_event`.
     Raises: TypeError if one of the texts or mac_key is not a str. Spec: RFC 8785.
     """
     joined = "".join(texts)
     if not joined.isprintable() or '"' in joined or "\\" in joined:
         texts = [encode_basestring(text)[1:-1] for text in texts]
-    action, outcome, actor, subject, provider, session, client_ip, purpose, resource, reason, request_id = texts
+    (
+        action,
+        outcome,
+        actor,
+        subject,
+        provider,
+        session,
+        client_ip,
+        purpose,
+        resource,
+        reason,
+        request_id,
+    ) = texts
     return (
         f'{{"action":"{action}","actor":"{actor}","client_ip":"{client_ip}","detail":{detail},"id":"{id_}",{mac_member}'
         f'"mac_key":{encode_basestring(mac_key)},"occurred_at":"{time}Z","outcome":"{outcome}","provider":"{provider}",'
@@ -477,7 +601,9 @@ def serialize_columns(
 
 
 def _is_allowed_value(value: Any) -> bool:
-    return all(map(_is_scalar, value)) if isinstance(value, list | tuple) else _is_scalar(value)
+    if isinstance(value, list | tuple):
+        return all(map(_is_scalar, value))
+    return _is_scalar(value)
 
 
 def _is_scalar(value: Any) -> bool:
@@ -487,4 +613,6 @@ def _is_scalar(value: Any) -> bool:
 def _sanitize_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_sanitize_value(item) for item in value[:MAX_ITEMS]]
-    return sanitize_text(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return sanitize_text(value)
+    return value

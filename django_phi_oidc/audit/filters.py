@@ -1,4 +1,6 @@
-"""Forms for the query strings of the audit pages: strict parsing, and the canonical query string."""
+"""Forms for the query strings of the audit pages: strict parsing, and the canonical query
+string.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -39,7 +41,9 @@ def _create_text_field(max_length: int = MAX_CHARACTERS) -> forms.CharField:
 
 
 class EventFiltersForm(forms.Form):
-    """Filters for events, without labels: only the query string is parsed. Texts must match completely."""
+    """Filters for events, without labels: only the query string is parsed. Texts must match
+    completely.
+    """
 
     search = _create_text_field()
     action = _create_text_field(_MAX_LIST_CHARACTERS)
@@ -54,17 +58,25 @@ class EventFiltersForm(forms.Form):
     """Whether the page shows routine events. It is no filter: an export has them in any case."""
 
     def clean_action(self) -> str:
-        """Refuse actions that no event can have. Actions of host projects, even former ones, have other prefixes."""
+        """Refuse actions that no event can have. Actions of host projects, even former ones, have
+        other prefixes.
+        """
         actions = str(self.cleaned_data["action"])
         for action in actions.split(",") if actions else ():
             prefix, dot, name = action.partition(".")
-            if action not in set(Action) and (prefix in RESERVED_PREFIXES or not (prefix and dot and name)):
+            if action not in set(Action) and (
+                prefix in RESERVED_PREFIXES or not (prefix and dot and name)
+            ):
                 raise ValidationError(_("There is no such action."))
         return actions
 
     def clean_person(self) -> str:
-        """Refuse subjects that are no UUIDs: each becomes part of the query, and the subject of an event."""
-        account, *subjects = [part for part in str(self.cleaned_data["person"]).split(",") if part] or [""]
+        """Refuse subjects that are no UUIDs: each becomes part of the query, and the subject of an
+        event.
+        """
+        account, *subjects = [
+            part for part in str(self.cleaned_data["person"]).split(",") if part
+        ] or [""]
         parse = forms.UUIDField().to_python
         return ",".join(dict.fromkeys([account, *(str(parse(subject)) for subject in subjects)]))
 
@@ -76,10 +88,14 @@ class EventFiltersForm(forms.Form):
 
     def get_filters(self) -> EventFilters:
         """Requires: is_valid()."""
-        return EventFilters(**{name: value for name, value in self.cleaned_data.items() if name != "routine"})
+        return EventFilters(
+            **{name: value for name, value in self.cleaned_data.items() if name != "routine"}
+        )
 
     def build_query_parameters(self) -> dict[str, str]:
-        """Return the used filters as they are in a URL, and as the browser's input for a time accepts them."""
+        """Return the used filters as they are in a URL, and as the browser's input for a time
+        accepts them.
+        """
         values = {name: value for name, value in self.cleaned_data.items() if value}
         for name in {"since", "until"} & values.keys():
             values[name] = values[name].astimezone(UTC).replace(tzinfo=None).isoformat()
@@ -87,13 +103,17 @@ class EventFiltersForm(forms.Form):
 
 
 class PageCursorForm(forms.Form):
-    """The row before or after which a page begins. It is part of the URL, without an input on the page."""
+    """The row before or after which a page begins. It is part of the URL, without an input on the
+    page.
+    """
 
     def list_errors(self) -> list[Any]:
         """Return the errors to be shown on the page."""
         if self.is_valid():
             return []
-        return list(self.non_field_errors()) or [_("The address of this page names no entry to begin at.")]
+        return list(self.non_field_errors()) or [
+            _("The address of this page names no entry to begin at.")
+        ]
 
     def clean(self) -> dict[str, Any]:
         cleaned = self.cleaned_data

@@ -1,4 +1,6 @@
-"""The tables of the audit log, of the Merkle log over it, and their queues. The first two are append-only."""
+"""The tables of the audit log, of the Merkle log over it, and their queues. The first two are
+append-only.
+"""
 
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -53,18 +55,21 @@ class AppendOnlyModel(models.Model):
 def get_text_end(column: str | models.OuterRef) -> models.Func:
     """Return the last TEXT_END_LENGTH characters of a column of texts, which for a UUID are random.
 
-    An index of them is half as large as one of the texts. A query must also compare the text itself. So only for
-    columns whose texts have random ends: of others, a query would read all rows with the same one.
+    An index of them is half as large as one of the texts. A query must also compare the text
+    itself. So only for columns whose texts have random ends: of others, a query would read all rows
+    with the same one.
     """
     template = f"SUBSTR(%(expressions)s, LENGTH(%(expressions)s) - {TEXT_END_LENGTH - 1})"
     return models.Func(column, template=template, output_field=models.CharField())
 
 
 def match_text_end(name: str, value: str) -> tuple[models.F | models.Func, str, Q]:
-    """Return what the index of a column's ends has, what it is for a value, and the condition for the value itself.
+    """Return what the index of a column's ends has, what it is for a value, and the condition for
+    the value itself.
 
-    The condition is a CASE, which PostgreSQL expects to be true for half of the rows. With `=` it may expect few rows,
-    and sort all events of a user with many of them, instead of reading a page in the order of the index.
+    The condition is a CASE, which PostgreSQL expects to be true for half of the rows. With `=` it
+    may expect few rows, and sort all events of a user with many of them, instead of reading a page
+    in the order of the index.
     """
     is_value = Q(models.Case(models.When(**{name: value}, then=True), default=False))
     return get_text_end(name), value[-TEXT_END_LENGTH:], is_value
@@ -94,22 +99,44 @@ class AuditEvent(AppendOnlyModel):
     mac = models.BinaryField(max_length=32)
 
     class Meta(AppendOnlyModel.Meta):
-        verbose_name, verbose_name_plural = _("audit event"), _("audit events")
+        verbose_name = _("audit event")
+        verbose_name_plural = _("audit events")
         ordering = ("id",)
         default_permissions = ("view",)
         permissions = (
             ("export_auditevent", gettext_noop("Can export audit events")),
             ("lookup_auditevent", gettext_noop("Can look up the reference of a refusal")),
         )
-        # Every event pays for each index, so the indexes leave out empty values and the most frequent outcome.
+        # Every event pays for each index, so the indexes leave out empty values and the most
+        # frequent outcome.
         indexes = (
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
-            models.Index(fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")),
-            models.Index(get_text_end("subject"), "id", name="phi_oidc_audit_subject_end", condition=Q(subject__gt="")),
-            models.Index(fields=["resource", "id"], name="phi_oidc_audit_resource", condition=Q(resource__gt="")),
-            models.Index(get_text_end("session"), "id", name="phi_oidc_audit_session_end", condition=Q(session__gt="")),
+            models.Index(
+                fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")
+            ),
+            models.Index(
+                get_text_end("subject"),
+                "id",
+                name="phi_oidc_audit_subject_end",
+                condition=Q(subject__gt=""),
+            ),
+            models.Index(
+                fields=["resource", "id"],
+                name="phi_oidc_audit_resource",
+                condition=Q(resource__gt=""),
+            ),
+            models.Index(
+                get_text_end("session"),
+                "id",
+                name="phi_oidc_audit_session_end",
+                condition=Q(session__gt=""),
+            ),
             # "error" and "failure" sort before "success".
-            models.Index(fields=["outcome", "id"], name="phi_oidc_audit_outcome", condition=Q(outcome__lt="success")),
+            models.Index(
+                fields=["outcome", "id"],
+                name="phi_oidc_audit_outcome",
+                condition=Q(outcome__lt="success"),
+            ),
         )
 
     def __str__(self) -> str:
@@ -117,14 +144,17 @@ class AuditEvent(AppendOnlyModel):
 
 
 class AuditUnsealed(models.Model):
-    """An event that has no leaf yet. A trigger of the event table inserts this row, regardless of the writer."""
+    """An event that has no leaf yet. A trigger of the event table inserts this row, regardless of
+    the writer.
+    """
 
     event_id = models.UUIDField(primary_key=True, editable=False)
     refused = models.BooleanField(db_default=False)
     """Its MAC is invalid: an alert was raised once, and it is not sealed."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("unsealed event"), _("unsealed events")
+        verbose_name = _("unsealed event")
+        verbose_name_plural = _("unsealed events")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -140,17 +170,22 @@ class AuditLeaf(AppendOnlyModel):
     """Over the event's canonical bytes."""
 
     class Meta(AppendOnlyModel.Meta):
-        verbose_name, verbose_name_plural = _("leaf of the log"), _("leaves of the log")
+        verbose_name = _("leaf of the log")
+        verbose_name_plural = _("leaves of the log")
         ordering = ("leaf_index",)
         default_permissions = ()
-        constraints = (models.CheckConstraint(condition=Q(leaf_index__gte=0), name="phi_oidc_auditleaf_index"),)
+        constraints = (
+            models.CheckConstraint(condition=Q(leaf_index__gte=0), name="phi_oidc_auditleaf_index"),
+        )
 
     def __str__(self) -> str:
         return f"{self.leaf_index} {self.event_id}"
 
 
 class AuditNode(AppendOnlyModel):
-    """The root of a perfect subtree of 256 leaves, or of 256 smaller ones, stored so that a proof reads few rows."""
+    """The root of a perfect subtree of 256 leaves, or of 256 smaller ones, stored so that a proof
+    reads few rows.
+    """
 
     pk = models.CompositePrimaryKey("level", "node_index")
     level = models.PositiveSmallIntegerField()
@@ -160,7 +195,8 @@ class AuditNode(AppendOnlyModel):
     node_hash = models.BinaryField(max_length=32)
 
     class Meta(AppendOnlyModel.Meta):
-        verbose_name, verbose_name_plural = _("node of the log"), _("nodes of the log")
+        verbose_name = _("node of the log")
+        verbose_name_plural = _("nodes of the log")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -168,7 +204,9 @@ class AuditNode(AppendOnlyModel):
 
 
 class AuditCheckpoint(AppendOnlyModel):
-    """A signed checkpoint of the log at tree_size leaves. The note is authoritative, the other fields are copies."""
+    """A signed checkpoint of the log at tree_size leaves. The note is authoritative, the other
+    fields are copies.
+    """
 
     tree_size = models.BigIntegerField(primary_key=True, editable=False)
     root_hash = models.BinaryField(max_length=32)
@@ -179,25 +217,35 @@ class AuditCheckpoint(AppendOnlyModel):
     """C2SP tlog-checkpoint, signed."""
 
     class Meta(AppendOnlyModel.Meta):
-        verbose_name, verbose_name_plural = _("audit checkpoint"), _("audit checkpoints")
+        verbose_name = _("audit checkpoint")
+        verbose_name_plural = _("audit checkpoints")
         ordering = ("tree_size",)
         default_permissions = ("view",)
-        constraints = (models.CheckConstraint(condition=Q(tree_size__gt=0), name="phi_oidc_auditcheckpoint_size"),)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(tree_size__gt=0), name="phi_oidc_auditcheckpoint_size"
+            ),
+        )
 
     def __str__(self) -> str:
         return str(self.tree_size)
 
 
 class AuditOutbox(models.Model):
-    """An authenticated event, committed with the change that it records, to be moved to the audit log."""
+    """An authenticated event, committed with the change that it records, to be moved to the audit
+    log.
+    """
 
     id = models.UUIDField(primary_key=True, editable=False)
     """The event's own id."""
     event = models.TextField()
-    """The event's canonical JSON text with its MAC, which is empty while the MAC keys are missing."""
+    """The event's canonical JSON text with its MAC, which is empty while the MAC keys are
+    missing.
+    """
 
     class Meta:
-        verbose_name, verbose_name_plural = _("event in the outbox"), _("events in the outbox")
+        verbose_name = _("event in the outbox")
+        verbose_name_plural = _("events in the outbox")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -205,13 +253,16 @@ class AuditOutbox(models.Model):
 
 
 class AuditWitness(models.Model):
-    """The largest checkpoint of an origin known outside the database. The sequencer signs nothing smaller."""
+    """The largest checkpoint of an origin known outside the database. The sequencer signs nothing
+    smaller.
+    """
 
     origin = models.CharField(primary_key=True, max_length=255, editable=False)
     note = models.TextField()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("witnessed checkpoint"), _("witnessed checkpoints")
+        verbose_name = _("witnessed checkpoint")
+        verbose_name_plural = _("witnessed checkpoints")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -219,14 +270,17 @@ class AuditWitness(models.Model):
 
 
 class VerificationRecord(models.Model):
-    """How far the log was verified, signed with its key: without the key, a row can be removed, but not written."""
+    """How far the log was verified, signed with its key: without the key, a row can be removed, but
+    not written.
+    """
 
     name = models.CharField(primary_key=True, max_length=16, editable=False)
     """`log` for the newest verified checkpoint, `schedule` for the position of the task."""
     note = models.TextField()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("verification record"), _("verification records")
+        verbose_name = _("verification record")
+        verbose_name_plural = _("verification records")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -240,14 +294,19 @@ class RefusalCount(models.Model):
     reason = models.CharField(max_length=64)
     """Empty: the total of refusals with an event of their own in that minute."""
     network = models.CharField(max_length=64)
-    """The sender's IPv4 address or IPv6 /64; empty: any sender, after the minute had all its events."""
+    """The sender's IPv4 address or IPv6 /64; empty: any sender, after the minute had all its
+    events.
+    """
     count = models.PositiveBigIntegerField()
 
     class Meta:
-        verbose_name, verbose_name_plural = _("refusal count"), _("refusal counts")
+        verbose_name = _("refusal count")
+        verbose_name_plural = _("refusal counts")
         default_permissions = ()
         constraints = (
-            models.UniqueConstraint(fields=["minute", "reason", "network"], name="phi_oidc_refusalcount_unique"),
+            models.UniqueConstraint(
+                fields=["minute", "reason", "network"], name="phi_oidc_refusalcount_unique"
+            ),
         )
 
     def __str__(self) -> str:
@@ -255,7 +314,9 @@ class RefusalCount(models.Model):
 
 
 class RecordedConfiguration(models.Model):
-    """A configuration that a process of a component had. The one with the largest number is the newest."""
+    """A configuration that a process of a component had. The one with the largest number is the
+    newest.
+    """
 
     component = models.CharField(max_length=64)
     digest = models.CharField(max_length=64)
@@ -268,9 +329,14 @@ class RecordedConfiguration(models.Model):
     """When a process last had it."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("recorded configuration"), _("recorded configurations")
+        verbose_name = _("recorded configuration")
+        verbose_name_plural = _("recorded configurations")
         default_permissions = ()
-        constraints = (models.UniqueConstraint(fields=["component", "digest"], name="phi_oidc_configuration_unique"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["component", "digest"], name="phi_oidc_configuration_unique"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.component} {self.digest[:8]}"

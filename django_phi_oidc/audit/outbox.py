@@ -1,9 +1,12 @@
-"""Record changes: the authenticated event is committed with the change, then moved to the audit log.
+"""Record changes: the authenticated event is committed with the change, then moved to the audit
+log.
 
-While the MAC keys are missing, events that end or withdraw something wait without a MAC. `flush` adds it.
+While the MAC keys are missing, events that end or withdraw something wait without a MAC. `flush`
+adds it.
 
-A move is an INSERT into the audit log, then a DELETE from the outbox. If a process is killed in between, or two
-processes move the same event, the next one finds it in the audit log with its id and MAC, and only deletes the row.
+A move is an INSERT into the audit log, then a DELETE from the outbox. If a process is killed in
+between, or two processes move the same event, the next one finds it in the audit log with its id
+and MAC, and only deletes the row.
 """
 
 import time
@@ -22,7 +25,16 @@ from .._internal.randomness import lowest_uuid7
 from .._internal.sql import delete
 from ..crypto import keyring
 from ..errors import AuditUnavailable
-from .events import Action, AuthenticatedEvent, Event, EventFields, NewEvent, Origin, parse_event, serialize_event
+from .events import (
+    Action,
+    AuthenticatedEvent,
+    Event,
+    EventFields,
+    NewEvent,
+    Origin,
+    parse_event,
+    serialize_event,
+)
 from .models import AuditOutbox
 from .recorder import ALERT_INTERVAL, raise_audit_alert
 from .storage import (
@@ -35,12 +47,18 @@ from .storage import (
 )
 
 COOL_DOWN_SECONDS = 5.0
-"""After a commit could not reach the audit database, this process does not try again for so long."""
+"""After a commit could not reach the audit database, this process does not try again for so
+long.
+"""
 MOVE_TIMEOUT_SECONDS = 0.5
-"""Limit for moving the events of a commit while the audit database hangs: a user waits for that commit."""
+"""Limit for moving the events of a commit while the audit database hangs: a user waits for that
+commit.
+"""
 _BATCH_SIZE = 500
 _unavailable_until = 0.0
-_deferred_events: ContextVar[list[AuthenticatedEvent] | None] = ContextVar("django_phi_oidc.audit.outbox", default=None)
+_deferred_events: ContextVar[list[AuthenticatedEvent] | None] = ContextVar(
+    "django_phi_oidc.audit.outbox", default=None
+)
 
 
 def reset_cooldown() -> None:
@@ -54,19 +72,27 @@ def _start_cooldown() -> None:
     _unavailable_until = time.monotonic() + COOL_DOWN_SECONDS
 
 
-def enqueue(action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[EventFields]) -> uuid.UUID:
-    """Write an event in the open transaction on `using`, and return its id. It is committed with that transaction.
+def enqueue(
+    action: str, *, using: str = DEFAULT_DB_ALIAS, **fields: Unpack[EventFields]
+) -> uuid.UUID:
+    """Write an event in the open transaction on `using`, and return its id. It is committed with
+    that transaction.
 
-    fields: those of NewEvent; `origin` and `now` are required. using: the alias of the changed database.
-    Does not wait for the audit database: the event moves there after the commit or, if that fails, by `flush`.
-    Raises: RuntimeError outside a transaction; KeyMissing, except for withdrawals; ValueError for an unknown
-    action or outcome; DatabaseError.
+    fields: those of NewEvent; `origin` and `now` are required. using: the alias of the changed
+    database.
+    Does not wait for the audit database: the event moves there after the commit or, if that fails,
+    by `flush`.
+    Raises: RuntimeError outside a transaction; KeyMissing, except for withdrawals; ValueError for
+    an unknown action or outcome; DatabaseError.
     """
     return enqueue_many([NewEvent(action, **fields)], using=using)[0]
 
 
-def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -> tuple[uuid.UUID, ...]:
-    """Write events as `enqueue` does, by one statement and one move, and return their ids in the same order.
+def enqueue_many(
+    events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS
+) -> tuple[uuid.UUID, ...]:
+    """Write events as `enqueue` does, by one statement and one move, and return their ids in the
+    same order.
 
     Raises: as `enqueue`.
     """
@@ -82,17 +108,28 @@ def enqueue_many(events: Sequence[NewEvent], *, using: str = DEFAULT_DB_ALIAS) -
         else:
             deferred.extend(movable)
 
-    # A named function: when a robust hook fails, Django logs its __qualname__, which a partial does not have.
+    # A named function: when a robust hook fails, Django logs its __qualname__, which a partial does
+    # not have.
     transaction.on_commit(move_committed_events, using=using, robust=True)
     return tuple(item.event.id for item in authenticated)
 
 
 def _insert_rows(events: Sequence[NewEvent], *, using: str) -> Sequence[AuthenticatedEvent]:
     if not connections[using].in_atomic_block:
-        raise RuntimeError("The event of a change must be written in the transaction of that change.")
-    authenticated = authenticate_changes(events) if events else []
+        raise RuntimeError(
+            "The event of a change must be written in the transaction of that change."
+        )
+
+    if events:
+        authenticated = authenticate_changes(events)
+    else:
+        authenticated = []
+
     if authenticated:
-        insert([AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated], using=using)
+        insert(
+            [AuditOutbox(id=item.event.id, event=serialize_event(item)) for item in authenticated],
+            using=using,
+        )
     return authenticated
 
 
@@ -112,7 +149,8 @@ def defer_delivery() -> Iterator[list[AuthenticatedEvent]]:
 
 @contextmanager
 def batch_delivery() -> Iterator[list[AuthenticatedEvent]]:
-    """Move all events that are committed in this block to the audit log together, at its end; yield the list of them.
+    """Move all events that are committed in this block to the audit log together, at its end; yield
+    the list of them.
 
     In another such block, or in one of `defer_delivery`, the outer block does that.
     """
@@ -126,11 +164,14 @@ def batch_delivery() -> Iterator[list[AuthenticatedEvent]]:
     finally:
         if events:
             # As after a commit: a failure is logged, and the outbox keeps the events.
-            transaction.on_commit(lambda: _move_committed(events, using=DEFAULT_DB_ALIAS), robust=True)
+            transaction.on_commit(
+                lambda: _move_committed(events, using=DEFAULT_DB_ALIAS), robust=True
+            )
 
 
 def enqueue_permit(events: Sequence[NewEvent]) -> Sequence[AuthenticatedEvent]:
-    """Write events as `enqueue_many` does, and return them. After the commit, `deliver_permit` moves them.
+    """Write events as `enqueue_many` does, and return them. After the commit, `deliver_permit`
+    moves them.
 
     If the process is killed in between, `flush` moves them. Raises: as `enqueue`.
     """
@@ -138,15 +179,17 @@ def enqueue_permit(events: Sequence[NewEvent]) -> Sequence[AuthenticatedEvent]:
 
 
 def deliver_permit(events: Sequence[AuthenticatedEvent]) -> None:
-    """Move committed events from the outbox to the audit log by one INSERT, before what they permit.
+    """Move committed events from the outbox to the audit log by one INSERT, before what they
+    permit.
 
-    Raises: AuditUnavailable unless the audit log has all of them. Then nothing may be permitted, and `flush` moves the
-    rest: the caller records the end of what it has begun.
+    Raises: AuditUnavailable unless the audit log has all of them. Then nothing may be permitted,
+    and `flush` moves the rest: the caller records the end of what it has begun.
     """
     try:
         stored = store_events(events)
     except AuditUnavailable:
-        # The caller now ends what was not permitted. Its event must not wait for the same database again.
+        # The caller now ends what was not permitted. Its event must not wait for the same database
+        # again.
         _start_cooldown()
         raise
     if len(stored) < len(events):
@@ -155,10 +198,12 @@ def deliver_permit(events: Sequence[AuthenticatedEvent]) -> None:
 
 
 def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
-    """Move up to `limit` events from the outbox to the audit log, oldest first, and return how many were moved.
+    """Move up to `limit` events from the outbox to the audit log, oldest first, and return how many
+    were moved.
 
-    Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged as an error, and
-    does not block later ones; so does one without a MAC while the MAC keys are missing. Raises: AuditUnavailable.
+    Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged
+    as an error, and does not block later ones; so does one without a MAC while the MAC keys are
+    missing. Raises: AuditUnavailable.
     """
     moved = 0
     last_id = uuid.UUID(int=0)
@@ -177,17 +222,20 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
 
 
 def list_waiting_events(action: Action) -> list[Event]:
-    """Return the events of that action that are not in the audit log yet. One that is being moved may be in both."""
+    """Return the events of that action that are not in the audit log yet. One that is being moved
+    may be in both.
+    """
     rows = AuditOutbox.objects.filter(event__contains=f'"{action}"').order_by("id")
     events = [waiting.event for row in rows if (waiting := _parse_row(row))]
     return [event for event in events if event.action == action]
 
 
 def raise_or_enqueue_alert(rule: str, *, now: datetime, count: int, reason: str) -> None:
-    """Raise an alert as `raise_audit_alert` does; without the audit database or its keys, leave it in the outbox.
+    """Raise an alert as `raise_audit_alert` does; without the audit database or its keys, leave it
+    in the outbox.
 
-    There is at most one of that rule and hour in the outbox. An attacker who can write to the outbox can suppress it,
-    but not the log line. Requires: no open transaction.
+    There is at most one of that rule and hour in the outbox. An attacker who can write to the
+    outbox can suppress it, but not the log line. Requires: no open transaction.
     """
     logger.critical("Alert %s: %s, count %d.", rule, reason, count)
     with suppress(AuditUnavailable):
@@ -195,18 +243,34 @@ def raise_or_enqueue_alert(rule: str, *, now: datetime, count: int, reason: str)
         return
     id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
     with transaction.atomic(durable=True):
-        if not AuditOutbox.objects.filter(id__range=id_range, event__contains=f'"rule":"{rule}"').exists():
-            enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, reason=reason, detail={"rule": rule, "count": count})
+        if not AuditOutbox.objects.filter(
+            id__range=id_range, event__contains=f'"rule":"{rule}"'
+        ).exists():
+            enqueue(
+                Action.ALERT_RAISED,
+                origin=Origin(),
+                now=now,
+                reason=reason,
+                detail={"rule": rule, "count": count},
+            )
 
 
-def _authenticate_waiting(events: Sequence[AuthenticatedEvent], *, using: str) -> list[AuthenticatedEvent]:
-    """Return the events that have a MAC now; those that wait for one get it, if the MAC keys are back.
+def _authenticate_waiting(
+    events: Sequence[AuthenticatedEvent], *, using: str
+) -> list[AuthenticatedEvent]:
+    """Return the events that have a MAC now; those that wait for one get it, if the MAC keys are
+    back.
 
-    The MAC is committed to the outbox first: a repeated move has to find the same one in the audit log.
+    The MAC is committed to the outbox first: a repeated move has to find the same one in the audit
+    log.
     """
     ready = [item for item in events if item.mac]
     unsigned = [item for item in events if not item.mac]
-    keys = keyring.find_keys("audit_mac") if unsigned else ()
+    if unsigned:
+        keys = keyring.find_keys("audit_mac")
+    else:
+        keys = ()
+
     if unsigned and not keys:
         logger.error("%d events wait in the outbox for a MAC.", len(unsigned))
         return ready
@@ -223,17 +287,22 @@ def _authenticate_waiting(events: Sequence[AuthenticatedEvent], *, using: str) -
 
 
 def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
-    """Move events unless the audit database was unavailable a moment ago: a request waits for that at most once."""
+    """Move events unless the audit database was unavailable a moment ago: a request waits for that
+    at most once.
+    """
     if not events or time.monotonic() < _unavailable_until:
         return
     try:
         with audit_deadline(MOVE_TIMEOUT_SECONDS):
-            # Without a statement timeout, which takes a transaction: an event that is stored later is not lost either.
+            # Without a statement timeout, which takes a transaction: an event that is stored later
+            # is not lost either.
             stored = store_events(events)
     except AuditUnavailable:
         _start_cooldown()
         for item in events:
-            logger.warning("The audit log can't be written; event %s waits in the outbox.", item.event.id)
+            logger.warning(
+                "The audit log can't be written; event %s waits in the outbox.", item.event.id
+            )
     else:
         _delete_rows(stored, using=using)
 
@@ -248,6 +317,8 @@ def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
 
 
 def _delete_rows(events: Sequence[AuthenticatedEvent], *, using: str) -> None:
-    """Delete moved events. If a crash undoes the deletion, `flush` finds them in the audit log and deletes again."""
+    """Delete moved events. If a crash undoes the deletion, `flush` finds them in the audit log and
+    deletes again.
+    """
     if events:
         delete(AuditOutbox, [item.event.id for item in events], using=using)

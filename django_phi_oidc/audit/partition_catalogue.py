@@ -14,11 +14,12 @@ DEFINITIONS_SQL = """
         (SELECT coalesce(json_agg(json_build_array(privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'
             ELSE quote_ident(pg_get_userbyid(grantee)) END)), '[]')
             FROM aclexplode(c.relacl) WHERE grantee <> c.relowner)
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)"""
-# Keys are never missing. What follows the name of the table in a definition is the same for all partitions.
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)"""  # noqa: E501
+# Keys are never missing. What follows the name of the table in a definition is the same for all
+# partitions.
 MISSING_INDEXES_SQL = """
     WITH indexes AS (
         SELECT indrelid, substring(pg_catalog.pg_get_indexdef(indexrelid) FROM ' (USING .*)') AS definition
         FROM pg_catalog.pg_index WHERE NOT indisunique)
     SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)
-    EXCEPT SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)"""
+    EXCEPT SELECT definition FROM indexes WHERE indrelid = pg_catalog.to_regclass(%s)"""  # noqa: E501

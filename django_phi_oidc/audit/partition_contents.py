@@ -1,4 +1,6 @@
-"""Which leaves a partition of the events, or of the leaves, has. For the owner of the tables, before it is detached."""
+"""Which leaves a partition of the events, or of the leaves, has. For the owner of the tables,
+before it is detached.
+"""
 
 from collections.abc import Sequence
 
@@ -9,10 +11,12 @@ from .router import AUDIT_ALIAS
 
 
 def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> list[tuple[int, int]]:
-    """Return the leaves of a partition of the leaves as ascending ranges, each with its end after the last index.
+    """Return the leaves of a partition of the leaves as ascending ranges, each with its end after
+    the last index.
 
-    Late events have leaves between those of other partitions. Empty if the log has events of its months, except
-    in the partitions `removed` of the events. Reads all its indexes. Requires: not the default partition.
+    Late events have leaves between those of other partitions. Empty if the log has events of its
+    months, except in the partitions `removed` of the events. Reads all its indexes. Requires: not
+    the default partition.
     """
     first, end = partition.bounds
     kept = [other for other in list_partitions() if other.end_id and other not in removed]
@@ -22,23 +26,25 @@ def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> lis
         # In a range of consecutive indexes, the difference to the row number is the same.
         cursor.execute(
             "SELECT min(leaf_index), max(leaf_index) + 1 FROM "  # noqa: S608 -- a name of the catalogue
-            f"(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range FROM {partition.name} "
-            f"WHERE NOT EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} WHERE id >= %s AND id < %s)) AS leaves "
-            "GROUP BY range ORDER BY 1",
+            "(SELECT leaf_index, leaf_index - row_number() OVER (ORDER BY leaf_index) AS range "
+            f"FROM {partition.name} WHERE NOT EXISTS (SELECT 1 FROM {DEFAULT_PARTITION} WHERE id "
+            ">= %s AND id < %s)) AS leaves GROUP BY range ORDER BY 1",
             [first, end],
         )
         return [(int(start), int(stop)) for start, stop in cursor.fetchall()]
 
 
 def find_end_of_events(partition: Partition) -> tuple[int, int]:
-    """Return the largest leaf index of the partition's events (-1 without one), and how many have no leaf.
+    """Return the largest leaf index of the partition's events (-1 without one), and how many have
+    no leaf.
 
     Reads all of them. Requires: not the default partition.
     """
     ids = partition.bounds
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(max(leaf_index), -1) FROM phi_oidc_audit_auditleaf WHERE event_id >= %s AND event_id < %s",
+            "SELECT coalesce(max(leaf_index), -1) FROM phi_oidc_audit_auditleaf WHERE event_id >= "
+            "%s AND event_id < %s",
             ids,
         )
         (largest,) = cursor.fetchone()

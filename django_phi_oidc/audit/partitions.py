@@ -1,15 +1,18 @@
-"""Partitions of the audit events and their leaves on PostgreSQL: one table a month, which leaves by a short statement.
+"""Partitions of the audit events and their leaves on PostgreSQL: one table a month, which leaves by
+a short statement.
 
-`phi_oidc audit partition` turns the tables of the events and the leaves into tables with partitions by the id of the
-event, which is a UUIDv7 and thus a time. The former table becomes the first partition: no row is copied. Models and
-queries stay as they are. Events that belong to no month, such as those of a wrong clock, are stored in a default
-partition, so none is refused.
+`phi_oidc audit partition` turns the tables of the events and the leaves into tables with partitions
+by the id of the event, which is a UUIDv7 and thus a time. The former table becomes the first
+partition: no row is copied. Models and queries stay as they are. Events that belong to no month,
+such as those of a wrong clock, are stored in a default partition, so none is refused.
 
-An index of a table with partitions is unique only if it contains the id. So the database refuses a second leaf of an
-event, and a second leaf with the same index only in the same partition: `audit verify` finds others.
+An index of a table with partitions is unique only if it contains the id. So the database refuses a
+second leaf of an event, and a second leaf with the same index only in the same partition: `audit
+verify` finds others.
 
-Only the owner of the tables can do this, and detach partitions. Partitions ahead are created by a function with the
-owner's rights and without arguments, because no process of the application should own the tables.
+Only the owner of the tables can do this, and detach partitions. Partitions ahead are created by a
+function with the owner's rights and without arguments, because no process of the application should
+own the tables.
 """
 
 from collections.abc import Callable
@@ -26,20 +29,24 @@ from .._internal.sql import is_lock_timeout
 from .partition_catalogue import DEFINITIONS_SQL, MISSING_INDEXES_SQL, PARTITION_SQL
 from .router import AUDIT_ALIAS
 
-EVENT_TABLE, LEAF_TABLE = "phi_oidc_audit_auditevent", "phi_oidc_audit_auditleaf"
+EVENT_TABLE = "phi_oidc_audit_auditevent"
+LEAF_TABLE = "phi_oidc_audit_auditleaf"
 _KEYS = {EVENT_TABLE: "id", LEAF_TABLE: "event_id"}
 """The tables that can have partitions, and the column with the id of the event."""
 DEFAULT_PARTITION = f"{EVENT_TABLE}_rest"
 LOCK_SECONDS = 0.2
-"""How long a statement that blocks writers waits for its lock, and so how long it delays them. Then it tries again."""
+"""How long a statement that blocks writers waits for its lock, and so how long it delays them. Then
+it tries again.
+"""
 LOCK_ATTEMPTS = 100
 _MONTHS_AHEAD = 3
 _LOWEST_ID = UUID(int=0)
 _CHECK_NAME = "phi_oidc_auditevent_range"
 _DROP_CHECK_SQL = f"ALTER TABLE {{}} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}"
 _CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
-# The month after the last partition is the next one, so months have no gaps. A month of which the default partition
-# has events cannot have a partition. ALTER DEFAULT PRIVILEGES must not give a role more than it has on the table.
+# The month after the last partition is the next one, so months have no gaps. A month of which the
+# default partition has events cannot have a partition. ALTER DEFAULT PRIVILEGES must not give a
+# role more than it has on the table.
 _CREATE_FUNCTION_SQL = f"""
 CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
@@ -95,7 +102,7 @@ BEGIN
     RETURN created;
 END
 $$
-"""  # noqa: S608 -- constants
+"""  # noqa: E501, S608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +122,9 @@ class Partition:
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """Its lowest id, and the one after its highest, as texts. Requires: not the default partition."""
+        """Its lowest id, and the one after its highest, as texts. Requires: not the default
+        partition.
+        """
         return str(self.first_id or _LOWEST_ID), str(self.end_id)
 
 
@@ -125,13 +134,18 @@ def is_partitioned(table: str = EVENT_TABLE) -> bool:
     if connection.vendor != "postgresql":
         return False
     with connection.cursor() as cursor:
-        cursor.execute("SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)", [table])
+        cursor.execute(
+            "SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)",
+            [table],
+        )
         kind = cursor.fetchone()
     return kind is not None and kind[0] == "p"
 
 
 def list_partitions(table: str = EVENT_TABLE) -> list[Partition]:
-    """Return the partitions of the events, or the leaves, by name, with the default one. Raises: DatabaseError."""
+    """Return the partitions of the events, or the leaves, by name, with the default one. Raises:
+    DatabaseError.
+    """
     if connections[AUDIT_ALIAS].vendor != "postgresql":
         return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
@@ -140,12 +154,16 @@ def list_partitions(table: str = EVENT_TABLE) -> list[Partition]:
 
 
 def list_partition_names() -> dict[str, list[str]]:
-    """Return the names of the partitions by table; empty for a table without. Raises: DatabaseError."""
+    """Return the names of the partitions by table; empty for a table without. Raises:
+    DatabaseError.
+    """
     return {table: [partition.name for partition in list_partitions(table)] for table in _KEYS}
 
 
 def create_partitions() -> int:
-    """Create the partitions of the months ahead, and return how many were missing; 0 without partitions."""
+    """Create the partitions of the months ahead, and return how many were missing; 0 without
+    partitions.
+    """
     if not is_partitioned():
         return 0
     with connections[AUDIT_ALIAS].cursor() as cursor:
@@ -154,17 +172,30 @@ def create_partitions() -> int:
 
 
 def list_problems(*, now: datetime) -> list[str]:
-    """Return what is wrong with the partitions: sentences without a period. Raises: DatabaseError."""
+    """Return what is wrong with the partitions: sentences without a period. Raises:
+    DatabaseError.
+    """
     if not is_partitioned():
-        text = "audit partition was interrupted, and events of later months will be refused: run it again"
-        return [text] if _has_check() else []
+        text = (
+            "audit partition was interrupted, and events of later "
+            "months will be refused: run it again"
+        )
+        if _has_check():
+            return [text]
+        return []
     problems = []
     if not is_partitioned(LEAF_TABLE):
         problems.append("the leaves have no partitions: run audit partition again")
     next_month = _get_bound(_get_month(now, 1))
     partitions = list_partitions()
-    if not any(p.end_id and next_month < p.end_id and (p.first_id or _LOWEST_ID) <= next_month for p in partitions):
-        problems.append("the partition of the next month is missing: the task phi_oidc.create_partitions does not run")
+    if not any(
+        p.end_id and next_month < p.end_id and (p.first_id or _LOWEST_ID) <= next_month
+        for p in partitions
+    ):
+        problems.append(
+            "the partition of the next month is missing: the task "
+            "phi_oidc.create_partitions does not run"
+        )
     with connections[AUDIT_ALIAS].cursor() as cursor:
         for first, end in list_gaps():
             # Through the table: the application has no privilege on a partition.
@@ -173,16 +204,23 @@ def list_problems(*, now: datetime) -> list[str]:
                 [str(first), str(end)],
             )
             if cursor.fetchone() == (True,):
-                return [*problems, f"{DEFAULT_PARTITION} has events, which belong to no month or came late"]
+                return [
+                    *problems,
+                    f"{DEFAULT_PARTITION} has events, which belong to no month or came late",
+                ]
     return problems
 
 
-def partition_log(*, now: datetime, progress: Callable[[str], None] = lambda step: None) -> list[str]:
-    """Turn the tables of events and leaves into ones with partitions, while others write, and return their names.
+def partition_log(
+    *, now: datetime, progress: Callable[[str], None] = lambda step: None
+) -> list[str]:
+    """Turn the tables of events and leaves into ones with partitions, while others write, and
+    return their names.
 
-    Until it is done, an event with an id of the month after the next or later is refused. A run that was interrupted
-    can be repeated. progress: called with a sentence about each step.
-    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if both have partitions; DatabaseError.
+    Until it is done, an event with an id of the month after the next or later is refused. A run
+    that was interrupted can be repeated. progress: called with a sentence about each step.
+    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if both have partitions;
+    DatabaseError.
     """
     tables = [table for table in _KEYS if not is_partitioned(table)]
     if not tables:
@@ -204,9 +242,11 @@ def partition_log(*, now: datetime, progress: Callable[[str], None] = lambda ste
 
 
 def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
-    """Detach a partition of the events by a short lock. It becomes a table that the application cannot read.
+    """Detach a partition of the events by a short lock. It becomes a table that the application
+    cannot read.
 
-    newest_leaf: the last leaf when the caller made sure that all events of the partition are archived.
+    newest_leaf: the last leaf when the caller made sure that all events of the partition are
+    archived.
     Raises: ValueError if an event of it came since then; OperationalError if the lock was not free.
     """
     ids = partition.bounds
@@ -214,8 +254,8 @@ def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
     def detach(cursor: Any) -> None:
         cursor.execute(f"LOCK TABLE {EVENT_TABLE} IN ACCESS EXCLUSIVE MODE")
         cursor.execute(
-            "SELECT EXISTS (SELECT 1 FROM phi_oidc_audit_auditunsealed WHERE event_id >= %s AND event_id < %s) "
-            "OR EXISTS (SELECT 1 FROM phi_oidc_audit_auditleaf "
+            "SELECT EXISTS (SELECT 1 FROM phi_oidc_audit_auditunsealed WHERE event_id >= %s AND "
+            "event_id < %s) OR EXISTS (SELECT 1 FROM phi_oidc_audit_auditleaf "
             "WHERE leaf_index > %s AND event_id >= %s AND event_id < %s)",
             [*ids, newest_leaf, *ids],
         )
@@ -230,8 +270,8 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
     """Detach a partition of the leaves by a short lock.
 
     end_leaf: the caller made sure that the tiles have the leaves before it.
-    Raises: ValueError if the log has an event of it again, or it has a later leaf, or the last one of the log, from
-    which the sequencer continues; OperationalError if the lock was not free.
+    Raises: ValueError if the log has an event of it again, or it has a later leaf, or the last one
+    of the log, from which the sequencer continues; OperationalError if the lock was not free.
     """
     ids = partition.bounds
 
@@ -244,25 +284,39 @@ def detach_leaves(partition: Partition, *, end_leaf: int) -> None:
             [end_leaf, end_leaf, *ids],
         )
         if cursor.fetchone() == (True,):
-            raise ValueError(f"The log has events of {partition.name} again, or no later leaves: archive again.")
+            raise ValueError(
+                f"The log has events of {partition.name} again, or no later leaves: archive again."
+            )
         cursor.execute(f"ALTER TABLE {LEAF_TABLE} DETACH PARTITION {partition.name}")
 
     _run_with_short_locks(detach)
 
 
 def list_past_partitions(table: str = EVENT_TABLE, *, now: datetime) -> list[Partition]:
-    """Return the partitions of the events, or the leaves, whose months are over. Raises: DatabaseError."""
+    """Return the partitions of the events, or the leaves, whose months are over. Raises:
+    DatabaseError.
+    """
     current = _get_bound(_get_month(now, 0))
-    return [partition for partition in list_partitions(table) if partition.end_id and partition.end_id <= current]
+    return [
+        partition
+        for partition in list_partitions(table)
+        if partition.end_id and partition.end_id <= current
+    ]
 
 
 def attach_partition(name: str) -> list[str]:
-    """Attach a table that was a partition again, for an investigation, and return the names of what is attached.
+    """Attach a table that was a partition again, for an investigation, and return the names of what
+    is attached.
 
-    With events, their leaves are attached, too. The rows are read once, without a lock on the log. NOT checked: that
-    they are what was sealed. Raises: ValueError for another table, or without the leaves; DatabaseError.
+    With events, their leaves are attached, too. The rows are read once, without a lock on the log.
+    NOT checked: that they are what was sealed. Raises: ValueError for another table, or without the
+    leaves; DatabaseError.
     """
-    table = LEAF_TABLE if name.startswith(f"{LEAF_TABLE}_") else EVENT_TABLE
+    if name.startswith(f"{LEAF_TABLE}_"):
+        table = LEAF_TABLE
+    else:
+        table = EVENT_TABLE
+
     partition = _get_detached(name, table)
     leaves = name.replace(EVENT_TABLE, LEAF_TABLE)
     names = [(name, table)]
@@ -270,7 +324,9 @@ def attach_partition(name: str) -> list[str]:
         with connections[AUDIT_ALIAS].cursor() as cursor:
             cursor.execute("SELECT to_regclass(%s) IS NULL", [leaves])
             if cursor.fetchone() == (True,):
-                raise ValueError(f"There is no table {leaves} with its leaves: read the archive instead.")
+                raise ValueError(
+                    f"There is no table {leaves} with its leaves: read the archive instead."
+                )
         names.insert(0, (leaves, LEAF_TABLE))
     for detached, parent in names:
         _attach(_get_detached(detached, parent), parent)
@@ -278,15 +334,24 @@ def attach_partition(name: str) -> list[str]:
 
 
 def _attach(partition: Partition, table: str) -> None:
-    name, key = partition.name, _KEYS[table]
-    bounds = [f"{key} < '{partition.end_id}'", *([f"{key} >= '{partition.first_id}'"] if partition.first_id else [])]
+    name = partition.name
+    key = _KEYS[table]
+    bounds = [
+        f"{key} < '{partition.end_id}'",
+        *([f"{key} >= '{partition.first_id}'"] if partition.first_id else []),
+    ]
     _check_range(name, " AND ".join(bounds))
     _create_missing_indexes(name, table)
 
     def attach(cursor: Any) -> None:
-        first = f"'{partition.first_id}'" if partition.first_id else "MINVALUE"
+        if partition.first_id:
+            first = f"'{partition.first_id}'"
+        else:
+            first = "MINVALUE"
+
         cursor.execute(
-            f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ('{partition.end_id}')"
+            f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO "
+            f"('{partition.end_id}')"
         )
         _enable_triggers(cursor, name)
         cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {_CHECK_NAME}")
@@ -295,9 +360,11 @@ def _attach(partition: Partition, table: str) -> None:
 
 
 def _create_missing_indexes(name: str, table: str) -> None:
-    """Create the indexes of a table that one of its former partitions lacks, such as those of a later migration.
+    """Create the indexes of a table that one of its former partitions lacks, such as those of a
+    later migration.
 
-    Otherwise PostgreSQL creates them when it attaches the partition, while it locks the default one, and writers wait.
+    Otherwise PostgreSQL creates them when it attaches the partition, while it locks the default
+    one, and writers wait.
     """
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(MISSING_INDEXES_SQL, [table, name])
@@ -306,7 +373,9 @@ def _create_missing_indexes(name: str, table: str) -> None:
 
 
 def _has_leaves_of(partition: Partition) -> bool:
-    """Return whether the leaves of a partition of the events are in the log: all of them, or none."""
+    """Return whether the leaves of a partition of the events are in the log: all of them, or
+    none.
+    """
     first = partition.first_id or _LOWEST_ID
     return not is_partitioned(LEAF_TABLE) or any(
         leaves.end_id and (leaves.first_id or _LOWEST_ID) <= first < leaves.end_id
@@ -315,14 +384,21 @@ def _has_leaves_of(partition: Partition) -> bool:
 
 
 def _run_with_short_locks(work: Callable[[Any], None]) -> None:
-    """Run `work` with a cursor in one transaction, whose statements wait only LOCK_SECONDS for a lock.
+    """Run `work` with a cursor in one transaction, whose statements wait only LOCK_SECONDS for a
+    lock.
 
-    A statement that waits for ACCESS EXCLUSIVE makes all later ones wait behind it. So it gives up, and tries again.
+    A statement that waits for ACCESS EXCLUSIVE makes all later ones wait behind it. So it gives up,
+    and tries again.
     """
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
-            with transaction.atomic(using=AUDIT_ALIAS, durable=True), connections[AUDIT_ALIAS].cursor() as cursor:
-                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(round(LOCK_SECONDS * 1000))])
+            with (
+                transaction.atomic(using=AUDIT_ALIAS, durable=True),
+                connections[AUDIT_ALIAS].cursor() as cursor,
+            ):
+                cursor.execute(
+                    "SELECT set_config('lock_timeout', %s, true)", [str(round(LOCK_SECONDS * 1000))]
+                )
                 work(cursor)
         except OperationalError as error:
             if not is_lock_timeout(error) or attempt == LOCK_ATTEMPTS:
@@ -333,11 +409,15 @@ def _run_with_short_locks(work: Callable[[Any], None]) -> None:
 
 
 def _check_range(table: str, condition: str) -> None:
-    """Add a constraint and validate it while others write: PostgreSQL attaches such a table without reading it."""
+    """Add a constraint and validate it while others write: PostgreSQL attaches such a table without
+    reading it.
+    """
 
     def add(cursor: Any) -> None:
         cursor.execute(_DROP_CHECK_SQL.format(table))
-        cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {_CHECK_NAME} CHECK ({condition}) NOT VALID")
+        cursor.execute(
+            f"ALTER TABLE {table} ADD CONSTRAINT {_CHECK_NAME} CHECK ({condition}) NOT VALID"
+        )
 
     _run_with_short_locks(add)
     with connections[AUDIT_ALIAS].cursor() as cursor:
@@ -349,7 +429,9 @@ def _drop_check(cursor: Any, *, table: str) -> None:
 
 
 def _has_check() -> bool:
-    """Return whether the table of the events still has the constraint of a conversion that was killed."""
+    """Return whether the table of the events still has the constraint of a conversion that was
+    killed.
+    """
     if connections[AUDIT_ALIAS].vendor != "postgresql":
         return False
     with connections[AUDIT_ALIAS].cursor() as cursor:
@@ -362,12 +444,17 @@ def _has_check() -> bool:
 
 
 def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
-    """Rename the table, create one with partitions in its place, and attach it. Changes only the catalogue."""
+    """Rename the table, create one with partitions in its place, and attach it. Changes only the
+    catalogue.
+    """
     cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
     cursor.execute(DEFINITIONS_SQL, [table])
     schema, owner, indexes, triggers, grants = cursor.fetchone()
-    parent, suffix, key = f"{schema}.{table}", f"until_{end:%Y%m}", _KEYS[table]
-    first, rest = f"{parent}_{suffix}", f"{parent}_rest"
+    parent = f"{schema}.{table}"
+    suffix = f"until_{end:%Y%m}"
+    key = _KEYS[table]
+    first = f"{parent}_{suffix}"
+    rest = f"{parent}_rest"
     cursor.execute(f"ALTER TABLE {parent} RENAME TO {table}_{suffix}")
     for name, _, _ in indexes:
         cursor.execute(f"ALTER INDEX {schema}.{name} RENAME TO {name}_{end:%Y%m}")
@@ -376,14 +463,19 @@ def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
             # Attaching creates it again.
             cursor.execute(f"DROP TRIGGER {name} ON {first}")
     cursor.execute(
-        f"CREATE TABLE {parent} (LIKE {first} INCLUDING DEFAULTS INCLUDING CONSTRAINTS) PARTITION BY RANGE ({key})"
+        f"CREATE TABLE {parent} (LIKE {first} INCLUDING DEFAULTS "
+        f"INCLUDING CONSTRAINTS) PARTITION BY RANGE ({key})"
     )
     cursor.execute(f"ALTER TABLE {parent} DROP CONSTRAINT {_CHECK_NAME}")
     cursor.execute(f"ALTER TABLE {parent} OWNER TO {owner}")
     for name, definition, constraint in indexes:
         # The primary key of the leaves cannot be one of all partitions.
         if constraint != "PRIMARY KEY (leaf_index)":
-            cursor.execute(f"ALTER TABLE {parent} ADD CONSTRAINT {name} {constraint}" if constraint else definition)
+            cursor.execute(
+                f"ALTER TABLE {parent} ADD CONSTRAINT {name} {constraint}"
+                if constraint
+                else definition
+            )
     for name, definition, _ in triggers:
         cursor.execute(definition)
         cursor.execute(f"ALTER TABLE {parent} ENABLE ALWAYS TRIGGER {name}")
@@ -391,7 +483,9 @@ def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
         cursor.execute(f"GRANT {privilege} ON {parent} TO {role}")
         cursor.execute(f"REVOKE {privilege} ON {first} FROM {role}")
     bound = _get_bound(end)
-    cursor.execute(f"ALTER TABLE {parent} ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ('{bound}')")
+    cursor.execute(
+        f"ALTER TABLE {parent} ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ('{bound}')"
+    )
     cursor.execute(f"ALTER TABLE {first} DROP CONSTRAINT {_CHECK_NAME}")
     _enable_triggers(cursor, first)
     cursor.execute(f"CREATE TABLE {rest} PARTITION OF {parent} DEFAULT")
@@ -409,8 +503,8 @@ def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
 def _enable_triggers(cursor: Any, table: str) -> None:
     """Make all triggers of a partition ENABLE ALWAYS, as those of the log are."""
     cursor.execute(
-        "SELECT quote_ident(tgname) FROM pg_catalog.pg_trigger WHERE tgrelid = pg_catalog.to_regclass(%s) "
-        "AND tgname LIKE 'phi_oidc_%%'",
+        "SELECT quote_ident(tgname) FROM pg_catalog.pg_trigger WHERE tgrelid = "
+        "pg_catalog.to_regclass(%s) AND tgname LIKE 'phi_oidc_%%'",
         [table],
     )
     for (name,) in cursor.fetchall():
@@ -432,21 +526,31 @@ def _parse_partition(name: str, bound: str) -> Partition:
     if bound == "DEFAULT":
         return Partition(name=name, first_id=None, end_id=None)
     first, _, end = bound.removeprefix("FOR VALUES FROM (").removesuffix(")").partition(") TO (")
-    return Partition(
-        name=name, first_id=None if first == "MINVALUE" else UUID(first.strip("'")), end_id=UUID(end.strip("'"))
-    )
+    if first == "MINVALUE":
+        first_id = None
+    else:
+        first_id = UUID(first.strip("'"))
+
+    return Partition(name=name, first_id=first_id, end_id=UUID(end.strip("'")))
 
 
 def list_gaps(table: str = EVENT_TABLE) -> list[tuple[UUID, UUID]]:
-    """Return the ranges of ids without a partition: their rows were detached, or are in the default partition.
+    """Return the ranges of ids without a partition: their rows were detached, or are in the default
+    partition.
 
     Empty without partitions. The end of a range is not in it. Raises: DatabaseError.
     """
-    gaps, covered, partitions = [], _LOWEST_ID, list_partitions(table)
+    gaps = []
+    covered = _LOWEST_ID
+    partitions = list_partitions(table)
     for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
-        gaps += [(covered, first)] if first > covered else []
+        if first > covered:
+            gaps += [(covered, first)]
         covered = end
-    return [*gaps, (covered, UUID(int=(1 << 128) - 1))] if partitions else []
+
+    if partitions:
+        return [*gaps, (covered, UUID(int=(1 << 128) - 1))]
+    return []
 
 
 def _get_detached(name: str, table: str) -> Partition:

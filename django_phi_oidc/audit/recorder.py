@@ -1,4 +1,5 @@
-"""Record permits and refusals: committed at once on the audit connection, before the response. No event, no permit.
+"""Record permits and refusals: committed at once on the audit connection, before the response. No
+event, no permit.
 
 `throttling` decides whether a refusal that costs its sender nothing gets an event of its own.
 """
@@ -29,7 +30,8 @@ def record(action: str, **fields: Unpack[EventFields]) -> uuid.UUID:
 
     fields: those of NewEvent; `origin` and `now` are required.
     Requires: no open transaction on the audit alias (RuntimeError).
-    Raises: AuditUnavailable, and then nothing may be permitted; ValueError for an unknown action or outcome.
+    Raises: AuditUnavailable, and then nothing may be permitted; ValueError for an unknown action or
+    outcome.
     """
     return record_many([NewEvent(action, **fields)])[0]
 
@@ -50,21 +52,32 @@ def record_many(events: Sequence[NewEvent]) -> tuple[uuid.UUID, ...]:
 
 
 def raise_audit_alert(rule: str, *, now: datetime, count: int = 0, reason: str = "") -> None:
-    """Record an alert about the audit log itself, at most one per rule and hour. Raises: AuditUnavailable."""
+    """Record an alert about the audit log itself, at most one per rule and hour. Raises:
+    AuditUnavailable.
+    """
     if is_recorded(Action.ALERT_RAISED, "rule", rule, now=now):
         return
-    detail = {"rule": rule, "count": count} if count else {"rule": rule}
+
+    if count:
+        detail = {"rule": rule, "count": count}
+    else:
+        detail = {"rule": rule}
+
     record(Action.ALERT_RAISED, origin=Origin(), now=now, reason=reason, detail=detail)
 
 
 def is_recorded(action: Action, key: str, value: str, *, now: datetime) -> bool:
-    """Return whether such an event with that value in its detail was recorded in the hour before now.
+    """Return whether such an event with that value in its detail was recorded in the hour before
+    now.
 
-    Only events that got a valid MAC at once count, so an attacker cannot suppress an event by inserting a forged one.
+    Only events that got a valid MAC at once count, so an attacker cannot suppress an event by
+    inserting a forged one.
     Raises: AuditUnavailable.
     """
     id_range = lowest_uuid7(now - ALERT_INTERVAL), lowest_uuid7(now + timedelta(milliseconds=1))
-    events = AuditEvent.objects.filter(action=action, id__range=id_range, detail__contains=f'"{value}"')
+    events = AuditEvent.objects.filter(
+        action=action, id__range=id_range, detail__contains=f'"{value}"'
+    )
     try:
         with audit_deadline(WRITE_SECONDS):
             return any(

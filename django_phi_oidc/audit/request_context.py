@@ -25,11 +25,17 @@ from .operators import OPERATOR_PREFIX
 SESSION_KEY = "phi_oidc_session"
 """The Django session key of the OIDC session's id."""
 LOCAL_SIGN_IN_KEY = "phi_oidc_local"
-"""The Django session key of the authentication backend that verified the password of a local account."""
+"""The Django session key of the authentication backend that verified the password of a local
+account.
+"""
 ASSURANCE_KEY = "phi_oidc_assurance"
-"""The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or None."""
+"""The Django session key of the ID Token's acr, and its auth_time in seconds since the epoch or
+None.
+"""
 VECTOR_OF_TRUST_KEY = "phi_oidc_vot"
-"""The Django session key of the ID Token's vot, under the declared trust mark; empty if it has none."""
+"""The Django session key of the ID Token's vot, under the declared trust mark; empty if it has
+none.
+"""
 SUBJECT_KEY = "phi_oidc_subject"
 """The Django session key of the person's pseudonym, if their provider sends security events."""
 # A client can only set META entries whose names begin with HTTP_.
@@ -40,7 +46,9 @@ _REFERENCE_ATTRIBUTE = "_phi_oidc_reference"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
-_get_current_origin: ContextVar[Callable[[], Origin]] = ContextVar("django_phi_oidc.audit.origin", default=Origin)
+_get_current_origin: ContextVar[Callable[[], Origin]] = ContextVar(
+    "django_phi_oidc.audit.origin", default=Origin
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +58,9 @@ class Actor:
     user: User
     origin: Origin
     request: HttpRequest | None = field(default=None, repr=False, compare=False)
-    """The request that the act is part of, if any. If claims are disclosed, its response is marked no-store."""
+    """The request that the act is part of, if any. If claims are disclosed, its response is marked
+    no-store.
+    """
     client_id: str = ""
     """The client that acts for the person with an access token, and so without a session."""
     acr: str = ""
@@ -66,29 +76,54 @@ class Actor:
 
     @property
     def is_authenticated_by_provider(self) -> bool:
-        """Whether a provider authenticated the user: in a session that it opened, or by an access token it issued."""
+        """Whether a provider authenticated the user: in a session that it opened, or by an access
+        token it issued.
+        """
         return bool(self.user.is_authenticated) and bool(self.origin.session or self.client_id)
 
     @classmethod
     def from_request(cls, request: HttpRequest) -> "Actor":
-        """Return the request's actor. Reads the user and the session, so the response varies by cookie.
+        """Return the request's actor. Reads the user and the session, so the response varies by
+        cookie.
 
-        The OIDC session is left out if another user has signed in to the Django session: request.user may come from an
-        API token that was sent together with a cookie. It is also left out if an access token of the provider
-        authenticated the request: the assurance is then that of the token.
-        The actor is kept on the request, and built again after its user, session, token or address changed.
+        The OIDC session is left out if another user has signed in to the Django session:
+        request.user may come from an API token that was sent together with a cookie. It is also
+        left out if an access token of the provider authenticated the request: the assurance is then
+        that of the token.
+        The actor is kept on the request, and built again after its user, session, token or address
+        changed.
         """
-        # Wrapping requests, such as those of Django REST framework, have it as _request, which has their token as auth.
+        # Wrapping requests, such as those of Django REST framework, have it as _request, which has
+        # their token as auth.
         wrapped = getattr(request, "_request", request)
         token = getattr(wrapped, "auth", None)
-        bearer = token if isinstance(token, AccessToken) else None
+        bearer = None
+        if isinstance(token, AccessToken):
+            bearer = token
+
         user = getattr(request, "user", None) or AnonymousUser()
-        session: Session = {} if bearer else getattr(request, "session", {})
+
+        session: Session
+        if bearer:
+            session = {}
+        else:
+            session = getattr(request, "session", {})
+
         sources = (
-            *(bearer, user.pk, session.get(SIGNED_IN), session.get(SESSION_KEY), session.get(ASSURANCE_KEY)),
+            *(
+                bearer,
+                user.pk,
+                session.get(SIGNED_IN),
+                session.get(SESSION_KEY),
+                session.get(ASSURANCE_KEY),
+            ),
             *(session.get(VECTOR_OF_TRUST_KEY), session.get(SUBJECT_KEY)),
             *(session.get(LOCAL_SIGN_IN_KEY), session.get(BACKEND_SESSION_KEY)),
-            *(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR"), conf.trusted_proxies()),
+            *(
+                request.META.get("REMOTE_ADDR"),
+                request.META.get("HTTP_X_FORWARDED_FOR"),
+                conf.trusted_proxies(),
+            ),
         )
         cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
         if actor is None or actor.user is not user or cached_sources != sources:
@@ -97,35 +132,73 @@ class Actor:
         return actor
 
     @classmethod
-    def _build(cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None) -> "Actor":
+    def _build(
+        cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None
+    ) -> "Actor":
         is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
-        session_id = None if is_foreign else find_oidc_session_id(session)
-        acr, timestamp = session.get(ASSURANCE_KEY, ("", None)) if session_id else ("", None)
-        auth_time = None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
+        if is_foreign:
+            session_id = None
+        else:
+            session_id = find_oidc_session_id(session)
+
+        if session_id:
+            acr, timestamp = session.get(ASSURANCE_KEY, ("", None))
+        else:
+            acr = ""
+            timestamp = None
+
+        if timestamp is None:
+            auth_time = None
+        else:
+            auth_time = datetime.fromtimestamp(timestamp, UTC)
+
         if bearer:
-            acr, auth_time = bearer.acr, bearer.auth_time
+            acr = bearer.acr
+            auth_time = bearer.auth_time
+
+        if user.is_authenticated:
+            actor = str(user.pk)
+        else:
+            actor = ""
+
         origin = Origin(
-            actor=str(user.pk) if user.is_authenticated else "",
+            actor=actor,
             session=str(session_id or ""),
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
         )
+
+        if session_id:
+            vot = session.get(VECTOR_OF_TRUST_KEY, "")
+        else:
+            vot = ""
+
+        if session_id:
+            subject = session.get(SUBJECT_KEY, "")
+        else:
+            subject = ""
+
         return cls(
             user=user,
             origin=origin,
             request=request,
             client_id=bearer.client_id if bearer else "",
             acr=acr,
-            vot=session.get(VECTOR_OF_TRUST_KEY, "") if session_id else "",
+            vot=vot,
             auth_time=auth_time,
-            subject=session.get(SUBJECT_KEY, "") if session_id else "",
-            is_local=user.is_authenticated and not is_foreign and session_id is None and _is_local_sign_in(session),
+            subject=subject,
+            is_local=user.is_authenticated
+            and not is_foreign
+            and session_id is None
+            and _is_local_sign_in(session),
         )
 
 
 @contextmanager
 def use_origin(get_origin: Callable[[], Origin]) -> Iterator[None]:
-    """Make `current_origin` return get_origin() in this block, also in threads and tasks that inherit the context."""
+    """Make `current_origin` return get_origin() in this block, also in threads and tasks that
+    inherit the context.
+    """
     token = _get_current_origin.set(get_origin)
     try:
         yield
@@ -134,14 +207,22 @@ def use_origin(get_origin: Callable[[], Origin]) -> Iterator[None]:
 
 
 def current_origin() -> Origin:
-    """Return the origin of the current request or command; empty where there is none, as in a task or a shell."""
+    """Return the origin of the current request or command; empty where there is none, as in a task
+    or a shell.
+    """
     return _get_current_origin.get()()
 
 
 def attribute_to_command(new_event: NewEvent) -> NewEvent:
-    """Return the event with the actor of the running command, unless it has an actor or an address of its own."""
+    """Return the event with the actor of the running command, unless it has an actor or an address
+    of its own.
+    """
     origin = new_event.origin
-    if origin.actor or origin.client_ip or not (actor := current_origin().actor).startswith(OPERATOR_PREFIX):
+    if (
+        origin.actor
+        or origin.client_ip
+        or not (actor := current_origin().actor).startswith(OPERATOR_PREFIX)
+    ):
         return new_event
     return new_event._replace(origin=origin._replace(actor=actor))
 
@@ -162,25 +243,31 @@ def find_oidc_session_id(session: Session) -> uuid.UUID | None:
 def _is_local_sign_in(session: Session) -> bool:
     """Return whether the user of a Django session signed in last on the page of the local accounts.
 
-    Django's `login` replaces the backend, and keeps other entries if the user is the same. `get_user` of the backend
-    of the local accounts returns no user who is inactive or no longer listed.
+    Django's `login` replaces the backend, and keeps other entries if the user is the same.
+    `get_user` of the backend of the local accounts returns no user who is inactive or no longer
+    listed.
     """
     backend = session.get(LOCAL_SIGN_IN_KEY)
     return backend is not None and backend == session.get(BACKEND_SESSION_KEY)
 
 
 def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:
-    """Return the address of the nearest hop that is not a trusted proxy; "" if the server does not know its peer.
+    """Return the address of the nearest hop that is not a trusted proxy; "" if the server does not
+    know its peer.
 
-    X-Forwarded-For is read from the right, and an entry is believed only if the hop after it is a trusted proxy. An
-    entry that is not an address ends the search, and the hop after it is returned. A Unix socket peer is 127.0.0.1.
+    X-Forwarded-For is read from the right, and an entry is believed only if the hop after it is a
+    trusted proxy. An entry that is not an address ends the search, and the hop after it is
+    returned. A Unix socket peer is 127.0.0.1.
     """
     peer = request.META.get("REMOTE_ADDR", "")
     hop = _parse_address(peer or _UNIX_SOCKET_PEER_IP)
     if hop is None or (not peer and not _is_trusted(hop, trusted_proxies)):
         return ""
     for entry in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
-        address = _parse_address(entry.strip()) if _is_trusted(hop, trusted_proxies) else None
+        address = None
+        if _is_trusted(hop, trusted_proxies):
+            address = _parse_address(entry.strip())
+
         if address is None:
             break
         hop = address
@@ -188,7 +275,9 @@ def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Networ
 
 
 def is_from_trusted_proxy(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> bool:
-    """Say whether the peer of the connection is a trusted proxy. A Unix socket peer is 127.0.0.1."""
+    """Say whether the peer of the connection is a trusted proxy. A Unix socket peer is
+    127.0.0.1.
+    """
     peer = _parse_address(request.META.get("REMOTE_ADDR", "") or _UNIX_SOCKET_PEER_IP)
     return peer is not None and _is_trusted(peer, trusted_proxies)
 
@@ -207,7 +296,9 @@ def keep_reference(request: HttpRequest | None, event_id: uuid.UUID) -> None:
 
 
 def get_reference(request: HttpRequest) -> str:
-    """Return the id of the event that refused the request; without an event, the request id, which the log has."""
+    """Return the id of the event that refused the request; without an event, the request id, which
+    the log has.
+    """
     return str(getattr(request, _REFERENCE_ATTRIBUTE, "") or get_request_id(request))
 
 

@@ -1,6 +1,8 @@
-"""List events and checkpoints in pages, newest first, by index and keyset, without counting rows or OFFSET.
+"""List events and checkpoints in pages, newest first, by index and keyset, without counting rows or
+OFFSET.
 
-A late page costs as much as the first one, and new events do not shift pages: a page begins next to a row.
+A late page costs as much as the first one, and new events do not shift pages: a page begins next to
+a row.
 """
 
 import uuid
@@ -24,12 +26,17 @@ from .storage import UNLOADABLE_ROW_ERRORS, has_valid_row_mac, translate_databas
 
 PAGE_SIZE = 100
 MAX_SCANNED_EVENTS = 5_000
-"""Events that `scan_events` checks for one page: a filter without an index then takes a bounded time."""
+"""Events that `scan_events` checks for one page: a filter without an index then takes a bounded
+time.
+"""
 _LARGE_PAGE_SIZE = 1_000
 _MAX_CHECKED_EVENTS = 20
 _PARTS_PER_QUERY = 100
 """Subqueries per query: SQLite allows 500 terms in a compound SELECT."""
-_PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {"action": {}, "outcome": {"outcome__lt": "success"}}
+_PARTIAL_INDEX_CONDITIONS: Mapping[str, dict[str, str]] = {
+    "action": {},
+    "outcome": {"outcome__lt": "success"},
+}
 """The conditions of these indexes. The other ones exclude the empty text."""
 _COLUMNS_INDEXED_BY_END = ("subject", "session")
 _IdRange = tuple[uuid.UUID, uuid.UUID]
@@ -63,8 +70,9 @@ class EventFilters:
     search: str = ""
     """A UUID of an event, a session, a subject or an actor; any other text is an actor."""
     person: str = ""
-    """The ids of a person, separated by commas: the primary key of the account, then the UUIDs of its subjects. The
-    person is the actor or the subject. Not together with `search`."""
+    """The ids of a person, separated by commas: the primary key of the account, then the UUIDs of
+    its subjects. The person is the actor or the subject. Not together with `search`.
+    """
 
     def list_used_names(self) -> tuple[str, ...]:
         """Return the names of the non-empty filters."""
@@ -94,7 +102,9 @@ class EventQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysetPage(Generic[Row, Key]):
-    """Rows, newest first. newer_key, older_key: the `after` and `before` of the adjacent pages; None without such."""
+    """Rows, newest first. newer_key, older_key: the `after` and `before` of the adjacent pages;
+    None without such.
+    """
 
     rows: tuple[Row, ...] = ()
     newer_key: Key | None = None
@@ -109,7 +119,9 @@ class ScannedPage:
     hidden_count: int = 0
     """Routine events between the first and the last event of the page that are not in it."""
     end: uuid.UUID | None = None
-    """The last id that was checked, if the scan ended before the page was full; None: there are no more matches."""
+    """The last id that was checked, if the scan ended before the page was full; None: there are no
+    more matches.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,48 +160,92 @@ def scan_events(
     page_size: int = PAGE_SIZE,
     max_scanned: int = MAX_SCANNED_EVENTS,
 ) -> ScannedPage:
-    """Return a page of events by at most two queries, which check at most max_scanned events that an index finds.
+    """Return a page of events by at most two queries, which check at most max_scanned events that
+    an index finds.
 
-    A page with few matches may end early; the next one begins where the scan ended. viewer: leave out routine events,
-    which are views of the audit log by this actor, and successful revocations of tokens.
+    A page with few matches may end early; the next one begins where the scan ended. viewer: leave
+    out routine events, which are views of the audit log by this actor, and successful revocations
+    of tokens.
     Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
     """
-    id_range, newest_first = find_id_range(filters, before, after), after is None
+    id_range = find_id_range(filters, before, after)
+    newest_first = after is None
     if id_range is None:
         return ScannedPage()
-    routine = [] if viewer is None else [Action.AUDIT_VIEWED.value, viewer, Action.TOKEN_REVOKED.value]
+
+    if viewer is not None:
+        routine = [Action.AUDIT_VIEWED.value, viewer, Action.TOKEN_REVOKED.value]
+    else:
+        routine = []
+
     parts, conditions = _plan_query(filters, id_range)
     where, values = _compile_conditions(conditions)
     limit = page_size + 1
     if conditions or routine:
         limit = max(limit, max_scanned // len(parts))
     window, window_values = _compile_window(parts, limit, newest_first=newest_first)
-    shown = f"{where} AND NOT {_ROUTINE_CONDITION}" if routine else where
+
+    if routine:
+        shown = f"{where} AND NOT {_ROUTINE_CONDITION}"
+    else:
+        shown = where
+
     order = "DESC" if newest_first else "ASC"
-    statement = f"SELECT * FROM ({window}) AS scanned WHERE {shown} ORDER BY id {order} LIMIT {page_size + 1:d}"  # noqa: S608
+    statement = (
+        f"SELECT * FROM ({window}) AS scanned WHERE {shown} "  # noqa: S608
+        f"ORDER BY id {order} LIMIT {page_size + 1:d}"
+    )
     with _translate_row_errors():
-        rows = list(AuditEvent.objects.using(AUDIT_ALIAS).raw(statement, [*window_values, *values, *routine]))
-    page, is_full = _build_page(rows, lambda row: row.id, before, after, page_size), len(rows) > page_size
+        rows = list(
+            AuditEvent.objects.using(AUDIT_ALIAS).raw(
+                statement, [*window_values, *values, *routine]
+            )
+        )
+    page = _build_page(rows, lambda row: row.id, before, after, page_size)
+    is_full = len(rows) > page_size
     if is_full and not routine:
         return ScannedPage(page=page)
     if is_full:
         # Count only up to the last event of the page.
         last = rows[page_size - 1].id
-        parts, _ = _plan_query(filters, (last, id_range[1]) if newest_first else (id_range[0], last))
+        parts, _ = _plan_query(
+            filters, (last, id_range[1]) if newest_first else (id_range[0], last)
+        )
         window, window_values = _compile_window(parts, limit, newest_first=newest_first)
-    hidden = f"{where} AND {_ROUTINE_CONDITION}" if routine else "1 = 0"
-    parameters = [*values, *routine, *window_values] if routine else window_values
-    count, hidden_count, end = _summarize_window(window, hidden, parameters, newest_first=newest_first)
+
+    if routine:
+        hidden = f"{where} AND {_ROUTINE_CONDITION}"
+    else:
+        hidden = "1 = 0"
+
+    if routine:
+        parameters = [*values, *routine, *window_values]
+    else:
+        parameters = window_values
+
+    count, hidden_count, end = _summarize_window(
+        window, hidden, parameters, newest_first=newest_first
+    )
     if is_full or count < limit:
         return ScannedPage(page=page, hidden_count=hidden_count)
-    page = replace(page, older_key=end) if newest_first else replace(page, newer_key=end)
+
+    if newest_first:
+        page = replace(page, older_key=end)
+    else:
+        page = replace(page, newer_key=end)
+
     return ScannedPage(page=page, hidden_count=hidden_count, end=end)
 
 
 def list_events_of_query(
-    query: EventQuery, *, before: uuid.UUID | None = None, after: uuid.UUID | None = None, page_size: int = PAGE_SIZE
+    query: EventQuery,
+    *,
+    before: uuid.UUID | None = None,
+    after: uuid.UUID | None = None,
+    page_size: int = PAGE_SIZE,
 ) -> KeysetPage[AuditEvent, uuid.UUID]:
-    """Return a page of events as `list_events` does, by one query per hundred subjects and resources.
+    """Return a page of events as `list_events` does, by one query per hundred subjects and
+    resources.
 
     Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
     """
@@ -203,13 +259,18 @@ def list_events_of_query(
         events = events.filter(purpose__in=query.purposes)
     if query.excluded_purposes:
         events = events.exclude(purpose__in=query.excluded_purposes)
-    values = [*(("subject", value) for value in query.subjects), *(("resource", value) for value in query.resources)]
+    values = [
+        *(("subject", value) for value in query.subjects),
+        *(("resource", value) for value in query.resources),
+    ]
     parts = [_filter_by_index(*value, id_range, events) for value in values]
     return _fetch_event_page(parts, before, after, page_size)
 
 
 def iterate_event_pages_of_query(query: EventQuery) -> Iterator[tuple[AuditEvent, ...]]:
-    """Yield all events of the query, newest first, in pages of a thousand. Raises: AuditUnavailable, RowUnreadable."""
+    """Yield all events of the query, newest first, in pages of a thousand. Raises:
+    AuditUnavailable, RowUnreadable.
+    """
     page = list_events_of_query(query, page_size=_LARGE_PAGE_SIZE)
     yield page.rows
     while page.older_key is not None:
@@ -218,7 +279,8 @@ def iterate_event_pages_of_query(query: EventQuery) -> Iterator[tuple[AuditEvent
 
 
 def find_oldest_unarchived_time() -> datetime | None:
-    """Return the time of the oldest event in the table if older ones are only in archives; None if none was removed.
+    """Return the time of the oldest event in the table if older ones are only in archives; None if
+    none was removed.
 
     Raises: AuditUnavailable, RowUnreadable.
     """
@@ -246,23 +308,30 @@ def list_checkpoints(
 
 
 def find_event(event_id: uuid.UUID) -> AuditEvent | None:
-    """Return the event with that id, if any. The MAC is NOT checked. Raises: AuditUnavailable, RowUnreadable."""
+    """Return the event with that id, if any. The MAC is NOT checked. Raises: AuditUnavailable,
+    RowUnreadable.
+    """
     with _translate_row_errors():
         return AuditEvent.objects.filter(id=event_id).first()
 
 
 def list_refusals(first: uuid.UUID, last: uuid.UUID) -> list[AuditEvent]:
-    """Return the events of refusals that users see, with ids from first to last, at most `_MAX_CHECKED_EVENTS` read.
+    """Return the events of refusals that users see, with ids from first to last, at most
+    `_MAX_CHECKED_EVENTS` read.
 
     The MACs are NOT checked. Raises: AuditUnavailable, RowUnreadable.
     """
     with _translate_row_errors():
-        rows = list(AuditEvent.objects.filter(id__range=(first, last)).order_by("id")[:_MAX_CHECKED_EVENTS])
+        rows = list(
+            AuditEvent.objects.filter(id__range=(first, last)).order_by("id")[:_MAX_CHECKED_EVENTS]
+        )
     return [row for row in rows if row.action in SHOWN_REFUSAL_ACTIONS]
 
 
 def find_checkpoint(tree_size: int) -> AuditCheckpoint | None:
-    """Return the checkpoint with that size, if any. The signature is NOT checked. Raises: as `find_event`."""
+    """Return the checkpoint with that size, if any. The signature is NOT checked. Raises: as
+    `find_event`.
+    """
     with _translate_row_errors():
         return AuditCheckpoint.objects.filter(tree_size=tree_size).first()
 
@@ -274,12 +343,20 @@ def get_log_position(event_id: uuid.UUID) -> LogPosition:
         if leaf is None:
             refused = AuditUnsealed.objects.filter(event_id=event_id, refused=True).exists()
             return LogPosition(leaf_index=None, tree_size=None, refused=refused)
-        checkpoint = AuditCheckpoint.objects.filter(tree_size__gt=leaf.leaf_index).order_by("tree_size").first()
-        return LogPosition(leaf_index=leaf.leaf_index, tree_size=checkpoint.tree_size if checkpoint else None)
+        checkpoint = (
+            AuditCheckpoint.objects.filter(tree_size__gt=leaf.leaf_index)
+            .order_by("tree_size")
+            .first()
+        )
+        return LogPosition(
+            leaf_index=leaf.leaf_index, tree_size=checkpoint.tree_size if checkpoint else None
+        )
 
 
 def find_oldest_event_id() -> uuid.UUID | None:
-    """Return the lowest id of an event in the table, which begins with its time. Raises: AuditUnavailable."""
+    """Return the lowest id of an event in the table, which begins with its time. Raises:
+    AuditUnavailable.
+    """
     with translate_database_errors():
         return AuditEvent.objects.order_by("id").values_list("id", flat=True).first()
 
@@ -291,21 +368,39 @@ def count_unsealed(*, max_count: int) -> int:
 
 
 def find_last_verification() -> AuditEvent | None:
-    """Return the newest `audit.verified` event with a valid MAC. Raises: AuditUnavailable, RowUnreadable."""
-    rows = list_events(EventFilters(action=Action.AUDIT_VERIFIED), page_size=_MAX_CHECKED_EVENTS).rows
+    """Return the newest `audit.verified` event with a valid MAC. Raises: AuditUnavailable,
+    RowUnreadable.
+    """
+    rows = list_events(
+        EventFilters(action=Action.AUDIT_VERIFIED), page_size=_MAX_CHECKED_EVENTS
+    ).rows
     try:
         return next((row for row in rows if has_valid_row_mac(row)), None)
     except KeyMissing as error:
         raise AuditUnavailable from error
 
 
-def find_id_range(filters: EventFilters, before: uuid.UUID | None, after: uuid.UUID | None) -> _IdRange | None:
-    """Return the first and last id that a page may have; None if there can be none. An id begins with its time."""
+def find_id_range(
+    filters: EventFilters, before: uuid.UUID | None, after: uuid.UUID | None
+) -> _IdRange | None:
+    """Return the first and last id that a page may have; None if there can be none. An id begins
+    with its time.
+    """
     _validate_single_bound(before, after)
-    first = max(lowest_uuid7(filters.since).int if filters.since else 0, after.int + 1 if after is not None else 0)
-    end = lowest_uuid7(filters.until).int if filters.until else 2**128
+    first = max(
+        lowest_uuid7(filters.since).int if filters.since else 0,
+        after.int + 1 if after is not None else 0,
+    )
+
+    if filters.until:
+        end = lowest_uuid7(filters.until).int
+    else:
+        end = 2**128
+
     last = min(end, before.int if before is not None else 2**128) - 1
-    return (uuid.UUID(int=first), uuid.UUID(int=last)) if first <= last else None
+    if first <= last:
+        return (uuid.UUID(int=first), uuid.UUID(int=last))
+    return None
 
 
 def _validate_single_bound(before: object, after: object) -> None:
@@ -321,9 +416,13 @@ def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[_Query
 
 
 def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryPart], _Conditions]:
-    """Return the rows that an index finds, in parts, and the conditions that they must also meet."""
+    """Return the rows that an index finds, in parts, and the conditions that they must also
+    meet.
+    """
     values: _Conditions = {
-        name: (value,) for name in ("subject", "actor", "outcome", "purpose") if (value := getattr(filters, name))
+        name: (value,)
+        for name in ("subject", "actor", "outcome", "purpose")
+        if (value := getattr(filters, name))
     }
     if actions := _split(filters.action):
         values["action"] = actions
@@ -348,29 +447,48 @@ def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
     except ValueError:
         return [_filter_by_index("actor", term, id_range)]
     by_id = AuditEvent.objects.filter(id=id_, id__range=id_range), (F("id"),)
-    return [by_id, *(_filter_by_index(name, str(id_), id_range) for name in ("session", "subject", "actor"))]
+    return [
+        by_id,
+        *(_filter_by_index(name, str(id_), id_range) for name in ("session", "subject", "actor")),
+    ]
 
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
 
 
-def _filter_by_index(name: str, value: str, id_range: _IdRange, rows: QuerySet[AuditEvent] | None = None) -> _QueryPart:
-    """Return the rows with the value in the id range, and the order of the index that finds them, which no other has.
+def _filter_by_index(
+    name: str, value: str, id_range: _IdRange, rows: QuerySet[AuditEvent] | None = None
+) -> _QueryPart:
+    """Return the rows with the value in the id range, and the order of the index that finds them,
+    which no other has.
 
-    For `name = value ORDER BY id` PostgreSQL may scan the primary key instead, expecting to find the value soon. A user
-    with many old events would then cost a scan of everything since. So both bounds are row values. The condition of the
-    partial index is repeated, because SQLite would not use the index otherwise.
+    For `name = value ORDER BY id` PostgreSQL may scan the primary key instead, expecting to find
+    the value soon. A user with many old events would then cost a scan of everything since. So both
+    bounds are row values. The condition of the partial index is repeated, because SQLite would not
+    use the index otherwise.
     """
-    rows = AuditEvent.objects.all() if rows is None else rows
-    key, indexed, is_value = match_text_end(name, value) if name in _COLUMNS_INDEXED_BY_END else (F(name), value, Q())
+    if rows is None:
+        rows = AuditEvent.objects.all()
+
+    if name in _COLUMNS_INDEXED_BY_END:
+        key, indexed, is_value = match_text_end(name, value)
+    else:
+        key = F(name)
+        indexed = value
+        is_value = Q()
+
     pair = _RowValue(key, F("id"))
-    first, last = (_RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range)
+    first, last = (
+        _RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range
+    )
     rows = rows.filter(is_value, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""}))
     return rows.filter(GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)), (key, F("id"))
 
 
-def _limit_rows(limit: int, rows: QuerySet[AuditEvent], order: _Order, *, newest_first: bool) -> QuerySet[AuditEvent]:
+def _limit_rows(
+    limit: int, rows: QuerySet[AuditEvent], order: _Order, *, newest_first: bool
+) -> QuerySet[AuditEvent]:
     return rows.order_by(*(key.desc() if newest_first else key.asc() for key in order))[:limit]
 
 
@@ -381,69 +499,101 @@ class _RowValue(Func):
     output_field = TextField()
 
 
-def _compile_window(parts: Sequence[_QueryPart], limit: int, *, newest_first: bool) -> tuple[str, list[Any]]:
+def _compile_window(
+    parts: Sequence[_QueryPart], limit: int, *, newest_first: bool
+) -> tuple[str, list[Any]]:
     """Return the SQL, and its parameters, of the first `limit` distinct rows of all parts.
 
-    With OR, the database might choose to scan the table. Django does not support limits in the parts of a union on
-    SQLite. As subqueries they work everywhere.
+    With OR, the database might choose to scan the table. Django does not support limits in the
+    parts of a union on SQLite. As subqueries they work everywhere.
     """
     querysets = [_limit_rows(limit, *part, newest_first=newest_first) for part in parts]
     compiled = [queryset.query.get_compiler(AUDIT_ALIAS).as_sql() for queryset in querysets]
     if len(compiled) == 1:
         return compiled[0][0], list(compiled[0][1])
-    union = " UNION ".join(f"SELECT * FROM ({sql}) AS part" for sql, _ in compiled)  # noqa: S608 -- Django's own
+    union = (" UNION ").join(f"SELECT * FROM ({sql}) AS part" for sql, _ in compiled)  # noqa: S608 -- Django's own
     order = f"ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT {limit:d}"
     return f"{union} {order}", [value for _, parameters in compiled for value in parameters]
 
 
 def _compile_conditions(conditions: _Conditions) -> tuple[str, list[str]]:
-    texts = [f"{name} IN ({', '.join(['%s'] * len(values))})" for name, values in conditions.items()]
-    return " AND ".join(texts) or "1 = 1", [value for values in conditions.values() for value in values]
+    texts = [
+        f"{name} IN ({', '.join(['%s'] * len(values))})" for name, values in conditions.items()
+    ]
+    return " AND ".join(texts) or "1 = 1", [
+        value for values in conditions.values() for value in values
+    ]
 
 
 def _summarize_window(
     window: str, hidden: str, parameters: Sequence[Any], *, newest_first: bool
 ) -> tuple[int, int, uuid.UUID | None]:
-    """Return the number of rows of the window, how many of them the condition `hidden` meet, and the id at its end."""
+    """Return the number of rows of the window, how many of them the condition `hidden` meet, and
+    the id at its end.
+    """
     statement = f"""
         SELECT total, hidden, id FROM (
             SELECT id, COUNT(*) OVER () AS total, SUM(CASE WHEN {hidden} THEN 1 ELSE 0 END) OVER () AS hidden
             FROM ({window}) AS scanned
         ) AS counted ORDER BY id {"ASC" if newest_first else "DESC"} LIMIT 1
-    """  # noqa: S608 -- names of columns, and Django's own
+    """  # noqa: E501, S608
     with translate_database_errors(), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(statement, parameters)
         row = cursor.fetchone()
-    return (row[0], row[1], AuditEvent._meta.pk.to_python(row[2])) if row else (0, 0, None)
+
+    if row:
+        return (row[0], row[1], AuditEvent._meta.pk.to_python(row[2]))
+    return (0, 0, None)
 
 
 def _fetch_event_page(
     parts: Sequence[_QueryPart], before: uuid.UUID | None, after: uuid.UUID | None, page_size: int
 ) -> KeysetPage[AuditEvent, uuid.UUID]:
-    newest_first, limit = after is None, page_size + 1
+    newest_first = after is None
+    limit = page_size + 1
     rows: dict[uuid.UUID, AuditEvent] = {}
     with _translate_row_errors():
         for start in range(0, len(parts), _PARTS_PER_QUERY):
-            window = _compile_window(parts[start : start + _PARTS_PER_QUERY], limit, newest_first=newest_first)
+            window = _compile_window(
+                parts[start : start + _PARTS_PER_QUERY], limit, newest_first=newest_first
+            )
             rows |= {row.id: row for row in AuditEvent.objects.using(AUDIT_ALIAS).raw(*window)}
     newest = sorted(rows.values(), key=lambda row: row.id, reverse=newest_first)[:limit]
     return _build_page(newest, lambda row: row.id, before, after, page_size)
 
 
 def _build_page(
-    fetched_rows: Iterable[Row], key: Callable[[Row], Key], before: Key | None, after: Key | None, page_size: int
+    fetched_rows: Iterable[Row],
+    key: Callable[[Row], Key],
+    before: Key | None,
+    after: Key | None,
+    page_size: int,
 ) -> KeysetPage[Row, Key]:
     with _translate_row_errors():
         rows = list(fetched_rows)
-    more, rows = len(rows) > page_size, rows[:page_size]
+    more = len(rows) > page_size
+    rows = rows[:page_size]
     if not rows:
         return KeysetPage()
     if after is not None:
         rows.reverse()
-    has_newer, has_older = (more, True) if after is not None else (before is not None, more)
-    return KeysetPage(
-        rows=tuple(rows), newer_key=key(rows[0]) if has_newer else None, older_key=key(rows[-1]) if has_older else None
-    )
+
+    if after is not None:
+        has_newer = more
+        has_older = True
+    else:
+        has_newer = before is not None
+        has_older = more
+
+    newer_key = None
+    if has_newer:
+        newer_key = key(rows[0])
+
+    older_key = None
+    if has_older:
+        older_key = key(rows[-1])
+
+    return KeysetPage(rows=tuple(rows), newer_key=newer_key, older_key=older_key)
 
 
 @contextmanager
@@ -475,6 +625,13 @@ def has_more_events_than(filters: EventFilters, max_count: int) -> bool:
     An event that matches two meanings of the search counts twice. Raises: AuditUnavailable.
     """
     id_range = find_id_range(filters, None, None)
-    parts = _build_query_parts(filters, id_range) if id_range else []
+    if id_range:
+        parts = _build_query_parts(filters, id_range)
+    else:
+        parts = []
+
     with _translate_row_errors():
-        return sum(_limit_rows(max_count + 1, *part, newest_first=True).count() for part in parts) > max_count
+        return (
+            sum(_limit_rows(max_count + 1, *part, newest_first=True).count() for part in parts)
+            > max_count
+        )

@@ -1,4 +1,6 @@
-"""Give events their id and MAC, commit them to the audit log, and write them to the application log."""
+"""Give events their id and MAC, commit them to the audit log, and write them to the application
+log.
+"""
 
 import hmac
 import logging
@@ -8,7 +10,14 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections, transaction
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    connections,
+    transaction,
+)
 
 from .. import conf
 from .._internal import metrics, randomness
@@ -36,23 +45,30 @@ from .router import AUDIT_ALIAS
 
 logger = logging.getLogger("phi_oidc.audit")
 WRITE_SECONDS = 4.0
-"""Limit for a read or write of events on PostgreSQL, because a request waits for its permit. Includes connecting."""
+"""Limit for a read or write of events on PostgreSQL, because a request waits for its permit.
+Includes connecting.
+"""
 EVENT_ERRORS = (IntegrityError, DataError)
 """Database errors about the event itself, and not about the state of the database."""
 
 UNLOADABLE_ROW_ERRORS = (AttributeError, TypeError, ValueError, DataError)
-"""Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model cannot load."""
+"""Raised by Django and psycopg for values that the column type, or SQLite, accepts but a model
+cannot load.
+"""
 
 
 def authenticate_event(
     new_event: NewEvent, *, keys: Sequence[SymmetricKey] | None = None, allow_restored: bool = False
 ) -> AuthenticatedEvent:
-    """Return the event with an id and the MAC of the newest key, and with the actor of the running command, if any.
+    """Return the event with an id and the MAC of the newest key, and with the actor of the running
+    command, if any.
 
-    Refused detail is dropped and logged as an error; tests raise instead. The id in the resource becomes a pseudonym if
-    AUDIT['resource_ids'] is `keyed`. keys: the MAC keys, read once for many events; None: read them now.
+    Refused detail is dropped and logged as an error; tests raise instead. The id in the resource
+    becomes a pseudonym if AUDIT['resource_ids'] is `keyed`. keys: the MAC keys, read once for many
+    events; None: read them now.
     allow_restored: for `audit resume`, whose event declares a fork of the log.
-    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome, and for `audit.restored`.
+    Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome, and for
+    `audit.restored`.
     """
     if new_event.action == Action.AUDIT_RESTORED and not allow_restored:
         raise ValueError("Only `audit resume` records that the log was restored.")
@@ -65,9 +81,11 @@ def authenticate_event(
 
 
 def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
-    """Return the events of a change as `authenticate_event` does; without MACs if the keys are missing.
+    """Return the events of a change as `authenticate_event` does; without MACs if the keys are
+    missing.
 
-    Only events of withdrawals may lack a MAC: a change that ends or withdraws something must not depend on a key.
+    Only events of withdrawals may lack a MAC: a change that ends or withdraws something must not
+    depend on a key.
     Raises: as `authenticate_event`.
     """
     try:
@@ -75,15 +93,22 @@ def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEv
     except KeyMissing as error:
         if not all(is_withdrawal(new_event.action, new_event.detail) for new_event in new_events):
             raise
-        logger.error("%d events are stored without a MAC until its key is back: %s", len(new_events), error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
+        logger.error(  # noqa: TRY400 -- the traceback may contain credentials of a key service
+            "%d events are stored without a MAC until its key is back: %s", len(new_events), error
+        )
         attributed = map(attribute_to_command, new_events)
-        events = [build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="") for new_event in attributed]
+        events = [
+            build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="")
+            for new_event in attributed
+        ]
         return [AuthenticatedEvent(event, b"") for event in events]
     return [authenticate_event(new_event, keys=keys) for new_event in new_events]
 
 
 def authenticate_late(event: Event, *, keys: Sequence[SymmetricKey]) -> AuthenticatedEvent:
-    """Return an event of `authenticate_changes` that has no MAC with its MAC. keys: the MAC keys, at least one."""
+    """Return an event of `authenticate_changes` that has no MAC with its MAC. keys: the MAC keys,
+    at least one.
+    """
     event = event._replace(mac_key=keys[0].id, resource=_get_stored_resource(event.resource, keys))
     return AuthenticatedEvent(event, compute_mac(event, keys[0].material))
 
@@ -91,43 +116,61 @@ def authenticate_late(event: Event, *, keys: Sequence[SymmetricKey]) -> Authenti
 def _get_stored_resource(resource: str, keys: Sequence[SymmetricKey]) -> str:
     """Return the resource as the audit log stores it. keys: the MAC keys."""
     is_plain = not resource or conf.resource_ids() == "plain"
-    return resource if is_plain else compute_resource_pseudonym(resource, key=keys[-1].material)
+    if is_plain:
+        return resource
+    return compute_resource_pseudonym(resource, key=keys[-1].material)
 
 
 def get_resource_pseudonym(resource: str) -> str:
-    """Return the pseudonym that the audit log stores for a resource (`Type/id`) if AUDIT['resource_ids'] is `keyed`.
+    """Return the pseudonym that the audit log stores for a resource (`Type/id`) if
+    AUDIT['resource_ids'] is `keyed`.
 
-    Use it to search for the events of a resource. The key is the oldest of KEYS['audit_mac'], so a pseudonym is stable
-    for as long as that key stays in the list. Raises: KeyMissing.
+    Use it to search for the events of a resource. The key is the oldest of KEYS['audit_mac'], so a
+    pseudonym is stable for as long as that key stays in the list. Raises: KeyMissing.
     """
     return compute_resource_pseudonym(resource, key=keyring.get_keys("audit_mac")[-1].material)
 
 
-def insert_events(events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None) -> None:
+def insert_events(
+    events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
+) -> None:
     """Commit the events to the audit log by one INSERT, all or none, then log them.
 
-    timeout_seconds: statement timeout on PostgreSQL; None: only the deadline of WRITE_SECONDS in this process, at which
-    the database may still commit the events. Requires: no open transaction on the audit alias.
-    Raises: AuditUnavailable; one of EVENT_ERRORS if an id exists or the database cannot store a value.
+    timeout_seconds: statement timeout on PostgreSQL; None: only the deadline of WRITE_SECONDS in
+    this process, at which the database may still commit the events. Requires: no open transaction
+    on the audit alias.
+    Raises: AuditUnavailable; one of EVENT_ERRORS if an id exists or the database cannot store a
+    value.
     """
     with audit_deadline(WRITE_SECONDS if timeout_seconds is None else timeout_seconds):
         first = events[0]
         if timeout_seconds is not None:
             with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
                 insert(build_rows(events), using=AUDIT_ALIAS)
-        elif len(events) > 1 or not insert_autocommit(AuditEvent, (*first.event, first.mac), using=AUDIT_ALIAS):
+        elif len(events) > 1 or not insert_autocommit(
+            AuditEvent, (*first.event, first.mac), using=AUDIT_ALIAS
+        ):
             with durable(AUDIT_ALIAS):
                 insert(build_rows(events), using=AUDIT_ALIAS)
     log_events(events)
 
 
 def is_writable(*, now: datetime, timeout_seconds: float) -> bool:
-    """Insert an event in a transaction that is rolled back, and return whether it was stored and queued for sealing.
+    """Insert an event in a transaction that is rolled back, and return whether it was stored and
+    queued for sealing.
 
-    Nothing stays but dead rows. On PostgreSQL, timeout_seconds limits each statement. Requires: no open transaction.
+    Nothing stays but dead rows. On PostgreSQL, timeout_seconds limits each statement. Requires: no
+    open transaction.
     """
     id_ = randomness.uuid7(now)
-    probe = {"v": 1, "occurred_at": now, "action": "probe", "outcome": "success", "detail": "{}", "mac": bytes(32)}
+    probe = {
+        "v": 1,
+        "occurred_at": now,
+        "action": "probe",
+        "outcome": "success",
+        "detail": "{}",
+        "mac": bytes(32),
+    }
     try:
         with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
             insert([AuditEvent(id=id_, **probe)], using=AUDIT_ALIAS)
@@ -139,13 +182,16 @@ def is_writable(*, now: datetime, timeout_seconds: float) -> bool:
 
 
 def build_rows(events: Sequence[AuthenticatedEvent]) -> list[AuditEvent]:
-    # The fields of an event are in the order of the columns: values by position take half the time of those by name.
+    # The fields of an event are in the order of the columns: values by position take half the time
+    # of those by name.
     create_row: Any = AuditEvent
     return [create_row(*item.event, item.mac) for item in events]
 
 
 def log_events(events: Sequence[AuthenticatedEvent]) -> None:
-    """Write committed events to the application log, one line of canonical JSON each, and count them."""
+    """Write committed events to the application log, one line of canonical JSON each, and count
+    them.
+    """
     if metrics.has_sinks():
         for item in events:
             _count_metric(item.event)
@@ -155,30 +201,45 @@ def log_events(events: Sequence[AuthenticatedEvent]) -> None:
 
 
 def _count_metric(event: Event) -> None:
-    # Provider and reason of a host project's action are not from a closed list, and may be personal data.
+    # Provider and reason of a host project's action are not from a closed list, and may be personal
+    # data.
     is_builtin = event.action in DETAIL_KEYS
-    labels = {"provider": event.provider, "reason": event.reason} if is_builtin else {"provider": "", "reason": ""}
-    metrics.increment(metrics.COMMITTED_EVENTS, action=event.action, outcome=event.outcome, **labels)
+    if is_builtin:
+        labels = {"provider": event.provider, "reason": event.reason}
+    else:
+        labels = {"provider": "", "reason": ""}
+
+    metrics.increment(
+        metrics.COMMITTED_EVENTS, action=event.action, outcome=event.outcome, **labels
+    )
 
 
 def get_stored_macs(event_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bytes]:
-    """Return the MACs of those of the events that are in the audit log. Raises: AuditUnavailable."""
+    """Return the MACs of those of the events that are in the audit log. Raises:
+    AuditUnavailable.
+    """
     with audit_deadline(WRITE_SECONDS):
-        rows = AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
+        rows = (
+            AuditEvent.objects.using(AUDIT_ALIAS).filter(id__in=event_ids).values_list("id", "mac")
+        )
         return {event_id: bytes(mac) for event_id, mac in rows}
 
 
 def parse_event_row(row: AuditEvent) -> AuthenticatedEvent:
     """Return the event of a row. The MAC is NOT checked."""
-    return AuthenticatedEvent(Event(**{name: getattr(row, name) for name in EVENT_FIELDS}), bytes(row.mac))
+    return AuthenticatedEvent(
+        Event(**{name: getattr(row, name) for name in EVENT_FIELDS}), bytes(row.mac)
+    )
 
 
 def store_events(
     events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
 ) -> Sequence[AuthenticatedEvent]:
-    """Insert events, and return those that are in the audit log now, also if another process wrote them.
+    """Insert events, and return those that are in the audit log now, also if another process wrote
+    them.
 
-    Events that the database refuses are logged. timeout_seconds: as for `insert_events`. Raises: AuditUnavailable.
+    Events that the database refuses are logged. timeout_seconds: as for `insert_events`. Raises:
+    AuditUnavailable.
     """
     if len(events) > 1:
         with suppress(*EVENT_ERRORS):
@@ -190,9 +251,13 @@ def store_events(
 def store_missing_events(
     events: Sequence[AuthenticatedEvent], *, timeout_seconds: float | None = None
 ) -> Sequence[AuthenticatedEvent]:
-    """Do what `store_events` does, but first look up which events are stored already, and insert only the others."""
+    """Do what `store_events` does, but first look up which events are stored already, and insert
+    only the others.
+    """
     macs = get_stored_macs([item.event.id for item in events])
-    stored = [item for item in events if item.event.id in macs and _is_stored(item, macs[item.event.id])]
+    stored = [
+        item for item in events if item.event.id in macs and _is_stored(item, macs[item.event.id])
+    ]
     missing = [item for item in events if item.event.id not in macs]
     return [*stored, *store_events(missing, timeout_seconds=timeout_seconds)]
 
@@ -208,7 +273,12 @@ def _store_event(item: AuthenticatedEvent, *, timeout_seconds: float | None) -> 
 def _is_stored(item: AuthenticatedEvent, stored_mac: bytes | None) -> bool:
     if stored_mac == item.mac:
         return True
-    fault = "refuses it" if stored_mac is None else "has another event with that id"
+
+    if stored_mac is None:
+        fault = "refuses it"
+    else:
+        fault = "has another event with that id"
+
     logger.error("Event %s is not moved: the audit log %s.", item.event.id, fault)
     return False
 
@@ -225,10 +295,14 @@ def has_valid_mac(item: AuthenticatedEvent) -> bool:
 
 
 class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- used like a function
-    """Turn errors of the audit database into AuditUnavailable, and close the connection so that the next use is new."""
+    """Turn errors of the audit database into AuditUnavailable, and close the connection so that the
+    next use is new.
+    """
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, DatabaseError | InterfaceError) and not isinstance(error, EVENT_ERRORS):
+        if isinstance(error, DatabaseError | InterfaceError) and not isinstance(
+            error, EVENT_ERRORS
+        ):
             connection = connections[AUDIT_ALIAS]
             if not connection.in_atomic_block:
                 connection.close()
@@ -237,9 +311,13 @@ class translate_database_errors(AbstractContextManager[None]):  # noqa: N801 -- 
 
 @contextmanager
 def audit_deadline(seconds: float) -> Iterator[None]:
-    """Limit all uses of the audit database in the block together, on PostgreSQL, also while it hangs.
+    """Limit all uses of the audit database in the block together, on PostgreSQL, also while it
+    hangs.
 
     Raises: AuditUnavailable, as `translate_database_errors` does, a moment after that time.
     """
-    with translate_database_errors(), connection_deadline(seconds + CLIENT_MARGIN_SECONDS, using=AUDIT_ALIAS):
+    with (
+        translate_database_errors(),
+        connection_deadline(seconds + CLIENT_MARGIN_SECONDS, using=AUDIT_ALIAS),
+    ):
         yield

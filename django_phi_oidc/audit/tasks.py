@@ -24,7 +24,9 @@ from .recorder import raise_audit_alert
 
 @periodic_task("phi_oidc.drain_outbox")
 def drain_outbox() -> None:
-    """Write the events of counted refusals, and move the outbox and this machine's spool to the audit log."""
+    """Write the events of counted refusals, and move the outbox and this machine's spool to the
+    audit log.
+    """
     try:
         throttling.flush_refusal_counts(now=clock.now())
     finally:
@@ -45,8 +47,9 @@ def record_configuration() -> None:
 def seal() -> None:
     """Append new events to the log if this worker has the signing key.
 
-    The new checkpoint goes to the witnesses. Raise an alert if events are overdue, if some were removed from the queue,
-    if the triggers were changed, or if no quorum of witnesses has cosigned in time.
+    The new checkpoint goes to the witnesses. Raise an alert if events are overdue, if some were
+    removed from the queue, if the triggers were changed, or if no quorum of witnesses has cosigned
+    in time.
     """
     # Callbacks run also if the sealing or another callback fails.
     with ExitStack() as stack:
@@ -73,7 +76,9 @@ def export_tiles() -> None:
 
 @periodic_task("phi_oidc.verify")
 def verify() -> None:
-    """Verify the part of the log that is due, if this worker has the signing key: the whole log in two weeks."""
+    """Verify the part of the log that is due, if this worker has the signing key: the whole log in
+    two weeks.
+    """
     if key := signing_keys.find_signing_key():
         verification_schedule.verify_next_part(key, now=clock.now())
 

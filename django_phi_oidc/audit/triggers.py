@@ -1,10 +1,10 @@
 """Comparison of the database with the triggers that the migrations made, and their repair.
 
-`migrations/0002_triggers.py` explains the triggers. A migration is frozen, so their current SQL is here a second time;
-a test compares both. A migration that changes a trigger changes this module.
+`migrations/0002_triggers.py` explains the triggers. A migration is frozen, so their current SQL is
+here a second time; a test compares both. A migration that changes a trigger changes this module.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -24,18 +24,22 @@ _UNIQUE_COLUMNS = {
 }
 """The append-only tables, and the conditions under which a new row would replace another one."""
 _PREFIX = "phi_oidc_audit_"
-_EVENT_TABLE, _QUEUE_TABLE = f"{_PREFIX}auditevent", f"{_PREFIX}auditunsealed"
+_EVENT_TABLE = f"{_PREFIX}auditevent"
+_QUEUE_TABLE = f"{_PREFIX}auditunsealed"
 _TABLES = (*(f"{_PREFIX}{table}" for table in _UNIQUE_COLUMNS), _QUEUE_TABLE)
-_NAMES = {table: f"phi_oidc_{table}_refuse" for table in _UNIQUE_COLUMNS} | {"auditevent": "phi_oidc_audit_refuse"}
-_QUEUE_TRIGGER, _REFUSE_FUNCTION = "phi_oidc_audit_queue", "phi_oidc_audit_refuse"
+_NAMES = {table: f"phi_oidc_{table}_refuse" for table in _UNIQUE_COLUMNS} | {
+    "auditevent": "phi_oidc_audit_refuse"
+}
+_QUEUE_TRIGGER = "phi_oidc_audit_queue"
+_REFUSE_FUNCTION = "phi_oidc_audit_refuse"
 _REFUSE_BODY = """
 BEGIN
     RAISE EXCEPTION 'audit events are never changed or deleted: % refused', TG_OP
         USING ERRCODE = 'restrict_violation';
 END
 """
-# SECURITY DEFINER: a writer of events needs no right on the queue. The schema is spelled out, so that a temporary table
-# of the writer cannot take the row.
+# SECURITY DEFINER: a writer of events needs no right on the queue. The schema is spelled out, so
+# that a temporary table of the writer cannot take the row.
 _QUEUE_BODY = """
 BEGIN
     INSERT INTO {schema}.phi_oidc_audit_auditunsealed (event_id) VALUES (NEW.id);
@@ -46,20 +50,25 @@ _SCHEMA_SQL = f"""
     SELECT quote_ident(nspname) FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
     WHERE c.oid = to_regclass('{_QUEUE_TABLE}')"""  # noqa: S608 -- constants
 _SETTINGS_SQL = """
-    SELECT pg_catalog.current_setting('synchronous_commit'), (pg_catalog.current_schemas(true))[1]::pg_catalog.text"""
+    SELECT pg_catalog.current_setting('synchronous_commit'), (pg_catalog.current_schemas(true))[1]::pg_catalog.text"""  # noqa: E501
 _CATALOGUE_SQL = """
     SELECT c.relname, t.tgname, t.tgenabled::text, t.tgtype::int,
         t.tgqual IS NULL AND t.tgattr::text = '' AND t.tgnargs = 0 AND p.proconfig IS NULL AND l.lanname = 'plpgsql',
         p.prosrc, p.prosecdef
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
     JOIN pg_language l ON l.oid = p.prolang
-    WHERE (NOT t.tgisinternal OR t.tgparentid <> 0) AND t.tgrelid = ANY (%s::regclass[]) ORDER BY c.relname, t.tgname"""
+    WHERE (NOT t.tgisinternal OR t.tgparentid <> 0) AND t.tgrelid = ANY (%s::regclass[]) ORDER BY c.relname, t.tgname"""  # noqa: E501
 _TABLE_SQL = """
     SELECT c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
         array(SELECT rulename::text FROM pg_rewrite WHERE ev_class = c.oid ORDER BY rulename)
     FROM pg_class c WHERE c.oid = ANY (%s::regclass[]) ORDER BY c.relname"""
 # Bits of pg_trigger.tgtype: for each row, before; INSERT, DELETE, UPDATE, TRUNCATE.
-_ROW, _BEFORE, _INSERT, _DELETE, _UPDATE, _TRUNCATE = 1, 2, 4, 8, 16, 32
+_ROW = 1
+_BEFORE = 2
+_INSERT = 4
+_DELETE = 8
+_UPDATE = 16
+_TRUNCATE = 32
 _REFUSED_POSTGRESQL = {
     "update": ("ROW", _ROW | _BEFORE | _UPDATE),
     "delete": ("ROW", _ROW | _BEFORE | _DELETE),
@@ -80,16 +89,26 @@ class _Trigger(NamedTuple):
 
 
 def allow_deletion() -> AbstractContextManager[None]:
-    """Accept databases without triggers against DELETE and TRUNCATE, in this process: for tests, which flush tables."""
+    """Accept databases without triggers against DELETE and TRUNCATE, in this process: for tests,
+    which flush tables.
+    """
     return override_global(globals(), "_optional_operations", frozenset({"delete", "truncate"}))
 
 
 def _create_statements(vendor: str, *, schema: str = "") -> Iterator[str]:
-    """Yield the statements that create all triggers and functions. schema: of the tables, quoted (PostgreSQL)."""
+    """Yield the statements that create all triggers and functions. schema: of the tables, quoted
+    (PostgreSQL).
+    """
     if vendor == "postgresql":
-        yield f"CREATE OR REPLACE FUNCTION {_REFUSE_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $${_REFUSE_BODY}$$"
+        yield (
+            f"CREATE OR REPLACE FUNCTION {_REFUSE_FUNCTION}() RETURNS "
+            f"trigger LANGUAGE plpgsql AS $${_REFUSE_BODY}$$"
+        )
         body = _QUEUE_BODY.format(schema=schema)
-        function = f"CREATE OR REPLACE FUNCTION {_QUEUE_TRIGGER}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+        function = (
+            f"CREATE OR REPLACE FUNCTION {_QUEUE_TRIGGER}() RETURNS "
+            "trigger LANGUAGE plpgsql SECURITY DEFINER"
+        )
         yield f"{function} AS $${body}$$"
         for table in _UNIQUE_COLUMNS:
             yield from _create_refusals_postgresql(table)
@@ -106,7 +125,9 @@ def _create_statements(vendor: str, *, schema: str = "") -> Iterator[str]:
 
 
 def _create_partition_statements(table: str, partition: str) -> Iterator[str]:
-    """Yield the statements for a partition after those for its table, which also create its triggers for rows."""
+    """Yield the statements for a partition after those for its table, which also create its
+    triggers for rows.
+    """
     truncate = f"{_NAMES[table.removeprefix(_PREFIX)]}_truncate"
     yield f"DROP TRIGGER IF EXISTS {truncate} ON {partition}"
     yield (
@@ -120,7 +141,8 @@ def _create_partition_statements(table: str, partition: str) -> Iterator[str]:
 
 def _create_refusals_postgresql(table: str) -> Iterator[str]:
     """Yield the statements that make PostgreSQL refuse to change that table."""
-    name, full = _NAMES[table], f"{_PREFIX}{table}"
+    name = _NAMES[table]
+    full = f"{_PREFIX}{table}"
     for operation, (scope, _) in _REFUSED_POSTGRESQL.items():
         yield (
             f"CREATE TRIGGER {name}_{operation} BEFORE {operation.upper()} ON {full} "
@@ -131,14 +153,18 @@ def _create_refusals_postgresql(table: str) -> Iterator[str]:
 
 def _create_refusals_sqlite(table: str) -> Iterator[str]:
     """Yield the statements that make SQLite refuse to change that table."""
-    name, full = _NAMES[table], f"{_PREFIX}{table}"
+    name = _NAMES[table]
+    full = f"{_PREFIX}{table}"
     exists = " OR ".join((*_UNIQUE_COLUMNS[table], "rowid = NEW.rowid"))
     for operation, timing in (
         ("update", f"UPDATE ON {full}"),
         ("delete", f"DELETE ON {full}"),
         ("replace", f"INSERT ON {full} WHEN EXISTS (SELECT 1 FROM {full} WHERE {exists})"),  # noqa: S608 -- constants
     ):
-        refusal = f"RAISE(ABORT, 'audit events are never changed or deleted: {operation.upper()} refused')"
+        refusal = (
+            "RAISE(ABORT, 'audit events are never changed or "
+            f"deleted: {operation.upper()} refused')"
+        )
         yield f"CREATE TRIGGER {name}_{operation} BEFORE {timing} BEGIN SELECT {refusal}; END"
 
 
@@ -152,8 +178,9 @@ def _drop_statements(vendor: str) -> Iterator[str]:
 def list_deviations() -> list[str]:
     """Return how triggers, functions and persistence differ from what the migrations made.
 
-    Also reports other triggers and rules, which can drop rows or change them, and commits that do not wait for the
-    disk. An administrator can change all of this and change it back: only `audit verify` shows what was done meanwhile.
+    Also reports other triggers and rules, which can drop rows or change them, and commits that do
+    not wait for the disk. An administrator can change all of this and change it back: only `audit
+    verify` shows what was done meanwhile.
     Requires: the tables exist. Raises: DatabaseError.
     """
     if connections[AUDIT_ALIAS].vendor != "postgresql":
@@ -175,16 +202,23 @@ def repair() -> None:
         if connection.vendor == "postgresql":
             # Functions are created in the first schema of the path.
             cursor.execute("SELECT set_config('search_path', %s, true)", [schema])
-            cursor.execute(_TABLE_SQL, [[*_TABLES, *chain.from_iterable(list_partition_names().values())]])
+            cursor.execute(
+                _TABLE_SQL, [[*_TABLES, *chain.from_iterable(list_partition_names().values())]]
+            )
             for table, _, persistence, has_row_security, _ in cursor.fetchall():
                 if persistence != "p":
                     cursor.execute(f"ALTER TABLE {table} SET LOGGED")
                 if has_row_security:
                     cursor.execute(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY")
-        for statement in (*_drop_statements(connection.vendor), *_create_statements(connection.vendor, schema=schema)):
+        for statement in (
+            *_drop_statements(connection.vendor),
+            *_create_statements(connection.vendor, schema=schema),
+        ):
             cursor.execute(statement)
         for table, partitions in list_partition_names().items():
-            for statement in chain.from_iterable(_create_partition_statements(table, name) for name in partitions):
+            for statement in chain.from_iterable(
+                _create_partition_statements(table, name) for name in partitions
+            ):
                 cursor.execute(statement)
 
 
@@ -200,7 +234,12 @@ def _find_schema() -> str:
 
 def _list_names(vendor: str) -> Iterator[tuple[str, str]]:
     """Yield table and name of each trigger."""
-    operations = _REFUSED_POSTGRESQL if vendor == "postgresql" else ("update", "delete", "replace")
+    operations: Iterable[str]
+    if vendor == "postgresql":
+        operations = _REFUSED_POSTGRESQL
+    else:
+        operations = ("update", "delete", "replace")
+
     for table, name in _NAMES.items():
         for operation in operations:
             yield f"{_PREFIX}{table}", f"{name}_{operation}"
@@ -216,9 +255,14 @@ def _list_altered_settings() -> Iterator[str]:
         cursor.execute(_SETTINGS_SQL)
         commits, first_schema = cursor.fetchone() or ("", "")
     if commits == "off":
-        yield "synchronous_commit is off: a crash of the server loses events that permitted something"
+        yield (
+            "synchronous_commit is off: a crash of the server loses events that permitted something"
+        )
     if first_schema != "pg_catalog" and not first_schema.startswith("pg_temp"):
-        yield f"search_path has {first_schema} before pg_catalog: its functions replace those of PostgreSQL"
+        yield (
+            f"search_path has {first_schema} before pg_catalog: its "
+            "functions replace those of PostgreSQL"
+        )
 
 
 def _list_altered_tables() -> Iterator[str]:
@@ -265,7 +309,11 @@ def _get_expected_triggers(
     """partitions: names by table; each has the triggers of its table."""
     queue = _Trigger(_ROW | _INSERT, _normalize(_QUEUE_BODY.format(schema=schema)), True)
     tables = {f"{_PREFIX}{table}": name for table, name in _NAMES.items()}
-    places = [(place, name) for table, name in tables.items() for place in (table, *partitions.get(table, ()))]
+    places = [
+        (place, name)
+        for table, name in tables.items()
+        for place in (table, *partitions.get(table, ()))
+    ]
     for table, name in places:
         for operation, (_, type_) in _REFUSED_POSTGRESQL.items():
             yield (table, f"{name}_{operation}"), _Trigger(type_, _normalize(_REFUSE_BODY), False)
@@ -274,11 +322,18 @@ def _get_expected_triggers(
 
 
 def _list_altered_triggers_sqlite() -> Iterator[str]:
-    expected = dict(zip(_list_names("sqlite"), map(_normalize, _create_statements("sqlite")), strict=True))
+    expected = dict(
+        zip(_list_names("sqlite"), map(_normalize, _create_statements("sqlite")), strict=True)
+    )
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute("SELECT tbl_name, name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY tbl_name, name")
+        cursor.execute(
+            "SELECT tbl_name, name, sql FROM sqlite_master WHERE "
+            "type = 'trigger' ORDER BY tbl_name, name"
+        )
         found: Mapping[tuple[str, str], Any] = {
-            (table, name): _normalize(str(sql)) for table, name, sql in cursor.fetchall() if table in _TABLES
+            (table, name): _normalize(str(sql))
+            for table, name, sql in cursor.fetchall()
+            if table in _TABLES
         }
         cursor.execute("PRAGMA synchronous")
         is_synchronous = cursor.fetchone() != (0,)
@@ -292,7 +347,10 @@ def _list_altered_triggers_sqlite() -> Iterator[str]:
     for table, name in sorted(found.keys() - expected.keys()):
         yield f"{table} has the trigger {name}, which can drop or change rows"
     if not is_synchronous:
-        yield "PRAGMA synchronous is OFF: a crash of the machine loses events that permitted something"
+        yield (
+            "PRAGMA synchronous is OFF: a crash of the machine "
+            "loses events that permitted something"
+        )
 
 
 def _normalize(statement: str) -> str:

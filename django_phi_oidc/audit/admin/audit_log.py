@@ -1,4 +1,6 @@
-"""Read-only admin pages of the audit log. Each view is an event that is committed before the response."""
+"""Read-only admin pages of the audit log. Each view is an event that is committed before the
+response.
+"""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -57,7 +59,9 @@ else:
 
 _APP_LABEL = AuditEvent._meta.app_label
 _FILE_URL_NAME = "admin:phi_oidc_audit_exports_trailjob_file"
-UNREADABLE_MESSAGE = _("The stored row was altered and is no event any more: run “phi_oidc audit verify” to find it.")
+UNREADABLE_MESSAGE = _(
+    "The stored row was altered and is no event any more: run “phi_oidc audit verify” to find it."
+)
 
 
 @admin.register(AuditEvent)
@@ -77,13 +81,18 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
         """Show the matching events, or none and the errors if the filters are not valid.
 
-        A search that names one account is redirected to the events of that person; the redirect shows no event.
+        A search that names one account is redirected to the events of that person; the redirect
+        shows no event.
         """
-        form, cursor = EventFiltersForm(request.GET), EventCursorForm(request.GET)
-        is_valid, faults = all([form.is_valid(), cursor.is_valid()]), cursor.list_errors()
-        filters, parameters = EventFilters(), dict[str, str]()
+        form = EventFiltersForm(request.GET)
+        cursor = EventCursorForm(request.GET)
+        is_valid = all([form.is_valid(), cursor.is_valid()])
+        faults = cursor.list_errors()
+        filters = EventFilters()
+        parameters = dict[str, str]()
         if form.is_valid():
-            filters, parameters = form.get_filters(), form.build_query_parameters()
+            filters = form.get_filters()
+            parameters = form.build_query_parameters()
         else:
             faults += [fault for errors in form.errors.values() for fault in errors]
         matches = self._find_accounts(request, filters.search)
@@ -92,13 +101,22 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             return HttpResponseRedirect(person_links[0].url)
         scanned = search.ScannedPage()
         try:
-            scanned = self._scan_events(request, filters, parameters, cursor) if is_valid else scanned
+            if is_valid:
+                scanned = self._scan_events(request, filters, parameters, cursor)
         except RowUnreadable:
             faults.append(UNREADABLE_MESSAGE)
         rows = scanned.page.rows
-        archives, searched_event_url = _find_archives(filters, scanned.page, cursor) if is_valid else ([], "")
+
+        if is_valid:
+            archives, searched_event_url = _find_archives(filters, scanned.page, cursor)
+        else:
+            archives = []
+            searched_event_url = ""
+
         people = find_people_of_events(
-            rows, actors=[filters.actor, filters.person.partition(",")[0]], subjects=filters.list_subjects()
+            rows,
+            actors=[filters.actor, filters.person.partition(",")[0]],
+            subjects=filters.list_subjects(),
         )
         verified = build_verification_context()
         _record_list_view(request, filters, rows)
@@ -107,7 +125,9 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             "change_list",
             title=_("Audit log"),
             faults=faults,
-            filters=list_side_bar_filters(parameters, people, purposes={row.purpose for row in rows}, now=clock.now()),
+            filters=list_side_bar_filters(
+                parameters, people, purposes={row.purpose for row in rows}, now=clock.now()
+            ),
             described_filters=list(describe_filters(filters, people)),
             kept=parameters,
             searched=request.GET.get("search", ""),
@@ -129,30 +149,45 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         )
 
     def _find_accounts(self, request: HttpRequest, term: str) -> AccountMatches:
-        """Return the accounts that a search names. A UUID, or the operator of a command, is searched in the events."""
+        """Return the accounts that a search names. A UUID, or the operator of a command, is
+        searched in the events.
+        """
         try:
             uuid.UUID(term)
         except ValueError:
             is_name = bool(term) and not term.startswith(OPERATOR_PREFIX)
-            return find_accounts(request, self.admin_site, term) if is_name else AccountMatches()
+            if is_name:
+                return find_accounts(request, self.admin_site, term)
+            return AccountMatches()
         return AccountMatches()
 
     def _scan_events(
-        self, request: HttpRequest, filters: EventFilters, parameters: Mapping[str, str], cursor: EventCursorForm
+        self,
+        request: HttpRequest,
+        filters: EventFilters,
+        parameters: Mapping[str, str],
+        cursor: EventCursorForm,
     ) -> search.ScannedPage:
         """Routine events are left out, unless the page shows them or the filters select actions."""
         is_routine_shown = "routine" in parameters or bool(filters.action)
-        viewer = None if is_routine_shown else Actor.from_request(request).origin.actor
+        if is_routine_shown:
+            viewer = None
+        else:
+            viewer = Actor.from_request(request).origin.actor
+
         return search.scan_events(filters, viewer=viewer, **cursor.cleaned_data)
 
     @require_view_permission
     def event_view(self, request: HttpRequest, event_id: uuid.UUID) -> HttpResponseBase:
         """Show an event in words, with all its fields, and its position in the log."""
-        event, place, faults = None, search.LogPosition(leaf_index=None, tree_size=None), []
+        event = None
+        place = search.LogPosition(leaf_index=None, tree_size=None)
+        faults = []
         archives: Sequence[ArchiveFile] = ()
         archived: archive_files.ArchivedEvent | None = None
         try:
-            event, place = search.find_event(event_id), search.get_log_position(event_id)
+            event = search.find_event(event_id)
+            place = search.get_log_position(event_id)
         except RowUnreadable:
             faults.append(UNREADABLE_MESSAGE)
         if event is None and not faults:
@@ -184,18 +219,31 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         try:
             event = search.find_event(event_id)
             with translate_database_errors():
-                proof = create_inclusion_proof(event_id) if event else ""
+                if event:
+                    proof = create_inclusion_proof(event_id)
+                else:
+                    proof = ""
         except (LookupError, ValueError):
-            messages.error(request, _("There is no proof of this event: it is not sealed yet, or the log is damaged."))
+            messages.error(
+                request,
+                _("There is no proof of this event: it is not sealed yet, or the log is damaged."),
+            )
             return redirect(f"admin:{_APP_LABEL}_auditevent_change", event_id)
         if event is None:
             raise Http404
         self._record_view(request, "proof", event_id, event)
         return _build_download_response(proof, f"proof-{event_id}.json", "application/json")
 
-    def _record_view(self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None) -> None:
-        fields: dict[str, Any] = {"subject": event.subject if event else "", "detail": {"page": page, "filters": []}}
-        record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditEvent/{event_id}", **fields)
+    def _record_view(
+        self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None
+    ) -> None:
+        fields: dict[str, Any] = {
+            "subject": event.subject if event else "",
+            "detail": {"page": page, "filters": []},
+        }
+        record_request_event(
+            request, Action.AUDIT_VIEWED, resource=f"AuditEvent/{event_id}", **fields
+        )
 
 
 @admin.register(AuditCheckpoint)
@@ -218,11 +266,14 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
         faults = cursor.list_errors()
         page: search.KeysetPage[AuditCheckpoint, int] = search.KeysetPage()
         try:
-            page = search.list_checkpoints(**cursor.cleaned_data) if cursor.is_valid() else page
+            if cursor.is_valid():
+                page = search.list_checkpoints(**cursor.cleaned_data)
         except RowUnreadable:
             faults.append(UNREADABLE_MESSAGE)
         verified = build_verification_context()
-        record_request_event(request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []})
+        record_request_event(
+            request, Action.AUDIT_VIEWED, detail={"page": "checkpoints", "filters": []}
+        )
         return self.render_page(
             request,
             "change_list",
@@ -250,8 +301,12 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
     @require_view_permission
     def note_view(self, request: HttpRequest, tree_size: int) -> HttpResponseBase:
         """Return the note of a checkpoint as a file, to be kept outside of this system."""
-        note = _build_cosignature_context(self._get_viewed_checkpoint(request, tree_size).note)["note"]
-        return _build_download_response(note, f"checkpoint-{tree_size}.txt", "text/plain; charset=utf-8")
+        note = _build_cosignature_context(self._get_viewed_checkpoint(request, tree_size).note)[
+            "note"
+        ]
+        return _build_download_response(
+            note, f"checkpoint-{tree_size}.txt", "text/plain; charset=utf-8"
+        )
 
     def _get_viewed_checkpoint(self, request: HttpRequest, tree_size: int) -> AuditCheckpoint:
         try:
@@ -261,12 +316,16 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
         if checkpoint is None:
             raise Http404
         detail = {"page": "checkpoint", "filters": []}
-        record_request_event(request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail)
+        record_request_event(
+            request, Action.AUDIT_VIEWED, resource=f"AuditCheckpoint/{tree_size}", detail=detail
+        )
         return checkpoint
 
 
 def _build_cosignature_context(note: str) -> dict[str, Any]:
-    """Return the note with its cosignatures, and their times; the note alone if it was altered or a key is wrong."""
+    """Return the note with its cosignatures, and their times; the note alone if it was altered or a
+    key is wrong.
+    """
     try:
         return {"note": build_cosigned_note(note), "cosignatures": list_cosignatures(note)}
     except (CheckpointInvalid, KeyMissing):
@@ -280,7 +339,8 @@ def _find_archives(
 
     With the URL of the page of an event that was searched, if it may be in one of them.
     """
-    before, after = cursor.cleaned_data["before"], cursor.cleaned_data["after"]
+    before = cursor.cleaned_data["before"]
+    after = cursor.cleaned_data["after"]
     id_range = search.find_id_range(filters, before, after)
     if id_range is None or after is not None or page.older_key is not None:
         return [], ""
@@ -311,34 +371,66 @@ def _build_routine_link(parameters: Mapping[str, str]) -> AdminLink | None:
     rest = {key: value for key, value in parameters.items() if key != "routine"}
     if "routine" in parameters:
         return AdminLink(gettext("Hide routine events"), f"?{urlencode(rest)}")
-    return AdminLink(gettext("Show routine events"), f"?{urlencode({**rest, 'routine': SHOW_ROUTINE})}")
+    return AdminLink(
+        gettext("Show routine events"), f"?{urlencode({**rest, 'routine': SHOW_ROUTINE})}"
+    )
 
 
-def _record_list_view(request: HttpRequest, filters: EventFilters, rows: tuple[AuditEvent, ...]) -> None:
-    """Commit an event for each subject that the filters name, or that the search found. Raises: AuditUnavailable."""
+def _record_list_view(
+    request: HttpRequest, filters: EventFilters, rows: tuple[AuditEvent, ...]
+) -> None:
+    """Commit an event for each subject that the filters name, or that the search found. Raises:
+    AuditUnavailable.
+    """
     subjects = filters.list_subjects() or (_find_searched_subject(filters.search, rows),)
     detail = {"page": "events", "filters": list(filters.list_used_names())}
-    origin, now = Actor.from_request(request).origin, clock.now()
-    record_many([NewEvent(Action.AUDIT_VIEWED, origin, now, subject=subject, detail=detail) for subject in subjects])
+    origin = Actor.from_request(request).origin
+    now = clock.now()
+    record_many(
+        [
+            NewEvent(Action.AUDIT_VIEWED, origin, now, subject=subject, detail=detail)
+            for subject in subjects
+        ]
+    )
 
 
 def _build_page_links(
-    page: search.KeysetPage[Any, Any], filter_parameters: Mapping[str, str], *, cursor: PageCursorForm
+    page: search.KeysetPage[Any, Any],
+    filter_parameters: Mapping[str, str],
+    *,
+    cursor: PageCursorForm,
 ) -> dict[str, str]:
     """Return the query strings of the adjacent pages; "" without such."""
-    newer = urlencode({**filter_parameters, "after": page.newer_key}) if page.newer_key is not None else ""
-    older = urlencode({**filter_parameters, "before": page.older_key}) if page.older_key is not None else ""
+    if page.newer_key is not None:
+        newer = urlencode({**filter_parameters, "after": page.newer_key})
+    else:
+        newer = ""
+
+    if page.older_key is not None:
+        older = urlencode({**filter_parameters, "before": page.older_key})
+    else:
+        older = ""
+
     is_first = cursor.is_valid() and set(cursor.cleaned_data.values()) == {None}
-    return {"newer": newer, "older": older, "newest": "" if is_first else f"?{urlencode(filter_parameters)}"}
+    if is_first:
+        newest = ""
+    else:
+        newest = f"?{urlencode(filter_parameters)}"
+
+    return {"newer": newer, "older": older, "newest": newest}
 
 
 def _find_searched_subject(term: str, rows: tuple[AuditEvent, ...]) -> str:
-    """Return the subject that the search term is, judging by the result rows; "" if it is not a subject."""
+    """Return the subject that the search term is, judging by the result rows; "" if it is not a
+    subject.
+    """
     try:
         subject = str(uuid.UUID(term))
     except ValueError:
         return ""
-    return subject if any(row.subject == subject for row in rows) else ""
+    if any(row.subject == subject for row in rows):
+        return subject
+    return ""
 
 
 def build_verification_context() -> dict[str, Any]:
@@ -356,4 +448,6 @@ def build_verification_context() -> dict[str, Any]:
 
 def _build_download_response(text: str, filename: str, content_type: str) -> HttpResponse:
     disposition = f'attachment; filename="{filename}"'
-    return HttpResponse(text, content_type=content_type, headers={"Content-Disposition": disposition})
+    return HttpResponse(
+        text, content_type=content_type, headers={"Content-Disposition": disposition}
+    )

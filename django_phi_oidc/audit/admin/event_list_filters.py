@@ -1,4 +1,6 @@
-"""The filters in the side bar of the audit log's page, as links like those of Django's own lists."""
+"""The filters in the side bar of the audit log's page, as links like those of Django's own
+lists.
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,7 +44,9 @@ class SideBarFilter:
 def list_side_bar_filters(
     parameters: Mapping[str, str], people: People, *, purposes: Collection[str], now: datetime
 ) -> list[SideBarFilter]:
-    """Return the filters of the side bar. parameters: of the page. purposes: those of the events on it."""
+    """Return the filters of the side bar. parameters: of the page. purposes: those of the events on
+    it.
+    """
     filters = [
         _build_filter("outcome", _("outcome"), parameters, _list_outcomes()),
         _build_filter("since", _("time"), parameters, _list_times(now), cleared=("since", "until")),
@@ -52,7 +56,9 @@ def list_side_bar_filters(
     used = {*purposes, parameters.get("purpose", "")}
     filters += [
         _build_filter("purpose", _("purpose"), parameters, _list_purposes(used)),
-        _build_filter("action", _("action"), parameters, _list_actions(parameters.get("action", ""))),
+        _build_filter(
+            "action", _("action"), parameters, _list_actions(parameters.get("action", ""))
+        ),
     ]
     return filters
 
@@ -64,13 +70,17 @@ def _build_filter(
     choices: Iterable[tuple[str, str]],
     cleared: Collection[str] = (),
 ) -> SideBarFilter:
-    """Return a filter of one parameter. choices: values and labels. cleared: the parameters that a choice removes."""
+    """Return a filter of one parameter. choices: values and labels. cleared: the parameters that a
+    choice removes.
+    """
     rest = {key: value for key, value in parameters.items() if key not in {name, *cleared}}
     is_any = not any(key in parameters for key in (name, *cleared))
     links = [FilterChoice(display=_("All"), query_string=f"?{urlencode(rest)}", selected=is_any)]
     for value, label in choices:
         query = urlencode({**rest, name: value})
-        is_selected = parameters.get(name) == value and "until" not in parameters.keys() & {*cleared}
+        is_selected = parameters.get(name) == value and "until" not in parameters.keys() & {
+            *cleared
+        }
         links.append(FilterChoice(display=label, query_string=f"?{query}", selected=is_selected))
     return SideBarFilter(name=name, title=title, choices=tuple(links))
 
@@ -80,14 +90,18 @@ def _list_outcomes() -> list[tuple[str, str]]:
 
 
 def _list_times(now: datetime) -> Iterator[tuple[str, str]]:
-    """Return the beginnings of days, as Django's own filter by dates does. The days are those of UTC."""
+    """Return the beginnings of days, as Django's own filter by dates does. The days are those of
+    UTC.
+    """
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
     for days, label in ((0, _("Today (UTC)")), (7, _("Past 7 days")), (30, _("Past 30 days"))):
         yield (today - timedelta(days=days)).isoformat(), label
 
 
 def _list_purposes(used: Collection[str]) -> list[tuple[str, str]]:
-    """Return the purposes that the settings name, those of emergencies and exports, and the used ones, by label."""
+    """Return the purposes that the settings name, those of emergencies and exports, and the used
+    ones, by label.
+    """
     declared = {claim.purpose for claim in conf.claims().values()}
     codes = {*declared, *EMERGENCY_PURPOSES, *EXPORT_PURPOSES, *used} - {""}
     return sorted(((code, get_purpose_label(code)) for code in codes), key=lambda choice: choice[1])
@@ -103,15 +117,20 @@ def _list_actions(selected: str) -> Iterator[tuple[str, str]]:
     if selected and "," not in selected and selected not in actions:
         # The project registered it in the past.
         actions = [*actions, selected]
-    yield from sorted(((action, get_action_label(action)) for action in actions), key=lambda choice: choice[1])
+    yield from sorted(
+        ((action, get_action_label(action)) for action in actions), key=lambda choice: choice[1]
+    )
 
 
 def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideBarFilter:
     """Return the part that the selected person has in the events."""
     rest = {key: value for key, value in parameters.items() if key not in PERSON_FILTERS}
     account, *subjects = [part for part in parameters.get("person", "").split(",") if part] or [""]
-    actor, subject = account or parameters.get("actor", ""), parameters.get("subject", "")
-    subjects = subjects or [subject] if subject else subjects
+    actor = account or parameters.get("actor", "")
+    subject = parameters.get("subject", "")
+    if subject:
+        subjects = subjects or [subject]
+
     choices: list[tuple[str, dict[str, str]]] = [(_("All"), {})]
     if "person" in parameters:
         person = people.find_actor(account)
@@ -122,34 +141,56 @@ def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideB
         choices.append((_("By %(person)s") % {"person": person or actor}, {"actor": actor}))
     for uuid in subjects:
         person = people.find_subject(uuid)
-        name = str(person or uuid) if len(subjects) == 1 else f"{person or ''} {uuid}".strip()
+
+        if len(subjects) == 1:
+            name = str(person or uuid)
+        else:
+            name = f"{person or ''} {uuid}".strip()
+
         choices.append((_("About %(person)s") % {"person": name}, {"subject": uuid}))
     current = {key: parameters[key] for key in PERSON_FILTERS if key in parameters}
     links = (
-        FilterChoice(display=label, query_string=f"?{urlencode({**rest, **own})}", selected=own == current)
+        FilterChoice(
+            display=label, query_string=f"?{urlencode({**rest, **own})}", selected=own == current
+        )
         for label, own in choices
     )
     return SideBarFilter(name="person", title=_("person"), choices=tuple(links))
 
 
 def describe_filters(filters: EventFilters, people: People) -> Iterator[tuple[str, str]]:
-    """Yield the name and the value in words of each used filter. people: the persons that the filters name."""
+    """Yield the name and the value in words of each used filter. people: the persons that the
+    filters name.
+    """
     account = filters.person.partition(",")[0]
     if filters.since:
         yield _("From (UTC)"), f"{filters.since:%Y-%m-%d %H:%M:%S}"
     if filters.until:
         yield _("Before (UTC)"), f"{filters.until:%Y-%m-%d %H:%M:%S}"
     if filters.person:
-        yield _("Person"), _("By or about %(person)s") % {"person": people.find_actor(account) or account}
+        yield (
+            _("Person"),
+            _("By or about %(person)s") % {"person": people.find_actor(account) or account},
+        )
     if filters.actor:
-        yield _("Person"), _("By %(person)s") % {"person": people.find_actor(filters.actor) or filters.actor}
+        yield (
+            _("Person"),
+            _("By %(person)s") % {"person": people.find_actor(filters.actor) or filters.actor},
+        )
     if filters.subject:
-        yield _("Person"), _("About %(person)s") % {"person": people.find_subject(filters.subject) or filters.subject}
+        yield (
+            _("Person"),
+            _("About %(person)s")
+            % {"person": people.find_subject(filters.subject) or filters.subject},
+        )
     if filters.outcome:
         yield _("Outcome"), get_outcome_label(filters.outcome)
     if filters.purpose:
         yield _("Purpose"), get_purpose_label(filters.purpose)
     if filters.action:
-        yield _("Action"), ", ".join(get_action_label(action) for action in filters.action.split(","))
+        yield (
+            _("Action"),
+            ", ".join(get_action_label(action) for action in filters.action.split(",")),
+        )
     if filters.search:
         yield _("Search"), filters.search

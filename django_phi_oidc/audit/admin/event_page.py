@@ -61,10 +61,16 @@ def build_event_context(event: AuditEvent) -> dict[str, Any]:
 
 def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
     """Yield who did what, when and why, without empty rows."""
-    user_pk = event.resource.removeprefix(_USER_RESOURCE) if event.resource.startswith(_USER_RESOURCE) else ""
+    if event.resource.startswith(_USER_RESOURCE):
+        user_pk = event.resource.removeprefix(_USER_RESOURCE)
+    else:
+        user_pk = ""
+
     people = find_people(actors=[event.actor, user_pk], subjects=[event.subject])
     yield EventRow(gettext("Time"), f"{format_utc(event.occurred_at)} UTC")
-    yield EventRow(gettext("Outcome"), get_outcome_label(event.outcome), is_bad=event.outcome != "success")
+    yield EventRow(
+        gettext("Outcome"), get_outcome_label(event.outcome), is_bad=event.outcome != "success"
+    )
     if event.reason:
         yield EventRow(gettext("Reason"), get_reason_label(event.reason))
     if remedy := _find_remedy(event):
@@ -74,11 +80,15 @@ def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
     else:
         yield EventRow(gettext("Who"), gettext("The portal itself, or a user who is not signed in"))
     if event.subject:
-        yield _build_person_row(gettext("About whom"), people.find_subject(event.subject), event.subject)
+        yield _build_person_row(
+            gettext("About whom"), people.find_subject(event.subject), event.subject
+        )
     if event.purpose:
         yield EventRow(gettext("Purpose"), get_purpose_label(event.purpose))
     if event.resource:
-        account = people.find_actor(user_pk) if user_pk else None
+        account = None
+        if user_pk:
+            account = people.find_actor(user_pk)
         yield _build_person_row(gettext("Record"), account, get_record_label(event.resource))
     if event.provider:
         declaration = conf.providers().get(event.provider)
@@ -88,8 +98,12 @@ def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
 
 
 def _build_person_row(label: str, person: Person | None, code: str) -> EventRow:
-    """Return the row of a person. A viewer of events may open the page of each person, which has the timeline."""
-    return EventRow(label, person.label, person.url) if person else EventRow(label, code)
+    """Return the row of a person. A viewer of events may open the page of each person, which has
+    the timeline.
+    """
+    if person:
+        return EventRow(label, person.label, person.url)
+    return EventRow(label, code)
 
 
 def _iter_links(event: AuditEvent) -> Iterator[EventRow]:
@@ -105,21 +119,30 @@ def _iter_links(event: AuditEvent) -> Iterator[EventRow]:
 
 
 def _find_remedy(event: AuditEvent) -> str:
-    """Return what an operator can do about a refusal or failure, translated; empty for another event."""
+    """Return what an operator can do about a refusal or failure, translated; empty for another
+    event.
+    """
     remedy = find_remedy(event.reason, str(parse_detail(event.detail).get("provider_error", "")))
     if not remedy and event.action in (Action.LOGIN_REFUSED, Action.TOKEN_REVOCATION_FAILED):
         remedy = SEE_MANUAL
-    return gettext(remedy) if remedy else ""
+
+    if remedy:
+        return gettext(remedy)
+    return ""
 
 
 def _format_value(key: str, value: Any) -> str:
     """Return a value of the detail in words."""
     if isinstance(value, bool):
-        return gettext("yes") if value else gettext("no")
+        if value:
+            return gettext("yes")
+        return gettext("no")
     if isinstance(value, list):
         return ", ".join(_format_value(key, item) for item in value)
     formatter = _FORMATTERS.get(key)
-    return formatter(str(value)) if formatter else get_detail_value_label(key, str(value))
+    if formatter:
+        return formatter(str(value))
+    return get_detail_value_label(key, str(value))
 
 
 def _format_time(text: str) -> str:
@@ -132,7 +155,9 @@ def _format_time(text: str) -> str:
 def _format_rule(rule: str) -> str:
     """Return an alert's rule or, for a logout token, the violated rule."""
     label = get_alert_label(rule)
-    return label if label != rule else get_reason_label(rule)
+    if label != rule:
+        return label
+    return get_reason_label(rule)
 
 
 def _format_choice(choices: Any) -> Callable[[str], str]:

@@ -22,7 +22,9 @@ class EventTableRow:
 
     event: AuditEvent
     time: str
-    """In UTC, to the second. Not formatted by the template, which would take a seventh of the page's time for it."""
+    """In UTC, to the second. Not formatted by the template, which would take a seventh of the
+    page's time for it.
+    """
     action: str
     outcome: str
     """Empty for success."""
@@ -40,7 +42,9 @@ class EventTableRow:
 
     @property
     def is_actor_shown(self) -> bool:
-        """Whether the actor is shown as it is in the event: it has no name, or it is the operator of a command."""
+        """Whether the actor is shown as it is in the event: it has no name, or it is the operator
+        of a command.
+        """
         return self.actor is None or self.event.actor.startswith(OPERATOR_PREFIX)
 
 
@@ -74,17 +78,26 @@ def find_people_of_events(
 
 
 def get_record_label(resource: str) -> str:
-    """Return the resource of an event in words if it is a row of this package or a group; otherwise as it is."""
+    """Return the resource of an event in words if it is a row of this package or a group; otherwise
+    as it is.
+    """
     kind, _, key = resource.partition("/")
-    models = {model.__name__: model for model in apps.get_app_config("django_phi_oidc").get_models()}
+    models = {
+        model.__name__: model for model in apps.get_app_config("django_phi_oidc").get_models()
+    }
     model = models.get(kind) or (Group if kind == "group" else None)
     if model is None:
         return resource
     name = str(capfirst(model._meta.verbose_name))
-    return f"{name} {key}" if key.isdecimal() else name
+
+    if key.isdecimal():
+        return f"{name} {key}"
+    return name
 
 
 def _get_account_key(event: AuditEvent) -> str:
-    """Return the primary key if the resource of the event is an account; otherwise an empty text."""
+    """Return the primary key if the resource of the event is an account; otherwise an empty
+    text.
+    """
     kind, _, key = event.resource.partition("/")
     return key if kind == "user" else ""

@@ -45,28 +45,36 @@ _UUID_PATTERN = re.compile(
     rf"(?<![0-9a-z])([0-9a-f]{{8}}{_GAP}[0-9a-f]{{4}}{_GAP}7[0-9a-f]{{3}})"
     rf"(?:{_GAP}([89ab][0-9a-f]{{3}}{_GAP}[0-9a-f]{{12}}))?(?![0-9a-z])"
 )
-"""A UUIDv7, or its first three groups: its time, to a microsecond. Fewer groups would be easy to guess."""
+"""A UUIDv7, or its first three groups: its time, to a microsecond. Fewer groups would be easy to
+guess.
+"""
 _SPOKEN_PATTERN = re.compile(r"[0-9a-f\s-]+")
 _REQUEST_ID_PATTERN = re.compile(r"(?<![\w-])(?=[A-Za-z0-9_-]*[G-Zg-z_])[A-Za-z0-9_-]{16}(?![\w-])")
 """As `get_request_id` creates it. A part of an incomplete UUID has no letter after f."""
 
 
 class Reference(NamedTuple):
-    """A reference that was entered: the first and the last event id that it may be. Both None: the id of a request."""
+    """A reference that was entered: the first and the last event id that it may be. Both None: the
+    id of a request.
+    """
 
     first: uuid.UUID | None
     last: uuid.UUID | None
 
 
 def find_reference(text: str) -> Reference | None:
-    """Return the reference in a text, or None. Case, spaces, the kind of dashes and surrounding text do not matter."""
+    """Return the reference in a text, or None. Case, spaces, the kind of dashes and surrounding
+    text do not matter.
+    """
     lowered = _DASHES.sub("-", text).lower()
     if _SPOKEN_PATTERN.fullmatch(lowered):
         # Characters with spaces between them, as they are read out.
         lowered = re.sub(_GAP, "", lowered)
     match = _UUID_PATTERN.search(lowered)
     if match is None:
-        return Reference(None, None) if _REQUEST_ID_PATTERN.search(text) else None
+        if _REQUEST_ID_PATTERN.search(text):
+            return Reference(None, None)
+        return None
     first, rest = (re.sub(_GAP, "", part or "") for part in match.groups())
     return Reference(uuid.UUID(first + (rest or "0" * 16)), uuid.UUID(first + (rest or "f" * 16)))
 
@@ -78,8 +86,8 @@ class ReferenceForm(forms.Form):
         label=_("Reference"),
         max_length=MAX_TEXT_LENGTH,
         help_text=_(
-            "As on the caller’s page. The first three groups are enough, for example 01890a5d-ac96-774b. Capitals,"
-            " spaces and other text around it do not matter."
+            "As on the caller’s page. The first three groups are enough, for example "
+            "01890a5d-ac96-774b. Capitals, spaces and other text around it do not matter."
         ),
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "size": 40}),
         error_messages={"required": _("Enter the reference.")},
@@ -89,14 +97,18 @@ class ReferenceForm(forms.Form):
         reference = find_reference(self.cleaned_data["reference"])
         if reference is None:
             raise ValidationError(
-                _("This is not a reference. Compare it with the caller’s page: three groups of 8, 4 and 4 characters.")
+                _(
+                    "This is not a reference. Compare it with the caller’s page: three groups of "
+                    "8, 4 and 4 characters."
+                )
             )
         return reference
 
 
 def install_reference_page(site: AdminSite) -> None:
     """Add the page to the site, and to its list of this app's pages for those who may open it."""
-    get_other_urls, get_other_apps = site.get_urls, site.get_app_list
+    get_other_urls = site.get_urls
+    get_other_apps = site.get_app_list
 
     def get_urls() -> list[Any]:
         view = site.admin_view(_create_reference_view(site))
@@ -119,14 +131,24 @@ def install_reference_page(site: AdminSite) -> None:
 
 def _build_app_entry(site: AdminSite) -> dict[str, Any]:
     url = reverse("admin:app_list", kwargs={"app_label": APP_LABEL}, current_app=site.name)
-    names = {"name": AuditEvent._meta.app_config.verbose_name, "app_label": APP_LABEL, "app_url": url}
+    names = {
+        "name": AuditEvent._meta.app_config.verbose_name,
+        "app_label": APP_LABEL,
+        "app_url": url,
+    }
     return {**names, "has_module_perms": True, "models": []}
 
 
 def _build_page_entry(site: AdminSite) -> dict[str, Any]:
     """Return the entry in the form that the admin has for a model."""
     url = reverse(f"admin:{URL_NAME}", current_app=site.name)
-    names = {"name": _TITLE, "object_name": "Reference", "admin_url": url, "add_url": None, "view_only": True}
+    names = {
+        "name": _TITLE,
+        "object_name": "Reference",
+        "admin_url": url,
+        "add_url": None,
+        "view_only": True,
+    }
     return {**names, "model": AuditEvent, "perms": {"view": True}}
 
 
@@ -140,34 +162,59 @@ def _create_reference_view(site: AdminSite) -> Any:
             if request.method not in ("GET", "HEAD"):
                 return HttpResponseNotAllowed(("GET", "HEAD"))
             form = ReferenceForm(request.GET if "reference" in request.GET else None)
-            result = _look_up(request, form.cleaned_data["reference"]) if form.is_valid() else {}
+            if form.is_valid():
+                result = _look_up(request, form.cleaned_data["reference"])
+            else:
+                result = {}
         except AuditUnavailable:
             return render_trail_unavailable(request, site)
-        context = {**site.each_context(request), "page_opts": AuditEvent._meta, "title": _TITLE, "form": form, **result}
+        context = {
+            **site.each_context(request),
+            "page_opts": AuditEvent._meta,
+            "title": _TITLE,
+            "form": form,
+            **result,
+        }
         return TemplateResponse(request, "admin/django_phi_oidc/reference.html", context)
 
     return reference_view
 
 
 def _look_up(request: HttpRequest, reference: Reference) -> dict[str, Any]:
-    """Return what the page shows. The look-up is an event, committed before. Raises: AuditUnavailable."""
+    """Return what the page shows. The look-up is an event, committed before. Raises:
+    AuditUnavailable.
+    """
     if reference.first is None or reference.last is None:
         return {"is_request_id": True}
-    refusals, fault = [], ""
+    refusals = []
+    fault = ""
     try:
         refusals = search.list_refusals(reference.first, reference.last)
     except RowUnreadable:
-        fault = gettext("The entry of this reference was altered. Pass the reference on to the security officer.")
-    event = refusals[0] if len(refusals) == 1 else None
+        fault = gettext(
+            "The entry of this reference was altered. Pass the "
+            "reference on to the security officer."
+        )
+
+    event = None
+    if len(refusals) == 1:
+        event = refusals[0]
+
     archives: list[ArchiveFile] = []
     if not refusals and not fault:
         archives = archive_files.list_archive_files(reference.first, reference.last)
         event = _read_archived_refusal(reference, archives)
+
+    if event:
+        resource = f"AuditEvent/{event.id}"
+    else:
+        resource = ""
+
     record_request_event(
         request,
         Action.AUDIT_VIEWED,
         subject=event.subject if event else "",
-        resource=f"AuditEvent/{event.id}" if event else "",
+        resource=resource,
         detail={"page": "reference", "filters": []},
     )
     if event is None:
@@ -179,7 +226,9 @@ def _look_up(request: HttpRequest, reference: Reference) -> dict[str, Any]:
         "occurred_at": event.occurred_at,
         "sentence": describe_event(event),
         "advice": get_advice(event),
-        "event_url": reverse(f"admin:{APP_LABEL}_auditevent_change", args=[event.id]) if may_view else "",
+        "event_url": reverse(f"admin:{APP_LABEL}_auditevent_change", args=[event.id])
+        if may_view
+        else "",
     }
 
 
@@ -188,10 +237,16 @@ def _read_archived_refusal(reference: Reference, archives: list[ArchiveFile]) ->
     if reference.first is None or reference.first != reference.last:
         return None
     archived = archive_files.read_archived_event(reference.first, archives)
-    return archived.event if archived and archived.event.action in SHOWN_REFUSAL_ACTIONS else None
+    if archived and archived.event.action in SHOWN_REFUSAL_ACTIONS:
+        return archived.event
+    return None
 
 
 def _find_plausible_time(reference: uuid.UUID, *, now: datetime) -> datetime | None:
-    """Return when a reference was issued, by its first 48 bits; None if it cannot be one of this portal."""
+    """Return when a reference was issued, by its first 48 bits; None if it cannot be one of this
+    portal.
+    """
     issued_at = get_id_time(reference)
-    return issued_at if reference.version == 7 and issued_at <= now + _MAX_CLOCK_DIFFERENCE else None
+    if reference.version == 7 and issued_at <= now + _MAX_CLOCK_DIFFERENCE:
+        return issued_at
+    return None

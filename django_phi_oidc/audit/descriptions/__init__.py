@@ -1,6 +1,7 @@
 """Words for the codes of the audit log, translated: labels for lists, and sentences of explanation.
 
-The modules of this package have the tables; event_sentences describes an event. Codes stay in events and exports.
+The modules of this package have the tables; event_sentences describes an event. Codes stay in
+events and exports.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ _HTTP_PREFIX = "http_"
 
 
 def get_action_label(action: str) -> str:
-    """Return what happened in a few words, for example “Sign-in refused”; the code itself if it is unknown."""
+    """Return what happened in a few words, for example “Sign-in refused”; the code itself if it is
+    unknown.
+    """
     return find_registered_label(action) or _translate(ACTION_LABELS, action)
 
 
@@ -33,22 +36,30 @@ def get_outcome_label(outcome: str) -> str:
 
 
 def get_reason_label(reason: str) -> str:
-    """Return the code of a refusal or failure, or of a session's end, in words; the code itself if it is unknown."""
+    """Return the code of a refusal or failure, or of a session's end, in words; the code itself if
+    it is unknown.
+    """
     phrase = get_reason_phrase(reason)
-    return phrase if phrase == reason else str(capfirst(phrase))
+    if phrase == reason:
+        return phrase
+    return str(capfirst(phrase))
 
 
 def get_reason_phrase(reason: str) -> str:
     """Return the same as get_reason_label, but as it stands within a sentence."""
     if reason.startswith(_HTTP_PREFIX) and reason.removeprefix(_HTTP_PREFIX).isdecimal():
-        return gettext("the server answered %(status)s") % {"status": reason.removeprefix(_HTTP_PREFIX)}
+        return gettext("the server answered %(status)s") % {
+            "status": reason.removeprefix(_HTTP_PREFIX)
+        }
     return _translate(REASON_LABELS, reason)
 
 
 def get_provider_error_label(error: str) -> str:
     """Return the error code of a provider in words; the code itself if it is unknown."""
     label = _translate(PROVIDER_ERROR_LABELS, error)
-    return label if label == error else str(capfirst(label))
+    if label == error:
+        return label
+    return str(capfirst(label))
 
 
 def get_alert_label(kind: str) -> str:
@@ -78,4 +89,6 @@ def get_detail_value_label(key: str, value: str) -> str:
 
 def _translate(labels: Mapping[str, str], code: str, *, default: str | None = None) -> str:
     label = labels.get(code)
-    return gettext(label) if label else code if default is None else default
+    if label:
+        return gettext(label)
+    return code if default is None else default

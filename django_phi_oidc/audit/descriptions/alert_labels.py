@@ -1,4 +1,5 @@
-"""The kinds of security alerts in words: a label, one sentence, and what the key of an alert is. Pure data.
+"""The kinds of security alerts in words: a label, one sentence, and what the key of an alert is.
+Pure data.
 
 docs/how-to/detect-anomalies.md and docs/reference/events.md define the kinds.
 """
@@ -68,90 +69,162 @@ ALERT_LABELS: Mapping[str, str] = {
 }
 
 ALERT_EXPLANATIONS: Mapping[str, str] = {
-    "refusals_by_address": _("Many sign-ins or tokens from one address were refused within five minutes."),
-    "refusals_by_provider": _("Many sign-ins or tokens of one provider were refused within five minutes."),
-    "refusals_by_person": _("Several sign-ins, tokens or codes of one person were refused within ten minutes."),
-    "replay": _("A state, token or logout token was used a second time, by an attack or by reloading a page."),
-    "logout_token_refused": _("A sign-out request was refused, so sessions that it names may still be live."),
+    "refusals_by_address": _(
+        "Many sign-ins or tokens from one address were refused within five minutes."
+    ),
+    "refusals_by_provider": _(
+        "Many sign-ins or tokens of one provider were refused within five minutes."
+    ),
+    "refusals_by_person": _(
+        "Several sign-ins, tokens or codes of one person were refused within ten minutes."
+    ),
+    "replay": _(
+        "A state, token or logout token was used a second "
+        "time, by an attack or by reloading a page."
+    ),
+    "logout_token_refused": _(
+        "A sign-out request was refused, so sessions that it names may still be live."
+    ),
     "token_forged": _("A token or an answer does not come from where it claims to come from."),
     "token_expired": _("A sign-in was tried with an ID Token that had expired."),
-    "expired_tokens_in_use": _("Several expired access tokens were used at the portal’s APIs within ten minutes."),
-    "revocations_fail": _("Several attempts to revoke tokens at one provider failed within 15 minutes."),
+    "expired_tokens_in_use": _(
+        "Several expired access tokens were used at the portal’s APIs within ten minutes."
+    ),
+    "revocations_fail": _(
+        "Several attempts to revoke tokens at one provider failed within 15 minutes."
+    ),
     "many_records": _("A user viewed the data of many more persons in one day than usual."),
     "record_of_interest": _("Many different users viewed the same record within one day."),
     "trail_altered": _("An event is missing, or differs from what was sealed."),
     "log_replaced": _("The audit log is not the one that was read before."),
-    "provider_keys_changed": _("The provider added or removed a signing key, as in a regular key rotation."),
+    "provider_keys_changed": _(
+        "The provider added or removed a signing key, as in a regular key rotation."
+    ),
     "provider_metadata_changed": _("The provider’s configuration differs from the last check."),
-    "access_token_lifetime": _("An access token is valid for more than an hour, or its lifetime is unknown."),
+    "access_token_lifetime": _(
+        "An access token is valid for more than an hour, or its lifetime is unknown."
+    ),
     "break_glass_used": _("A user signed in with the password of a local account."),
     "delivery_lag": _("Entries of the audit log have not reached a receiver in time."),
     "delivery_refused": _("A receiver refuses the entries of the audit log."),
-    "delivery_stopped": _("Nothing more is delivered to a receiver until an operator corrects the cause."),
-    "emergency_limit": _("A user tried to open more emergency accesses than are permitted without a review."),
+    "delivery_stopped": _(
+        "Nothing more is delivered to a receiver until an operator corrects the cause."
+    ),
+    "emergency_limit": _(
+        "A user tried to open more emergency accesses than are permitted without a review."
+    ),
     "emergency_opened": _("A user opened emergency access, which another person must review."),
-    "encryption_key_missing": _("Sessions could not be decrypted, because a server lacks an encryption key."),
+    "encryption_key_missing": _(
+        "Sessions could not be decrypted, because a server lacks an encryption key."
+    ),
     "event_forged": _("Events in the database do not have a valid signature of the portal."),
     "event_invalid": _("Signed events have content that this app never writes."),
     "event_key_retired": _("Events are signed with a key that is not the newest one."),
     "event_key_unknown": _("Events are signed with a key that is not configured."),
     "event_unqueued": _("Valid events are neither sealed nor waiting to be sealed."),
     "events_signed_late": _(
-        "Events waited without a signature, because the keys were missing or an attacker added them."
+        "Events waited without a signature, because the keys "
+        "were missing or an attacker added them."
     ),
-    "identifier_changed": _("The provider reports another e-mail address or telephone number of a person."),
-    "identifier_recycled": _("The provider reports that an address of a person now belongs to another person."),
+    "identifier_changed": _(
+        "The provider reports another e-mail address or telephone number of a person."
+    ),
+    "identifier_recycled": _(
+        "The provider reports that an address of a person now belongs to another person."
+    ),
     "last_administrator": _(
         "A user lost a role at the provider but keeps it here, because no other active user has it."
     ),
     "last_administrator_disabled": _(
-        "The identity system disabled an account whose roles no other active account has: give them to another user."
+        "The identity system disabled an account whose roles no other active account has: give "
+        "them to another user."
     ),
-    "leak_body": _("The leak guard found a token, a code or disclosed data in the body of a response."),
-    "leak_cookie": _("The leak guard found a token, a code or disclosed data in a cookie that the portal sets."),
-    "leak_header": _("The leak guard found a token, a code or disclosed data in a header of a response."),
-    "leak_location": _("The leak guard found a token, a code or disclosed data in the target of a redirect."),
-    "leak_referer": _("The leak guard found a token, a code or disclosed data in the referrer of a request."),
-    "leak_request_cookie": _("The leak guard found a token, a code or disclosed data in a cookie of a request."),
-    "leak_url": _("The leak guard found a token, a code or disclosed data in the address of a request."),
-    "logout_sub_mismatch": _("A sign-out request ended a session whose person is another one than it names."),
-    "protection_altered": _("Triggers or settings that protect the audit database are not as they were installed."),
+    "leak_body": _(
+        "The leak guard found a token, a code or disclosed data in the body of a response."
+    ),
+    "leak_cookie": _(
+        "The leak guard found a token, a code or disclosed data in a cookie that the portal sets."
+    ),
+    "leak_header": _(
+        "The leak guard found a token, a code or disclosed data in a header of a response."
+    ),
+    "leak_location": _(
+        "The leak guard found a token, a code or disclosed data in the target of a redirect."
+    ),
+    "leak_referer": _(
+        "The leak guard found a token, a code or disclosed data in the referrer of a request."
+    ),
+    "leak_request_cookie": _(
+        "The leak guard found a token, a code or disclosed data in a cookie of a request."
+    ),
+    "leak_url": _(
+        "The leak guard found a token, a code or disclosed data in the address of a request."
+    ),
+    "logout_sub_mismatch": _(
+        "A sign-out request ended a session whose person is another one than it names."
+    ),
+    "protection_altered": _(
+        "Triggers or settings that protect the audit database are not as they were installed."
+    ),
     "refusal_burst": _(
-        "So many refusals had one reason within a minute that they were counted and not recorded singly."
+        "So many refusals had one reason within a minute that "
+        "they were counted and not recorded singly."
     ),
-    "retention_key_kept": _("A key could not be destroyed, so erased data in backups may still be readable."),
-    "revocation_abandoned": _("A token could not be revoked for so long that no further attempt is made."),
+    "retention_key_kept": _(
+        "A key could not be destroyed, so erased data in backups may still be readable."
+    ),
+    "revocation_abandoned": _(
+        "A token could not be revoked for so long that no further attempt is made."
+    ),
     "revocation_blocked": _("A token cannot be revoked until an operator corrects the cause."),
     "revocation_refused": _("The provider refused for good to revoke a token."),
     "sealing_lag": _("Events have waited for more than five minutes to be sealed."),
-    "sealing_refused": _("Nothing is sealed, because the audit log does not continue what was signed before."),
+    "sealing_refused": _(
+        "Nothing is sealed, because the audit log does not continue what was signed before."
+    ),
     "session_undecryptable": _(
         "A token, the session key or the ID Token of a session is damaged and cannot be decrypted."
     ),
-    "signal_refused": _("A security event was refused, so sessions that it should end may still be live."),
+    "signal_refused": _(
+        "A security event was refused, so sessions that it should end may still be live."
+    ),
     "signals_stopped": _("The provider paused or disabled the stream of its security events."),
     "spool_altered": _("Lines of the emergency file were changed after they were written."),
     "witness_invalid": _("A witness gave an answer that no honest witness gives."),
     "witness_quorum": _("Too few witnesses have cosigned the audit log within five minutes."),
-    "witness_refused": _("A witness states that the audit log was rewritten, or is shorter than before."),
+    "witness_refused": _(
+        "A witness states that the audit log was rewritten, or is shorter than before."
+    ),
     "witness_unavailable": _("A witness has not cosigned the audit log for 15 minutes."),
 }
 
-_ADDRESS, _PROVIDER, _PERSON = _("Address"), _("Provider"), _("Subject, user or code")
+_ADDRESS = _("Address")
+_PROVIDER = _("Provider")
+_PERSON = _("Subject, user or code")
 ALERT_KEY_LABELS: Mapping[str, str] = {
     **dict.fromkeys(("refusals_by_address", "replay", "token_forged", "token_expired"), _ADDRESS),
     "expired_tokens_in_use": _ADDRESS,
     **dict.fromkeys(("logout_token_refused", "signal_refused"), _("Provider or address")),
     **dict.fromkeys(("refusals_by_provider", "revocations_fail"), _PROVIDER),
     **dict.fromkeys(("provider_keys_changed", "provider_metadata_changed"), _PROVIDER),
-    **dict.fromkeys(("revocation_abandoned", "revocation_blocked", "revocation_refused"), _PROVIDER),
-    **dict.fromkeys(("access_token_lifetime", "logout_sub_mismatch", "session_undecryptable"), _PROVIDER),
+    **dict.fromkeys(
+        ("revocation_abandoned", "revocation_blocked", "revocation_refused"), _PROVIDER
+    ),
+    **dict.fromkeys(
+        ("access_token_lifetime", "logout_sub_mismatch", "session_undecryptable"), _PROVIDER
+    ),
     **dict.fromkeys(("identifier_changed", "identifier_recycled", "signals_stopped"), _PROVIDER),
     "refusals_by_person": _PERSON,
     "many_records": _("User"),
     "record_of_interest": _("Subject or record"),
     **dict.fromkeys(
-        ("break_glass_used", "last_administrator", "last_administrator_disabled", "emergency_limit"), _("User")
+        (
+            "break_glass_used",
+            "last_administrator",
+            "last_administrator_disabled",
+            "emergency_limit",
+        ),
+        _("User"),
     ),
     "emergency_opened": _("Record"),
     **dict.fromkeys(("delivery_lag", "delivery_refused", "delivery_stopped"), _("Receiver")),

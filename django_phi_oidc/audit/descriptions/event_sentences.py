@@ -1,4 +1,6 @@
-"""One translated sentence for an event, with the details that help. It names no person and no purpose."""
+"""One translated sentence for an event, with the details that help. It names no person and no
+purpose.
+"""
 
 from typing import Any, Protocol
 
@@ -15,7 +17,9 @@ _CLAIM_ACTIONS = frozenset(
         *(Action.CLAIM_OVERFETCHED, Action.CLAIM_SCRUBBED),
     }
 )
-_ALERT_ACTIONS = frozenset({Action.ALERT_RAISED, Action.ALERT_ACKNOWLEDGED, Action.ALERT_MUTED, Action.ALERT_UNMUTED})
+_ALERT_ACTIONS = frozenset(
+    {Action.ALERT_RAISED, Action.ALERT_ACKNOWLEDGED, Action.ALERT_MUTED, Action.ALERT_UNMUTED}
+)
 _PROVIDER_ANSWERS = frozenset({Code.PROVIDER_ERROR, Code.TOKEN_ERROR, Code.PAR_ERROR})
 """Reasons that say only that the provider sent an error: `provider_error` says which."""
 
@@ -32,17 +36,25 @@ class DescribedEvent(Protocol):
 
 
 def describe_event(event: DescribedEvent) -> str:
-    """Return what the event says, for example “Sign-in refused: this browser has no pending sign-in”."""
+    """Return what the event says, for example “Sign-in refused: this browser has no pending
+    sign-in”.
+    """
     detail = parse_detail(event.detail)
     action = get_action_label(event.action)
-    subject_matter = _find_subject_matter(event.action, detail) or _find_reason_phrase(event.reason, detail)
+    subject_matter = _find_subject_matter(event.action, detail) or _find_reason_phrase(
+        event.reason, detail
+    )
     if not subject_matter:
         return action
     parts = {"action": action, "what": subject_matter}
-    if event.action == Action.TOKEN_REVOCATION_FAILED and (attempts := _get_number(detail, "attempts")):
+    if event.action == Action.TOKEN_REVOCATION_FAILED and (
+        attempts := _get_number(detail, "attempts")
+    ):
         return gettext("%(action)s: %(what)s (attempt %(number)d)") % {**parts, "number": attempts}
     if (count := _get_number(detail, "count")) and event.reason:
-        counted = ngettext("%(action)s: %(what)s (%(count)d time)", "%(action)s: %(what)s (%(count)d times)", count)
+        counted = ngettext(
+            "%(action)s: %(what)s (%(count)d time)", "%(action)s: %(what)s (%(count)d times)", count
+        )
         return counted % {**parts, "count": count}
     return gettext("%(action)s: %(what)s") % parts
 
@@ -53,28 +65,46 @@ def _find_subject_matter(action: str, detail: dict[str, Any]) -> str:
         return get_alert_label(str(detail.get("rule", "")))
     if action in _CLAIM_ACTIONS:
         names = detail.get("claims", detail.get("claim", ()))
-        joined = ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+        if isinstance(names, list):
+            joined = ", ".join(map(str, names))
+        else:
+            joined = str(names or "")
+
         is_sign_in = action == Action.LOGIN_SUCCEEDED and joined
-        return gettext("personal data stored (%(claims)s)") % {"claims": joined} if is_sign_in else joined
+        if is_sign_in:
+            return gettext("personal data stored (%(claims)s)") % {"claims": joined}
+        return joined
     if action in (Action.AUDIT_VIEWED, Action.SIGNAL_RECEIVED):
-        key = "page" if action == Action.AUDIT_VIEWED else "event"
+        if action == Action.AUDIT_VIEWED:
+            key = "page"
+        else:
+            key = "event"
         return get_detail_value_label(key, str(detail.get(key, "")))
     if action == Action.LOGOUT_RECEIVED:
         count = _get_number(detail, "sessions")
-        return ngettext("%(count)d session ended", "%(count)d sessions ended", count) % {"count": count}
+        return ngettext("%(count)d session ended", "%(count)d sessions ended", count) % {
+            "count": count
+        }
     if action == Action.AUDIT_VERIFIED:
         count = _get_number(detail, "findings")
         found = ngettext("%(count)d finding", "%(count)d findings", count) % {"count": count}
-        return found if count else gettext("no findings")
+
+        if count:
+            return found
+        return gettext("no findings")
     return ""
 
 
 def _find_reason_phrase(reason: str, detail: dict[str, Any]) -> str:
     error = str(detail.get("provider_error", ""))
-    return get_reason_phrase(error if reason in _PROVIDER_ANSWERS and error not in ("", "other") else reason)
+    return get_reason_phrase(
+        error if reason in _PROVIDER_ANSWERS and error not in ("", "other") else reason
+    )
 
 
 def _get_number(detail: dict[str, Any], key: str) -> int:
-    """Return a number of the detail; 0 if it has none, or another value, which a writer to the table can insert."""
+    """Return a number of the detail; 0 if it has none, or another value, which a writer to the
+    table can insert.
+    """
     value = detail.get(key)
     return value if isinstance(value, int) else 0

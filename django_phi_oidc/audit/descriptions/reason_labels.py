@@ -1,7 +1,9 @@
-"""The reasons of events in words: codes of rules, decisions, session ends, and faults of deliveries. Pure data.
+"""The reasons of events in words: codes of rules, decisions, session ends, and faults of
+deliveries. Pure data.
 
-The labels begin in lower case, because sentences contain them; `get_reason_label` capitalizes them. One code may occur
-in several actions, so a label fits each of them. docs/reference/codes.md, access.md and api.md define the codes.
+The labels begin in lower case, because sentences contain them; `get_reason_label` capitalizes them.
+One code may occur in several actions, so a label fits each of them. docs/reference/codes.md,
+access.md and api.md define the codes.
 """
 
 from collections.abc import Mapping
@@ -51,7 +53,9 @@ _SIGN_IN_LABELS: Mapping[str, str] = {
     "token_type_unsupported": _("the type of the token is not supported"),
     "id_token_missing": _("the provider sent no ID Token"),
     "access_token_missing": _("the provider sent no access token"),
-    "access_token_lifetime": _("the access token is valid for too long, or its lifetime is unknown"),
+    "access_token_lifetime": _(
+        "the access token is valid for too long, or its lifetime is unknown"
+    ),
     # R6, R7: tokens and claims
     "token_malformed": _("the token is malformed"),
     "alg_not_allowed": _("the token is signed with an algorithm that is not allowed"),
@@ -92,7 +96,9 @@ _SIGN_IN_LABELS: Mapping[str, str] = {
     "user_inactive": _("the account is not active"),
     "logged_out": _("the provider ended this sign-in while it was in progress"),
     "break_glass": _("signed in with a local password"),
-    "break_glass_refused": _("wrong user name or password of a local account, or too many attempts"),
+    "break_glass_refused": _(
+        "wrong user name or password of a local account, or too many attempts"
+    ),
 }
 
 _SESSION_END_LABELS: Mapping[str, str] = {
@@ -280,7 +286,9 @@ PROVIDER_ERROR_LABELS: Mapping[str, str] = {
     "request_not_supported": _("the provider does not support signed requests"),
     "request_uri_not_supported": _("the provider does not support request addresses"),
     "registration_not_supported": _("the provider does not support this kind of registration"),
-    "unmet_authentication_requirements": _("the user could not authenticate as strongly as required"),
+    "unmet_authentication_requirements": _(
+        "the user could not authenticate as strongly as required"
+    ),
 }
 """The error codes of a provider, of which some are also reasons."""
 

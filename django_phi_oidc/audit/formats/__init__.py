@@ -1,7 +1,8 @@
 """The output formats of the log: pure functions of an event or a checkpoint. No Django.
 
-Native JSON is the event's canonical text with two more members. Without `leaf_index` and `mac` it is, byte for byte,
-the input of the MAC and the leaf hash, so a copy can be verified without the database.
+Native JSON is the event's canonical text with two more members. Without `leaf_index` and `mac` it
+is, byte for byte, the input of the MAC and the leaf hash, so a copy can be verified without the
+database.
 """
 
 import json
@@ -16,14 +17,22 @@ from .ocsf import checkpoint_to_ocsf, event_to_ocsf
 
 
 def item_to_line(item: LogItem, log_format: LogFormat, *, hostname: str) -> str:
-    """Return the item as one line of text, without a line break. hostname: that of the sending machine."""
+    """Return the item as one line of text, without a line break. hostname: that of the sending
+    machine.
+    """
     if log_format == "cef":
-        return event_to_cef(item) if isinstance(item, SealedEvent) else checkpoint_to_cef(item)
+        if isinstance(item, SealedEvent):
+            return event_to_cef(item)
+        return checkpoint_to_cef(item)
     if log_format == "ocsf":
-        return canonical_json(event_to_ocsf(item) if isinstance(item, SealedEvent) else checkpoint_to_ocsf(item))
+        return canonical_json(
+            event_to_ocsf(item) if isinstance(item, SealedEvent) else checkpoint_to_ocsf(item)
+        )
     if log_format == "fhir":
         return canonical_json(item_to_fhir(item, hostname=hostname))
-    return canonical_json(event_to_json(item) if isinstance(item, SealedEvent) else checkpoint_to_json(item))
+    return canonical_json(
+        event_to_json(item) if isinstance(item, SealedEvent) else checkpoint_to_json(item)
+    )
 
 
 def item_to_fhir(item: LogItem, *, hostname: str) -> dict[str, Any]:
@@ -34,7 +43,9 @@ def item_to_fhir(item: LogItem, *, hostname: str) -> dict[str, Any]:
 
 
 def event_to_json(item: SealedEvent) -> dict[str, Any]:
-    """Return the event's own members, `mac` and `leaf_index`. Schema: docs/reference/event.schema.json."""
+    """Return the event's own members, `mac` and `leaf_index`. Schema:
+    docs/reference/event.schema.json.
+    """
     members: dict[str, Any] = json.loads(serialize_event(item.authenticated_event))
     return {**members, "leaf_index": item.leaf_index}
 

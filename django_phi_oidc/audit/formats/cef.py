@@ -1,7 +1,8 @@
 """ArcSight's Common Event Format, version 0: one line of header and extension. No Django.
 
 Uses only keys of the published dictionary; fields without one are custom strings with a label.
-Spec: Implementing ArcSight Common Event Format, version 25 or later: Header Information, Character Encoding.
+Spec: Implementing ArcSight Common Event Format, version 25 or later: Header Information, Character
+Encoding.
 """
 
 import ipaddress
@@ -17,7 +18,11 @@ _ALERT_SEVERITY = 9
 def event_to_cef(item: SealedEvent) -> str:
     """Return the event as one line."""
     event = item.authenticated_event.event
-    severity = _ALERT_SEVERITY if event.action == "alert.raised" else _SEVERITY_BY_OUTCOME[event.outcome]
+    if event.action == "alert.raised":
+        severity = _ALERT_SEVERITY
+    else:
+        severity = _SEVERITY_BY_OUTCOME[event.outcome]
+
     extension: dict[str, Any] = {
         "rt": epoch_milliseconds(event.occurred_at),
         "externalId": str(event.id),
@@ -59,12 +64,20 @@ def checkpoint_to_cef(item: SealedCheckpoint) -> str:
         "cs2": item.root_hash.hex(),
         "cs2Label": "rootHash",
     }
-    return _format_line("checkpoint", "checkpoint", _SEVERITY_BY_OUTCOME["success"], extension, version=1)
+    return _format_line(
+        "checkpoint", "checkpoint", _SEVERITY_BY_OUTCOME["success"], extension, version=1
+    )
 
 
-def _format_line(signature: str, name: str, severity: int, extension: dict[str, Any], *, version: int) -> str:
-    header = "|".join(_escape_header(str(part)) for part in (PRODUCT, PRODUCT, version, signature, name, severity))
-    pairs = " ".join(f"{key}={_escape_value(str(value))}" for key, value in extension.items() if value != "")
+def _format_line(
+    signature: str, name: str, severity: int, extension: dict[str, Any], *, version: int
+) -> str:
+    header = "|".join(
+        _escape_header(str(part)) for part in (PRODUCT, PRODUCT, version, signature, name, severity)
+    )
+    pairs = " ".join(
+        f"{key}={_escape_value(str(value))}" for key, value in extension.items() if value != ""
+    )
     return f"CEF:0|{header}|{pairs}"
 
 
@@ -82,4 +95,6 @@ def _address_fields(text: str) -> dict[str, str]:
         address = ipaddress.ip_address(text)
     except ValueError:
         return {}
-    return {"src": text} if address.version == 4 else {"c6a2": text, "c6a2Label": "Source IPv6 Address"}
+    if address.version == 4:
+        return {"src": text}
+    return {"c6a2": text, "c6a2Label": "Source IPv6 Address"}

@@ -1,8 +1,9 @@
 """FHIR R4 AuditEvent, after the patterns of IHE BALP. No Django.
 
-Access to claims follows BALP's access to a resource: agents client, server and user, and entities patient, data and
-transaction. `meta.profile` names a BALP profile only if the event meets all its requirements. Every other action uses
-DICOM types. Each event has the action itself as an additional subtype.
+Access to claims follows BALP's access to a resource: agents client, server and user, and entities
+patient, data and transaction. `meta.profile` names a BALP profile only if the event meets all its
+requirements. Every other action uses DICOM types. Each event has the action itself as an additional
+subtype.
 Spec: hl7.org/fhir/R4/auditevent.html; profiles.ihe.net/ITI/BALP (1.1.3).
 """
 
@@ -18,19 +19,25 @@ from .items import SealedCheckpoint, SealedEvent, format_instant
 PRODUCT = "django_phi_oidc"
 ACTION_SYSTEM = "urn:django-phi-oidc:audit-action"
 """The code system of the additional subtype."""
-PATIENT_READ_PROFILE = "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.PatientRead"
+PATIENT_READ_PROFILE = (
+    "https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.PatientRead"
+)
 DCM = "http://dicom.nema.org/resources/ontology/DCM"
 _HL7 = "http://terminology.hl7.org/CodeSystem/"
 _INTERACTION = "http://hl7.org/fhir/restful-interaction"
 _BALP_ENTITY = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
 _OUTCOME_CODES = {"success": "0", "failure": "4", "error": "8"}
 _PATIENT_RESOURCE = re.compile(r"Patient/\S+")
-_ACCOUNT_DATA_ACTIONS = frozenset({Action.SUBJECT_EXPORTED, Action.SUBJECT_ACCOUNTED, Action.SUBJECT_ERASED})
+_ACCOUNT_DATA_ACTIONS = frozenset(
+    {Action.SUBJECT_EXPORTED, Action.SUBJECT_ACCOUNTED, Action.SUBJECT_ERASED}
+)
 """They have no subject if the account has no link."""
 
 
 class AuditEventType(NamedTuple):
-    """FHIR coding of an action: type, subtypes other than the action itself, and C, R, U, D or E."""
+    """FHIR coding of an action: type, subtypes other than the action itself, and C, R, U, D or
+    E.
+    """
 
     type: dict[str, str]
     subtype: tuple[dict[str, str], ...]
@@ -45,13 +52,16 @@ _REST = _coding(f"{_HL7}audit-event-type", "rest", "RESTful Operation")
 _AUTHENTICATION = _coding(DCM, "110114", "User Authentication")
 _LOG_USED = _coding(DCM, "110101", "Audit Log Used")
 _SECURITY_ALERT = _coding(DCM, "110113", "Security Alert")
-_LOGIN, _LOGOUT = _coding(DCM, "110122", "Login"), _coding(DCM, "110123", "Logout")
+_LOGIN = _coding(DCM, "110122", "Login")
+_LOGOUT = _coding(DCM, "110123", "Logout")
 _ATTRIBUTES_CHANGED = _coding(DCM, "110137", "User Security Attributes Changed")
 _SECURITY_CONFIGURATION = _coding(DCM, "110129", "Security Configuration")
 _OVERRIDE_STARTED = _coding(DCM, "110127", "Emergency Override Started")
 _OVERRIDE_STOPPED = _coding(DCM, "110138", "Emergency Override Stopped")
-_EXPORT, _PATIENT_RECORD = _coding(DCM, "110106", "Export"), _coding(DCM, "110110", "Patient Record")
-_SOURCE, _DESTINATION = _coding(DCM, "110153", "Source Role ID"), _coding(DCM, "110152", "Destination Role ID")
+_EXPORT = _coding(DCM, "110106", "Export")
+_PATIENT_RECORD = _coding(DCM, "110110", "Patient Record")
+_SOURCE = _coding(DCM, "110153", "Source Role ID")
+_DESTINATION = _coding(DCM, "110152", "Destination Role ID")
 
 
 def _rest_event_type(interaction: str, action: str) -> AuditEventType:
@@ -79,7 +89,9 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.HOLD_PLACED: AuditEventType(_PATIENT_RECORD, (), "U"),
     Action.HOLD_RELEASED: AuditEventType(_PATIENT_RECORD, (), "U"),
     Action.RETENTION_KEY_UNUSED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "U"),
-    Action.RETENTION_KEY_DESTROYED: AuditEventType(_SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "D"),
+    Action.RETENTION_KEY_DESTROYED: AuditEventType(
+        _SECURITY_ALERT, (_SECURITY_CONFIGURATION,), "D"
+    ),
     Action.SUBJECT_LINKED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "C"),
     Action.SUBJECT_UNLINKED: AuditEventType(_SECURITY_ALERT, (_ATTRIBUTES_CHANGED,), "D"),
     Action.SUBJECT_EXPORTED: AuditEventType(_EXPORT, (), "R"),
@@ -126,7 +138,12 @@ def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
     """Return the event as an AuditEvent. hostname: that of the reporting machine."""
     event = item.authenticated_event.event
     kind = ACTION_MAPPING.get(event.action, _UNKNOWN_ACTION)
-    purpose = [{"coding": [{"system": f"{_HL7}v3-ActReason", "code": event.purpose}]}] if event.purpose.strip() else []
+
+    if event.purpose.strip():
+        purpose = [{"coding": [{"system": f"{_HL7}v3-ActReason", "code": event.purpose}]}]
+    else:
+        purpose = []
+
     resource: dict[str, Any] = {
         "resourceType": "AuditEvent",
         "id": str(event.id),
@@ -143,7 +160,10 @@ def event_to_fhir(item: SealedEvent, *, hostname: str) -> dict[str, Any]:
         resource["outcomeDesc"] = event.reason
     if purpose:
         resource["purposeOfEvent"] = purpose
-    is_read = event.action in (Action.CLAIM_REVEALED, Action.ACCESS_GRANTED) and event.outcome == "success"
+    is_read = (
+        event.action in (Action.CLAIM_REVEALED, Action.ACCESS_GRANTED)
+        and event.outcome == "success"
+    )
     # BALP's PatientRead also needs a patient and a client address.
     if is_read and _find_patient(event) and _is_ip_address(event.client_ip):
         resource["meta"] = {"profile": [PATIENT_READ_PROFILE]}
@@ -171,15 +191,29 @@ def checkpoint_to_fhir(item: SealedCheckpoint, *, hostname: str) -> dict[str, An
 def _agents(
     event: Event, event_type: AuditEventType, purpose: list[dict[str, Any]], *, hostname: str
 ) -> list[dict[str, Any]]:
-    """Data flows from source to destination: to the client on reads, from the client on creation and update."""
+    """Data flows from source to destination: to the client on reads, from the client on creation
+    and update.
+    """
     is_inward = event_type.action in ("C", "U")
-    server_role, client_role = (_DESTINATION, _SOURCE) if is_inward else (_SOURCE, _DESTINATION)
+    if is_inward:
+        server_role = _DESTINATION
+        client_role = _SOURCE
+    else:
+        server_role = _SOURCE
+        client_role = _DESTINATION
+
     agents = [_server_agent(hostname, server_role)]
     if _is_ip_address(event.client_ip):
-        agents.append(_network_agent(client_role, {"display": event.client_ip}, address=event.client_ip, type="2"))
+        agents.append(
+            _network_agent(
+                client_role, {"display": event.client_ip}, address=event.client_ip, type="2"
+            )
+        )
     if event.actor.strip():
         user: dict[str, Any] = {
-            "type": {"coding": [_coding(f"{_HL7}v3-ParticipationType", "IRCP", "information recipient")]},
+            "type": {
+                "coding": [_coding(f"{_HL7}v3-ParticipationType", "IRCP", "information recipient")]
+            },
             "who": {"identifier": {"value": event.actor}},
             "requestor": True,
         }
@@ -211,16 +245,27 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
     entities: list[dict[str, Any]] = []
     if patient := _find_patient(event):
         what = {"type": "Patient", "identifier": {"value": patient}}
-        kind, role = _coding(f"{_HL7}audit-entity-type", "1", "Person"), _coding(f"{_HL7}object-role", "1", "Patient")
+        kind = _coding(f"{_HL7}audit-entity-type", "1", "Person")
+        role = _coding(f"{_HL7}object-role", "1", "Patient")
         entities.append({"what": what, "type": kind, "role": role})
+
+    if item.leaf_index >= 0:
+        leaf_index = str(item.leaf_index)
+    else:
+        leaf_index = ""
+
     details = {
-        "leaf_index": str(item.leaf_index) if item.leaf_index >= 0 else "",
+        "leaf_index": leaf_index,
         "event_id": str(event.id),
         "mac": item.authenticated_event.mac.hex(),
         **{name: str(getattr(event, name)) for name in ("v", "mac_key", "provider", "session")},
         **{key: _detail_text(value) for key, value in json.loads(event.detail).items()},
     }
-    entities.append(_data_entity(event.resource.strip() or event.session.strip() or f"urn:uuid:{event.id}", details))
+    entities.append(
+        _data_entity(
+            event.resource.strip() or event.session.strip() or f"urn:uuid:{event.id}", details
+        )
+    )
     if event.request_id.strip():
         request_type = _coding(_BALP_ENTITY, "XrequestId", "X-Request-Id")
         entities.append({"what": {"identifier": {"value": event.request_id}}, "type": request_type})
@@ -228,14 +273,18 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
 
 
 def _find_patient(event: Event) -> str:
-    """Return the identifier of the person whose data was used, if the event has one; otherwise an empty text.
+    """Return the identifier of the person whose data was used, if the event has one; otherwise an
+    empty text.
 
-    That is the subject, or a resource that is itself the patient, or the account in an event about its data.
+    That is the subject, or a resource that is itself the patient, or the account in an event about
+    its data.
     """
     if event.subject.strip():
         return event.subject
     is_account = event.resource.startswith("user/") and event.action in _ACCOUNT_DATA_ACTIONS
-    return event.resource if is_account or _PATIENT_RESOURCE.fullmatch(event.resource) else ""
+    if is_account or _PATIENT_RESOURCE.fullmatch(event.resource):
+        return event.resource
+    return ""
 
 
 def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:
@@ -244,7 +293,9 @@ def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:
         "what": {"identifier": {"value": identifier}},
         "type": _coding(f"{_HL7}audit-entity-type", "2", "System Object"),
         "role": _coding(f"{_HL7}object-role", "4", "Domain Resource"),
-        "detail": [{"type": key, "valueString": text} for key, text in details.items() if text.strip()],
+        "detail": [
+            {"type": key, "valueString": text} for key, text in details.items() if text.strip()
+        ],
     }
 
 
@@ -257,4 +308,6 @@ def _is_ip_address(text: str) -> bool:
 
 
 def _detail_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,7 +1,7 @@
 """The Open Cybersecurity Schema Framework, version 1.5.0. No Django.
 
-Sign-in and sign-out are Authentication (3002), alerts are Detection Finding (2004), everything else is Entity
-Management (3004). Fields without an attribute in the schema are under `unmapped`.
+Sign-in and sign-out are Authentication (3002), alerts are Detection Finding (2004), everything else
+is Entity Management (3004). Fields without an attribute in the schema are under `unmapped`.
 Spec: schema.ocsf.io/1.5.0.
 """
 
@@ -19,14 +19,21 @@ VERSION = "1.5.0"
 PRODUCT = {"name": "django_phi_oidc", "vendor_name": "django_phi_oidc"}
 LOG_NAME = "phi_oidc.audit"
 
-AUTHENTICATION, ENTITY_MANAGEMENT, DETECTION_FINDING = 3002, 3004, 2004
+AUTHENTICATION = 3002
+ENTITY_MANAGEMENT = 3004
+DETECTION_FINDING = 2004
 _CLASSES = {
     AUTHENTICATION: ("Authentication", 3, "Identity & Access Management"),
     ENTITY_MANAGEMENT: ("Entity Management", 3, "Identity & Access Management"),
     DETECTION_FINDING: ("Detection Finding", 2, "Findings"),
 }
-_LOGON, _LOGOFF = (1, "Logon"), (2, "Logoff")
-_CREATE, _READ, _UPDATE, _DELETE, _OTHER = (1, "Create"), (2, "Read"), (3, "Update"), (4, "Delete"), (99, "Other")
+_LOGON = (1, "Logon")
+_LOGOFF = (2, "Logoff")
+_CREATE = (1, "Create")
+_READ = (2, "Read")
+_UPDATE = (3, "Update")
+_DELETE = (4, "Delete")
+_OTHER = (99, "Other")
 ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.LOGIN_SUCCEEDED: (AUTHENTICATION, _LOGON, ""),
     Action.LOGIN_REFUSED: (AUTHENTICATION, _LOGON, ""),
@@ -100,7 +107,11 @@ def event_to_ocsf(item: SealedEvent) -> dict[str, Any]:
     class_uid, activity, kind = ACTION_MAPPING.get(event.action, _UNKNOWN_ACTION)
     detail = json.loads(event.detail)
     members = _base_event(class_uid, activity, event.occurred_at)
-    members["metadata"] |= {"uid": str(event.id), "event_code": event.action, "sequence": item.leaf_index}
+    members["metadata"] |= {
+        "uid": str(event.id),
+        "event_code": event.action,
+        "sequence": item.leaf_index,
+    }
     if event.request_id:
         members["metadata"]["correlation_uid"] = event.request_id
     members["message"] = event.action
@@ -125,15 +136,36 @@ def event_to_ocsf(item: SealedEvent) -> dict[str, Any]:
 def checkpoint_to_ocsf(item: SealedCheckpoint) -> dict[str, Any]:
     """Return the checkpoint as Entity Management of the log; the note is in `unmapped`."""
     members = _base_event(ENTITY_MANAGEMENT, _OTHER, item.sealed_at)
-    members["metadata"] |= {"uid": f"checkpoint-{item.epoch}-{item.tree_size}", "event_code": "checkpoint"}
+    members["metadata"] |= {
+        "uid": f"checkpoint-{item.epoch}-{item.tree_size}",
+        "event_code": "checkpoint",
+    }
     members["severity_id"], members["severity"] = _SEVERITIES["success"]
     members["status_id"], members["status"] = _STATUSES["success"]
-    unmapped = {"checkpoint": item.note, "tree_size": item.tree_size, "root_hash": item.root_hash.hex()}
+    unmapped = {
+        "checkpoint": item.note,
+        "tree_size": item.tree_size,
+        "root_hash": item.root_hash.hex(),
+    }
     entity = {"type": "AuditTrail", "name": item.origin, "version": str(item.tree_size)}
-    return members | {"message": "checkpoint", "entity": entity, "unmapped": {**unmapped, "epoch": item.epoch}}
+    return members | {
+        "message": "checkpoint",
+        "entity": entity,
+        "unmapped": {**unmapped, "epoch": item.epoch},
+    }
 
 
-_UNMAPPED_FIELDS = ("v", "mac_key", "occurred_at", "outcome", "subject", "provider", "client_ip", "purpose", "resource")
+_UNMAPPED_FIELDS = (
+    "v",
+    "mac_key",
+    "occurred_at",
+    "outcome",
+    "subject",
+    "provider",
+    "client_ip",
+    "purpose",
+    "resource",
+)
 
 
 def _base_event(class_uid: int, activity: tuple[int, str], moment: datetime) -> dict[str, Any]:
@@ -149,7 +181,12 @@ def _base_event(class_uid: int, activity: tuple[int, str], moment: datetime) -> 
         "type_uid": class_uid * 100 + activity_id,
         "type_name": f"{class_name}: {activity_name}",
         "time": epoch_milliseconds(moment),
-        "metadata": {"version": VERSION, "product": dict(PRODUCT), "log_name": LOG_NAME, "log_version": "1"},
+        "metadata": {
+            "version": VERSION,
+            "product": dict(PRODUCT),
+            "log_name": LOG_NAME,
+            "log_version": "1",
+        },
     }
 
 
@@ -167,19 +204,36 @@ def _authentication_members(event: Event) -> dict[str, Any]:
     return members
 
 
-def _entity_management_members(event: Event, entity_type: str, detail: Mapping[str, Any]) -> dict[str, Any]:
+def _entity_management_members(
+    event: Event, entity_type: str, detail: Mapping[str, Any]
+) -> dict[str, Any]:
     uid = event.resource or event.subject or event.session or str(event.id)
     entity: dict[str, Any] = {"type": entity_type, "uid": uid}
     if claims := detail.get("claims", detail.get("claim")):
-        entity["name"] = ", ".join(claims) if isinstance(claims, list) else str(claims)
-    actor = {name: {"uid": uid} for name, uid in (("user", event.actor), ("session", event.session)) if uid}
-    return {"entity": entity, "actor": actor} if actor else {"entity": entity}
+        if isinstance(claims, list):
+            entity["name"] = ", ".join(claims)
+        else:
+            entity["name"] = str(claims)
+    actor = {
+        name: {"uid": uid}
+        for name, uid in (("user", event.actor), ("session", event.session))
+        if uid
+    }
+    if actor:
+        return {"entity": entity, "actor": actor}
+    return {"entity": entity}
 
 
 def _detection_finding_members(event: Event, detail: Mapping[str, Any]) -> dict[str, Any]:
-    title, created_time = str(detail.get("rule", event.action)), epoch_milliseconds(event.occurred_at)
+    title = str(detail.get("rule", event.action))
+    created_time = epoch_milliseconds(event.occurred_at)
     info = {"uid": str(event.id), "title": title, "created_time": created_time}
-    members: dict[str, Any] = {"severity_id": 4, "severity": "High", "status_id": 1, "status": "New"}
+    members: dict[str, Any] = {
+        "severity_id": 4,
+        "severity": "High",
+        "status_id": 1,
+        "status": "New",
+    }
     members["finding_info"] = info
     if event.resource:
         members["resources"] = [{"uid": event.resource}]

@@ -1,4 +1,6 @@
-"""Syslog messages, and their framing in a stream. No Django. Spec: RFC 5424 6, RFC 5425 4.3, RFC 6587 3.4.1."""
+"""Syslog messages, and their framing in a stream. No Django. Spec: RFC 5424 6, RFC 5425 4.3, RFC
+6587 3.4.1.
+"""
 
 import re
 
@@ -17,7 +19,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def build_frame(item: LogItem, text: str, *, hostname: str) -> bytes:
-    """Return the message with its length in front (octet counting), so that it may contain any byte."""
+    """Return the message with its length in front (octet counting), so that it may contain any
+    byte.
+    """
     message = build_message(item, text, hostname=hostname)
     return b"%d %s" % (len(message), message)
 
@@ -29,16 +33,27 @@ def build_message(item: LogItem, text: str, *, hostname: str) -> bytes:
     """
     if isinstance(item, SealedEvent):
         event = item.authenticated_event.event
-        severity = _ALERT_SEVERITY if event.action == "alert.raised" else _SEVERITY_BY_OUTCOME[event.outcome]
-        time, message_id = event.occurred_at, event.action
+        if event.action == "alert.raised":
+            severity = _ALERT_SEVERITY
+        else:
+            severity = _SEVERITY_BY_OUTCOME[event.outcome]
+
+        time = event.occurred_at
+        message_id = event.action
         parameters = {"id": str(event.id), "leaf": str(item.leaf_index)}
     else:
-        severity, time, message_id = _NOTICE_SEVERITY, item.sealed_at, "checkpoint"
+        severity = _NOTICE_SEVERITY
+        time = item.sealed_at
+        message_id = "checkpoint"
         parameters = {"checkpoint": str(item.tree_size)}
     escaped = {name: re.sub(r'(["\\\]])', r"\\\1", value) for name, value in parameters.items()}
     data = "".join(f' {name}="{value}"' for name, value in escaped.items())
-    host, message_id = _header_field(hostname, 255), _header_field(message_id, 32)
-    header = f"<{FACILITY * 8 + severity}>1 {format_instant(time)} {host} {APP_NAME} - {message_id} [{SD_ID}{data}] "
+    host = _header_field(hostname, 255)
+    message_id = _header_field(message_id, 32)
+    header = (
+        f"<{FACILITY * 8 + severity}>1 {format_instant(time)} {host} "
+        f"{APP_NAME} - {message_id} [{SD_ID}{data}] "
+    )
     return header.encode("ascii") + (b"" if text.isascii() else _BOM) + text.encode("utf-8")
 
 

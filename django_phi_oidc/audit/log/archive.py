@@ -1,7 +1,8 @@
 """Archives: files of sealed events that can be verified by themselves.
 
-The first line states the leaf range: the tree before it (its perfect subtrees), and the checkpoint after it. Then there
-is one line per event, in leaf order. `audit verify --archive FILE` reads events that are no longer in the table.
+The first line states the leaf range: the tree before it (its perfect subtrees), and the checkpoint
+after it. Then there is one line per event, in leaf order. `audit verify --archive FILE` reads
+events that are no longer in the table.
 """
 
 import base64
@@ -36,7 +37,9 @@ from .signing_keys import find_epoch
 from .tree_storage import read_compact_range, read_nodes
 
 BATCH_SIZE = 10_000
-_LINE_START, _MAC_SEPARATOR, _LINE_END = b'{"event":', b',"mac":"', b'"}\n'
+_LINE_START = b'{"event":'
+_MAC_SEPARATOR = b',"mac":"'
+_LINE_END = b'"}\n'
 _TAIL_BYTES = len(_MAC_SEPARATOR) + 64 + len(_LINE_END)
 
 
@@ -57,21 +60,32 @@ class LogArchive:
     """Leaf index and canonical bytes of its `audit.restored` events."""
 
 
-def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress: Callable[[int, int], None]) -> str:
-    """Write the events of the leaves [first_leaf_index, tree_size) to a new file, and return its SHA-256 in hex.
+def write_archive(
+    path: Path, *, first_leaf_index: int, tree_size: int, progress: Callable[[int, int], None]
+) -> str:
+    """Write the events of the leaves [first_leaf_index, tree_size) to a new file, and return its
+    SHA-256 in hex.
 
-    The file has mode 0600, is compressed if its name ends with .gz, and is written completely or not at all.
-    Raises: LookupError if tree_size has no checkpoint, or an event is missing; FileExistsError; OSError.
+    The file has mode 0600, is compressed if its name ends with .gz, and is written completely or
+    not at all.
+    Raises: LookupError if tree_size has no checkpoint, or an event is missing; FileExistsError;
+    OSError.
     """
     checkpoint = AuditCheckpoint.objects.filter(tree_size=tree_size).first()
     if checkpoint is None or not 0 <= first_leaf_index < tree_size:
-        text = f"An archive ends at a checkpoint; there is none of {tree_size} events beyond {first_leaf_index}."
+        text = (
+            "An archive ends at a checkpoint; there is none of "
+            f"{tree_size} events beyond {first_leaf_index}."
+        )
         raise LookupError(text)
     header = {
         "format": ARCHIVE_FORMAT,
         "first": first_leaf_index,
         "tree_size": tree_size,
-        "nodes": [base64.b64encode(node).decode("ascii") for node in read_compact_range(first_leaf_index).nodes],
+        "nodes": [
+            base64.b64encode(node).decode("ascii")
+            for node in read_compact_range(first_leaf_index).nodes
+        ],
         "checkpoint": checkpoint.note,
     }
     if path.exists():
@@ -94,16 +108,20 @@ def write_archive(path: Path, *, first_leaf_index: int, tree_size: int, progress
 
 
 def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
-    """Read the whole archive, and check that it leads from the tree before it to the checkpoint after it.
+    """Read the whole archive, and check that it leads from the tree before it to the checkpoint
+    after it.
 
-    The MACs are NOT checked: the leaf hashes prove more. Raises: ProofInvalid, CheckpointInvalid; OSError.
+    The MACs are NOT checked: the leaf hashes prove more. Raises: ProofInvalid, CheckpointInvalid;
+    OSError.
     """
     with _open_archive(path) as file:
         header = _read_header(file)
         checkpoint = verify_checkpoint(str(header["checkpoint"]), keys)
         ids: list[str] = []
         try:
-            tree = CompactRange(header["first"], [base64.b64decode(node, validate=True) for node in header["nodes"]])
+            tree = CompactRange(
+                header["first"], [base64.b64decode(node, validate=True) for node in header["nodes"]]
+            )
         except (TypeError, ValueError) as error:
             raise ProofInvalid("The header of the archive is not valid.") from error
         restore_events: list[tuple[int, bytes]] = []
@@ -117,7 +135,9 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
                 break
     tree_size = checkpoint.tree_size
     if not ids or (tree.size, tree.compute_root()) != (tree_size, checkpoint.root_hash):
-        raise ProofInvalid("The archive does not hold the events that its checkpoint was signed over.")
+        raise ProofInvalid(
+            "The archive does not hold the events that its checkpoint was signed over."
+        )
     return LogArchive(
         path=path,
         origin=checkpoint.origin,
@@ -129,22 +149,32 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
     )
 
 
-def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], now: datetime) -> list[Partition]:
-    """Return the partitions of past months whose events are all in archives, of which this one is the last.
+def list_removable_partitions(
+    archive: LogArchive, *, keys: Sequence[LogKey], now: datetime
+) -> list[Partition]:
+    """Return the partitions of past months whose events are all in archives, of which this one is
+    the last.
 
     Only as many, the oldest first, as one event can name.
     Requires: the archive was verified, and the earlier archives hold all events before it.
-    Raises: LookupError if a checkpoint of that size is not known outside although others are, or lacks a declared
-    quorum, or an event is unsealed; SealingRefused if the witness file cannot be read.
+    Raises: LookupError if a checkpoint of that size is not known outside although others are, or
+    lacks a declared quorum, or an event is unsealed; SealingRefused if the witness file cannot be
+    read.
     """
     seen = find_seen_place(keys)
     if seen is not None and seen < (find_epoch(archive.origin) or 0, archive.tree_size):
-        raise LookupError(f"The checkpoint of {archive.tree_size} events is not known outside yet: try again later.")
+        raise LookupError(
+            f"The checkpoint of {archive.tree_size} events is not "
+            "known outside yet: try again later."
+        )
     removable = []
     for partition in list_past_partitions(now=now):
         largest, leafless_count = find_end_of_events(partition)
         if leafless_count:
-            raise LookupError(f"{partition.name} has {leafless_count} events that are not sealed: run `audit verify`.")
+            raise LookupError(
+                f"{partition.name} has {leafless_count} events that "
+                "are not sealed: run `audit verify`."
+            )
         if 0 <= largest < archive.tree_size:
             removable.append(partition)
     return sorted(removable, key=lambda partition: str(partition.end_id))[:MAX_ITEMS]
@@ -153,7 +183,9 @@ def list_removable_partitions(archive: LogArchive, *, keys: Sequence[LogKey], no
 @contextmanager
 def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], bytes | None]]:
     """Yield a function from leaf index to canonical bytes, to be called in ascending order."""
-    files = [(archive, _enumerate_events(archive.path, archive.first_leaf_index)) for archive in archives]
+    files = [
+        (archive, _enumerate_events(archive.path, archive.first_leaf_index)) for archive in archives
+    ]
 
     def find(leaf_index: int) -> bytes | None:
         for archive, events in files:
@@ -173,11 +205,13 @@ def open_archives(archives: Sequence[LogArchive]) -> Iterator[Callable[[int], by
 def find_verified_event(
     path: Path, event_id: uuid.UUID, keys: Sequence[LogKey], *, leaves: tuple[int, int]
 ) -> bytes | None:
-    """Return the canonical bytes of an event in an archive of these leaves; None if the archive does not have it.
+    """Return the canonical bytes of an event in an archive of these leaves; None if the archive
+    does not have it.
 
-    The file is read up to the event only. The nodes of the log prove that the event is under the signed checkpoint of
-    the archive.
-    Raises: ProofInvalid, also for an archive of other leaves; CheckpointInvalid; LogDamaged without the nodes; OSError.
+    The file is read up to the event only. The nodes of the log prove that the event is under the
+    signed checkpoint of the archive.
+    Raises: ProofInvalid, also for an archive of other leaves; CheckpointInvalid; LogDamaged without
+    the nodes; OSError.
     """
     if not path.is_file():
         # Opening a named pipe would wait for its writer.
@@ -195,7 +229,8 @@ def find_verified_event(
 
 
 def verify_sealed_event(canonical: bytes, leaf_index: int, checkpoint: Checkpoint) -> None:
-    """Check that the nodes of the log prove that this is the event of the leaf under a verified checkpoint.
+    """Check that the nodes of the log prove that this is the event of the leaf under a verified
+    checkpoint.
 
     Raises: ProofInvalid; LogDamaged without the nodes; AuditUnavailable.
     """
@@ -216,7 +251,9 @@ def find_archived_event(archive: LogArchive, event_id: uuid.UUID) -> tuple[int, 
     return _find_event(archive.path, archive.first_leaf_index, event_id, end=archive.tree_size)
 
 
-def _find_event(path: Path, first: int, event_id: uuid.UUID, *, end: int) -> tuple[int, bytes] | None:
+def _find_event(
+    path: Path, first: int, event_id: uuid.UUID, *, end: int
+) -> tuple[int, bytes] | None:
     with closing(_enumerate_events(path, first)) as events:
         lines = islice(events, max(end - first, 0))
         return next((line for line in lines if find_canonical_id(line[1]) == str(event_id)), None)
@@ -232,13 +269,19 @@ def _render_lines(start: int, end: int) -> Iterator[bytes]:
     expected = start
     for row in read_leaves(start, end):
         if row.canonical is None or row.leaf_index != expected:
-            raise LookupError(f"The event of leaf {expected} is gone: the archive would be incomplete.")
+            raise LookupError(
+                f"The event of leaf {expected} is gone: the archive would be incomplete."
+            )
         if hash_leaf(row.canonical) != row.leaf_hash:
-            raise LookupError(f"The event of leaf {expected} is not what was sealed: run `audit verify`.")
+            raise LookupError(
+                f"The event of leaf {expected} is not what was sealed: run `audit verify`."
+            )
         if len(row.canonical) > MAX_LINE_BYTES - _TAIL_BYTES - len(_LINE_START):
             raise LookupError(f"The event of leaf {expected} is too large for an archive.")
         expected += 1
-        yield _LINE_START + row.canonical + _MAC_SEPARATOR + row.mac.hex().encode("ascii") + _LINE_END
+        yield (
+            _LINE_START + row.canonical + _MAC_SEPARATOR + row.mac.hex().encode("ascii") + _LINE_END
+        )
     if expected != end:
         raise LookupError(f"The leaf {expected} is gone: the archive would be incomplete.")
 
@@ -256,9 +299,17 @@ def _read_header(file: IO[bytes]) -> dict[str, Any]:
         header = json.loads(file.readline(MAX_LINE_BYTES))
     except (ValueError, RecursionError) as error:
         raise ProofInvalid("The file is not a known archive.") from error
-    if not isinstance(header, dict) or header.get("format") != ARCHIVE_FORMAT or type(header.get("first")) is not int:
+    if (
+        not isinstance(header, dict)
+        or header.get("format") != ARCHIVE_FORMAT
+        or type(header.get("first")) is not int
+    ):
         raise ProofInvalid("The file is not a known archive.")
-    if not isinstance(header.get("nodes"), list) or "checkpoint" not in header or header["first"] < 0:
+    if (
+        not isinstance(header.get("nodes"), list)
+        or "checkpoint" not in header
+        or header["first"] < 0
+    ):
         raise ProofInvalid("The header of the archive is not valid.")
     return header
 
@@ -278,7 +329,11 @@ def _create_file(path: Path, *, compressed: bool) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_archive(path: Path) -> Iterator[IO[bytes]]:
-    opener: Any = gzip.open if path.suffix == ".gz" else open
+    opener: Any
+    if path.suffix == ".gz":
+        opener = gzip.open
+    else:
+        opener = open
     try:
         with opener(path, "rb") as file:
             yield file

@@ -41,32 +41,52 @@ def register_archive(archive: LogArchive, *, sha256: str) -> None:
     """Store where the events of a verified archive are."""
     fields = {name: getattr(archive, name) for name in ("tree_size", "first_id", "last_id")}
     fields |= {"name": archive.path.name, "first_leaf": archive.first_leaf_index}
-    fields["restore_events"] = [(leaf_index, canonical.decode()) for leaf_index, canonical in archive.restore_events]
+    fields["restore_events"] = [
+        (leaf_index, canonical.decode()) for leaf_index, canonical in archive.restore_events
+    ]
     ArchiveFile.objects.update_or_create(sha256=sha256, defaults=fields)
 
 
 def register_missing_archives(verified: Sequence[LogArchive]) -> None:
-    """Register the archives that are not registered, such as those of earlier versions. Raises: OSError."""
+    """Register the archives that are not registered, such as those of earlier versions. Raises:
+    OSError.
+    """
     for archive in verified:
-        if not ArchiveFile.objects.filter(first_leaf=archive.first_leaf_index, tree_size=archive.tree_size).exists():
+        if not ArchiveFile.objects.filter(
+            first_leaf=archive.first_leaf_index, tree_size=archive.tree_size
+        ).exists():
             with archive.path.open("rb") as file:
                 register_archive(archive, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def list_restore_events(keys: Sequence[LogKey], known: Sequence[tuple[int, bytes]] = ()) -> list[tuple[int, bytes]]:
+def list_restore_events(
+    keys: Sequence[LogKey], known: Sequence[tuple[int, bytes]] = ()
+) -> list[tuple[int, bytes]]:
     """Return leaf index and canonical bytes of the `audit.restored` events that are in archives.
 
-    known: those of archives that were verified. Of the others, only those that the stored nodes prove to be under the
-    newest checkpoint. Raises: AuditUnavailable, also if a tile that such a proof needs can't be read.
+    known: those of archives that were verified. Of the others, only those that the stored nodes
+    prove to be under the newest checkpoint. Raises: AuditUnavailable, also if a tile that such a
+    proof needs can't be read.
     """
     stored = ArchiveFile.objects.exclude(restore_events=[]).values_list("restore_events", flat=True)
     known_indexes = {leaf_index for leaf_index, _ in known}
     # The rows are not trusted: they may have anything.
-    pairs = [item for items in stored if isinstance(items, list) for item in items if _is_pair(item)]
-    events = [(index, text.encode("utf-8", "replace")) for index, text in pairs if index not in known_indexes]
+    pairs = [
+        item for items in stored if isinstance(items, list) for item in items if _is_pair(item)
+    ]
+    events = [
+        (index, text.encode("utf-8", "replace"))
+        for index, text in pairs
+        if index not in known_indexes
+    ]
     with translate_database_errors(), trusted_transaction():
-        newest = find_newest_checkpoint(keys) if events else None
-        return [*known, *(event for event in events if newest and _is_sealed_restore_event(*event, newest))]
+        newest = None
+        if events:
+            newest = find_newest_checkpoint(keys)
+        return [
+            *known,
+            *(event for event in events if newest and _is_sealed_restore_event(*event, newest)),
+        ]
 
 
 def _is_pair(item: object) -> bool:
@@ -85,12 +105,15 @@ def _is_sealed_restore_event(leaf_index: int, canonical: bytes, checkpoint: Chec
 
 
 def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
-    """Return the archives that may have events that the log lacks, with ids from first to last, the oldest first.
+    """Return the archives that may have events that the log lacks, with ids from first to last, the
+    oldest first.
 
     At most MAX_LISTED_FILES, the newest ones.
     Two queries, or one if there are no archives. Raises: AuditUnavailable.
     """
-    files = list(ArchiveFile.objects.filter(first_id__lte=last, last_id__gte=first).order_by("first_leaf"))
+    files = list(
+        ArchiveFile.objects.filter(first_id__lte=last, last_id__gte=first).order_by("first_leaf")
+    )
     if not files:
         return []
     with translate_database_errors():
@@ -98,16 +121,21 @@ def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
     return [
         file
         for file in files
-        if any(max(first, file.first_id) < end and min(last, file.last_id) >= start for start, end in gaps)
+        if any(
+            max(first, file.first_id) < end and min(last, file.last_id) >= start
+            for start, end in gaps
+        )
     ][-MAX_LISTED_FILES:]
 
 
 def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> ArchivedEvent | None:
-    """Return the event from the declared folder; None if there is none, or no file has it as it was sealed.
+    """Return the event from the declared folder; None if there is none, or no file has it as it was
+    sealed.
 
     Also None if what proves it, such as a tile, can't be read now.
     """
-    folder, left = conf.archive_folder(), MAX_READ_EVENTS
+    folder = conf.archive_folder()
+    left = MAX_READ_EVENTS
     for file in files:
         size = file.tree_size - file.first_leaf
         if folder is None or size > left:
@@ -116,7 +144,10 @@ def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> Ar
         try:
             with translate_database_errors():
                 canonical = find_verified_event(
-                    folder / Path(file.name).name, event_id, get_public_keys(), leaves=(file.first_leaf, file.tree_size)
+                    folder / Path(file.name).name,
+                    event_id,
+                    get_public_keys(),
+                    leaves=(file.first_leaf, file.tree_size),
                 )
         except (AuditUnavailable, CheckpointInvalid, KeyMissing, LogDamaged, OSError, ProofInvalid):
             continue

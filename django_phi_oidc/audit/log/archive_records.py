@@ -1,4 +1,6 @@
-"""What the newest `audit.archived` states: how many leaves are in archives, and which ones have left the log."""
+"""What the newest `audit.archived` states: how many leaves are in archives, and which ones have
+left the log.
+"""
 
 import textwrap
 import uuid
@@ -51,11 +53,16 @@ class DetachedLeaves:
 def read_archive_record() -> ArchiveRecord:
     """Return what the newest event states (in earlier versions: the size of its archive).
 
-    Events with an invalid MAC, or without a size, are ignored, also those that no model can load. Raises: KeyMissing.
+    Events with an invalid MAC, or without a size, are ignored, also those that no model can load.
+    Raises: KeyMissing.
     """
-    record, compute_mac = ArchiveRecord(), create_mac_calculator()
+    record = ArchiveRecord()
+    compute_mac = create_mac_calculator()
     for row in read_archive_events():
-        event = find_event(row.canonical) if row.canonical else None
+        event = None
+        if row.canonical:
+            event = find_event(row.canonical)
+
         if event is None or compute_mac(row.mac_key, row.canonical or b"") != row.mac:
             continue
         detail = parse_detail(event.detail)
@@ -67,22 +74,32 @@ def read_archive_record() -> ArchiveRecord:
 
 
 def find_detached_leaves(record: ArchiveRecord) -> DetachedLeaves:
-    """Return those of the recorded leaves whose partitions are still detached; none without partitions."""
+    """Return those of the recorded leaves whose partitions are still detached; none without
+    partitions.
+    """
     if not is_partitioned(LEAF_TABLE):
         return DetachedLeaves()
     ranges = sorted(leaves for ranges in _list_detached(record).values() for leaves in ranges)
     return DetachedLeaves(ranges=ranges, gaps=list_gaps(LEAF_TABLE))
 
 
-def build_detached_leaves(record: ArchiveRecord, detaching: Mapping[Partition, Sequence[LeafRange]]) -> list[str]:
-    """Return what the next `audit.archived` states: the leaves of partitions that are detached, or will be.
+def build_detached_leaves(
+    record: ArchiveRecord, detaching: Mapping[Partition, Sequence[LeafRange]]
+) -> list[str]:
+    """Return what the next `audit.archived` states: the leaves of partitions that are detached, or
+    will be.
 
-    Texts such as `202610:0-340 202611:340-512`, as few as possible: the events of earlier months leave, too.
+    Texts such as `202610:0-340 202611:340-512`, as few as possible: the events of earlier months
+    leave, too.
     Raises: LookupError if an event has no room for them.
     """
-    leaves = _list_detached(record) | {partition.suffix: ranges for partition, ranges in detaching.items()}
+    leaves = _list_detached(record) | {
+        partition.suffix: ranges for partition, ranges in detaching.items()
+    }
     entries = [f"{name}:{start}-{end}" for name, ranges in leaves.items() for start, end in ranges]
-    items = textwrap.wrap(" ".join(entries), MAX_CHARACTERS, break_long_words=False, break_on_hyphens=False)
+    items = textwrap.wrap(
+        " ".join(entries), MAX_CHARACTERS, break_long_words=False, break_on_hyphens=False
+    )
     if len(items) > MAX_ITEMS:
         raise LookupError("The leaves of detached partitions are in too many pieces for an event.")
     return items

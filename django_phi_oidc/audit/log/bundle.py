@@ -1,11 +1,13 @@
-"""Proof bundles: files that prove that an event is in the log, and their verification with the log's public key.
+"""Proof bundles: files that prove that an event is in the log, and their verification with the
+log's public key.
 
     python -m django_phi_oidc.audit.log.bundle proof.json --public-key KEY --witness KEY --witness KEY --quorum 2
 
-needs no database, no settings and no Django. It proves that the event was in the log, byte for byte, when the
-checkpoint was signed. It does not prove that the log was continued from there. With witnesses, it proves that they saw
-this checkpoint as the largest of the log, so that the operator cannot show another log to another party.
-"""
+needs no database, no settings and no Django. It proves that the event was in the log, byte for
+byte, when the checkpoint was signed. It does not prove that the log was continued from there. With
+witnesses, it proves that they saw this checkpoint as the largest of the log, so that the operator
+cannot show another log to another party.
+"""  # noqa: E501
 
 import base64
 import binascii
@@ -58,8 +60,12 @@ class WitnessPolicy:
 NO_WITNESSES = WitnessPolicy()
 
 
-def build_inclusion_bundle(*, canonical: bytes, leaf_index: int, proof: Sequence[bytes], note: str) -> str:
-    """Return the JSON text of the bundle. canonical: the canonical bytes of the event, the input of the leaf hash."""
+def build_inclusion_bundle(
+    *, canonical: bytes, leaf_index: int, proof: Sequence[bytes], note: str
+) -> str:
+    """Return the JSON text of the bundle. canonical: the canonical bytes of the event, the input of
+    the leaf hash.
+    """
     bundle = {"format": INCLUSION_FORMAT, "event": json.loads(canonical), "leaf_index": leaf_index}
     return _render_json({**bundle, "proof": _encode_hashes(proof), "checkpoint": note})
 
@@ -75,10 +81,12 @@ def verify_inclusion_bundle(
 ) -> VerifiedInclusion:
     """Verify an inclusion bundle, and return what it proves.
 
-    Raises: ProofInvalid; CheckpointInvalid, also without the quorum. Spec: RFC 6962 2.1.1, C2SP tlog-checkpoint.
+    Raises: ProofInvalid; CheckpointInvalid, also without the quorum. Spec: RFC 6962 2.1.1, C2SP
+    tlog-checkpoint.
     """
     bundle = _parse_bundle(text, INCLUSION_FORMAT, ("event", "leaf_index", "proof", "checkpoint"))
-    event, leaf_index = bundle["event"], bundle["leaf_index"]
+    event = bundle["event"]
+    leaf_index = bundle["leaf_index"]
     if not isinstance(event, dict) or type(leaf_index) is not int:
         raise ProofInvalid("The file is not a known proof.")
     checkpoint = verify_checkpoint(str(bundle["checkpoint"]), keys)
@@ -94,7 +102,9 @@ def verify_inclusion_bundle(
         proof=_parse_hashes(bundle["proof"]),
         root_hash=checkpoint.root_hash,
     )
-    return VerifiedInclusion(event=event, leaf_index=leaf_index, checkpoint=checkpoint, cosigned_at=cosigned_at)
+    return VerifiedInclusion(
+        event=event, leaf_index=leaf_index, checkpoint=checkpoint, cosigned_at=cosigned_at
+    )
 
 
 def verify_consistency_bundle(
@@ -102,7 +112,8 @@ def verify_consistency_bundle(
 ) -> tuple[Checkpoint, Checkpoint]:
     """Verify a consistency bundle, and return the old checkpoint and the new one that continues it.
 
-    witnesses: of the new one. Raises: ProofInvalid; CheckpointInvalid, also without the quorum. Spec: RFC 6962 2.1.2.
+    witnesses: of the new one. Raises: ProofInvalid; CheckpointInvalid, also without the quorum.
+    Spec: RFC 6962 2.1.2.
     """
     bundle = _parse_bundle(text, CONSISTENCY_FORMAT, ("old", "new", "proof"))
     old, new = (verify_checkpoint(str(bundle[name]), keys) for name in ("old", "new"))
@@ -118,13 +129,18 @@ def verify_consistency_bundle(
 
 
 def read_public_key(source: str | Path) -> Ed25519PublicKey:
-    """Return an Ed25519 key: a verifier key (`name+id+key`), PEM, 32 bytes of base64, or the path of one of these.
+    """Return an Ed25519 key: a verifier key (`name+id+key`), PEM, 32 bytes of base64, or the path
+    of one of these.
 
-    The name in a verifier key is NOT compared: the origin of a log changes with its epoch, but the key may stay.
+    The name in a verifier key is NOT compared: the origin of a log changes with its epoch, but the
+    key may stay.
     Raises: KeyMissing.
     """
     try:
-        text = source.read_text("ascii").strip() if isinstance(source, Path) else source.strip()
+        if isinstance(source, Path):
+            text = source.read_text("ascii").strip()
+        else:
+            text = source.strip()
         if text.startswith("-----"):
             key = load_pem_public_key(text.encode("ascii"))
         elif len(text) > _BASE64_KEY_CHARACTERS:
@@ -132,7 +148,9 @@ def read_public_key(source: str | Path) -> Ed25519PublicKey:
         else:
             key = Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (AttributeError, OSError, ValueError, binascii.Error, UnsupportedAlgorithm) as error:
-        raise KeyMissing("A public key of the log can't be read: a verifier key, PEM or base64 is expected.") from error
+        raise KeyMissing(
+            "A public key of the log can't be read: a verifier key, PEM or base64 is expected."
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise KeyMissing("A public key of the log is not an Ed25519 key.")
     return key
@@ -146,19 +164,26 @@ def read_public_keys(texts: Sequence[str]) -> list[Ed25519PublicKey]:
 def build_witness_policy(texts: Sequence[str], *, quorum: int | None) -> WitnessPolicy:
     """Return the policy of these witnesses. quorum: None for all of them.
 
-    texts: verifier keys for cosignatures (`name+id+key`), or paths of files with one. Raises: KeyMissing.
+    texts: verifier keys for cosignatures (`name+id+key`), or paths of files with one. Raises:
+    KeyMissing.
     """
     try:
         read = [Path(text).read_text("ascii") if Path(text).is_file() else text for text in texts]
         keys = [parse_witness_key(text.strip()) for text in read]
     except (OSError, ValueError) as error:
-        text = "The key of a witness can't be read: a verifier key for cosignatures (type 0x04) is expected."
+        text = (
+            "The key of a witness can't be read: a verifier key for "
+            "cosignatures (type 0x04) is expected."
+        )
         raise KeyMissing(text) from error
     return WitnessPolicy(keys=keys, quorum=len(keys) if quorum is None else quorum)
 
 
-def verify_proof_file(path: Path, *, public_keys: Sequence[str], witnesses: WitnessPolicy = NO_WITNESSES) -> str:
-    """Verify the proof in a file, of an event or of two checkpoints, and return a sentence about it.
+def verify_proof_file(
+    path: Path, *, public_keys: Sequence[str], witnesses: WitnessPolicy = NO_WITNESSES
+) -> str:
+    """Verify the proof in a file, of an event or of two checkpoints, and return a sentence about
+    it.
 
     public_keys: as read_public_keys.
     Raises: ProofInvalid, CheckpointInvalid, KeyMissing; OSError if the file cannot be read.
@@ -171,21 +196,38 @@ def verify_proof_file(path: Path, *, public_keys: Sequence[str], witnesses: Witn
     text = raw.decode("utf-8", errors="replace")
     if f'"{CONSISTENCY_FORMAT}"' in text[:200]:
         old, new = verify_consistency_bundle(text, keys, witnesses=witnesses)
-        return f"Holds: the log of {new.tree_size} events continues that of {old.tree_size} ({new.origin})."
+        return (
+            f"Holds: the log of {new.tree_size} events continues "
+            f"that of {old.tree_size} ({new.origin})."
+        )
     proven = verify_inclusion_bundle(text, keys, witnesses=witnesses)
-    event = f"event {proven.event.get('id')} ({proven.event.get('action')}, {proven.event.get('occurred_at')})"
-    place = f"leaf {proven.leaf_index} of {proven.checkpoint.tree_size} in {proven.checkpoint.origin}"
-    names = f", cosigned by {', '.join(sorted(proven.cosigned_at))}" if proven.cosigned_at else ""
+    event = (
+        f"event {proven.event.get('id')} ({proven.event.get('action')}, "
+        f"{proven.event.get('occurred_at')})"
+    )
+    place = (
+        f"leaf {proven.leaf_index} of {proven.checkpoint.tree_size} in {proven.checkpoint.origin}"
+    )
+
+    if proven.cosigned_at:
+        names = f", cosigned by {', '.join(sorted(proven.cosigned_at))}"
+    else:
+        names = ""
+
     return f"Holds: {event} is {place}{names}."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if the proof holds, 1 if not, and 2 for wrong arguments."""
     prog = "python -m django_phi_oidc.audit.log.bundle"
-    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="the proof")
     key_help = "verifier key, PEM, base64, or their file"
-    parser.add_argument("--public-key", action="append", required=True, metavar="KEY", help=key_help)
+    parser.add_argument(
+        "--public-key", action="append", required=True, metavar="KEY", help=key_help
+    )
     add_witness_arguments(parser)
     options = parser.parse_args(arguments)
     try:
@@ -211,7 +253,11 @@ def _parse_bundle(text: str, expected_format: str, members: Sequence[str]) -> di
         bundle = json.loads(text, object_pairs_hook=reject_duplicate_members)
     except (ValueError, RecursionError) as error:
         raise ProofInvalid("The file is not a known proof.") from error
-    if not isinstance(bundle, dict) or bundle.get("format") != expected_format or set(bundle) != {"format", *members}:
+    if (
+        not isinstance(bundle, dict)
+        or bundle.get("format") != expected_format
+        or set(bundle) != {"format", *members}
+    ):
         raise ProofInvalid("The file is not a known proof.")
     return bundle
 

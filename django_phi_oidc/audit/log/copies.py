@@ -1,9 +1,11 @@
-"""Verification of a copy of the log: the JSON lines of a sink (format `json`), or archives, without the database.
+"""Verification of a copy of the log: the JSON lines of a sink (format `json`), or archives, without
+the database.
 
     python -m django_phi_oidc.audit.log.copies audit.jsonl --public-key KEY
 
-needs no database, no settings and no Django. An administrator of the database can replace its functions, so that no
-verification inside it can be trusted; a copy outside is proven by the signed checkpoints that it contains.
+needs no database, no settings and no Django. An administrator of the database can replace its
+functions, so that no verification inside it can be trusted; a copy outside is proven by the signed
+checkpoints that it contains.
 """
 
 import base64
@@ -31,7 +33,9 @@ from .findings import FindingKind, LogFinding, VerificationSummary
 ARCHIVE_FORMAT = "phi-oidc-archive/1"
 MAX_LINE_BYTES = 16 * 1024 * 1024
 _KEPT_LEAVES = 20_000
-"""Hashes of the last leaves, to compare what is delivered again: a sink repeats a batch, of at most 500 items."""
+"""Hashes of the last leaves, to compare what is delivered again: a sink repeats a batch, of at most
+500 items.
+"""
 _KEPT_CHECKPOINTS = 100_000
 """Trees of the last checkpoints: after a restore, a sink goes back to one of them."""
 _EPOCH_PATTERN = re.compile(r"(.+)/epoch-([1-9][0-9]{0,8})")
@@ -56,9 +60,11 @@ def verify_copy(
 ) -> Iterator[LogFinding]:
     """Yield what is not as it was sealed, and count in `summary` what was read.
 
-    lines: of all files, in the order in which they were written; repeated items are compared with the first ones.
-    Other arguments: as for `verify_log`. NOT checked: the MACs, because the leaf hashes prove more; when events
-    occurred or were sealed; events after the last checkpoint, which are counted as waiting.
+    lines: of all files, in the order in which they were written; repeated items are compared with
+    the first ones.
+    Other arguments: as for `verify_log`. NOT checked: the MACs, because the leaf hashes prove more;
+    when events occurred or were sealed; events after the last checkpoint, which are counted as
+    waiting.
     Raises: ProofInvalid if no line is an item of a log.
     """
     replay = _CopyReplay(keys, witnessed_checkpoints, known_lost_sizes, summary)
@@ -66,7 +72,9 @@ def verify_copy(
     for number, line in enumerate(lines, start=1):
         item = _parse_item(line)
         is_log = is_log or item is not None
-        for finding in replay.add(item, number) if item is not None else _report_unreadable_line(number):
+        for finding in (
+            replay.add(item, number) if item is not None else _report_unreadable_line(number)
+        ):
             summary.add(finding)
             yield finding
     if not is_log:
@@ -86,7 +94,9 @@ class _CopyReplay:
         known_lost_sizes: Collection[int],
         summary: VerificationSummary,
     ) -> None:
-        self._keys, self._known_lost_sizes, self._summary = keys, known_lost_sizes, summary
+        self._keys = keys
+        self._known_lost_sizes = known_lost_sizes
+        self._summary = summary
         self._unseen = list(witnessed_checkpoints)
         self._tree: CompactRange | None = CompactRange()
         """None after a gap: no root can be computed from there on."""
@@ -114,7 +124,9 @@ class _CopyReplay:
             self._archive_index += 1
             yield from self._add_event(self._archive_index - 1, item["event"], number)
         else:
-            members = {name: value for name, value in item.items() if name not in ("leaf_index", "mac")}
+            members = {
+                name: value for name, value in item.items() if name not in ("leaf_index", "mac")
+            }
             yield from self._add_event(item["leaf_index"], members, number)
 
     def end(self) -> Iterator[LogFinding]:
@@ -122,12 +134,16 @@ class _CopyReplay:
         yield from self._end_archive()
         self._summary.waiting = max(self._size - self._get_signed_size(), 0)
         for checkpoint in self._unseen:
-            size, epoch = checkpoint.tree_size, _split_origin(checkpoint.origin)[1]
+            size = checkpoint.tree_size
+            epoch = _split_origin(checkpoint.origin)[1]
             declared = [lost for opened, lost in self._restores if opened > epoch and lost >= size]
             if declared:
                 yield self._report_declared_fork(size, declared[0])
             elif size > self._size:
-                text = f"A checkpoint of {size} events was kept elsewhere; the copy ends at {self._size}."
+                text = (
+                    f"A checkpoint of {size} events was kept "
+                    f"elsewhere; the copy ends at {self._size}."
+                )
                 yield LogFinding(kind=FindingKind.LOG_TRUNCATED, text=text, tree_size=size)
             else:
                 text = "A checkpoint that was kept elsewhere has another root for this size."
@@ -138,12 +154,16 @@ class _CopyReplay:
 
     def _begin_archive(self, header: dict[str, Any], number: int) -> Iterator[LogFinding]:
         try:
-            first, note = header["first"], str(header["checkpoint"])
-            tree = CompactRange(first, [base64.b64decode(node, validate=True) for node in header["nodes"]])
+            first = header["first"]
+            note = str(header["checkpoint"])
+            tree = CompactRange(
+                first, [base64.b64decode(node, validate=True) for node in header["nodes"]]
+            )
         except (KeyError, TypeError, ValueError):
             yield from _report_unreadable_line(number)
             return
-        self._archive_index, self._archive_note = first, note
+        self._archive_index = first
+        self._archive_note = note
         if first > self._size and self._size:
             yield self._report_gap(first)
         elif self._tree is not None and first == self._size and tree.nodes != self._tree.nodes:
@@ -151,7 +171,8 @@ class _CopyReplay:
             yield LogFinding(kind=FindingKind.FORK_UNDECLARED, text=text, leaf_index=first)
         if first > self._size or self._tree is None:
             # The signed root at the end of the archive proves these nodes.
-            self._tree, self._size = tree, first
+            self._tree = tree
+            self._size = first
             self._recent_hashes.clear()
 
     def _end_archive(self) -> Iterator[LogFinding]:
@@ -190,23 +211,33 @@ class _CopyReplay:
         if self._tree is None:
             return
         self._tree.extend([leaf_hash])
-        for checkpoint in [witnessed for witnessed in self._unseen if witnessed.tree_size == self._size]:
+        for checkpoint in [
+            witnessed for witnessed in self._unseen if witnessed.tree_size == self._size
+        ]:
             if checkpoint.root_hash == self._tree.compute_root():
                 self._unseen.remove(checkpoint)
 
     def _go_back(self, size: int) -> None:
-        """Continue after an earlier checkpoint: the log was restored from a backup, or is delivered again."""
-        nodes = self._signed_trees[size].nodes if size else ()
+        """Continue after an earlier checkpoint: the log was restored from a backup, or is delivered
+        again.
+        """
+        if size:
+            nodes = self._signed_trees[size].nodes
+        else:
+            nodes = ()
+
         while self._get_signed_size() > size:
             lost_size, tree = self._signed_trees.popitem()
             self._lost_trees[lost_size] = tree
-        self._tree, self._size = CompactRange(size, nodes), size
+        self._tree = CompactRange(size, nodes)
+        self._size = size
         self._recent_hashes.clear()
 
     def _report_gap(self, leaf_index: int) -> LogFinding:
         text = f"The leaves {self._size} to {leaf_index - 1} are not in the copy."
         finding = LogFinding(kind=FindingKind.EVENT_MISSING, text=text, leaf_index=self._size)
-        self._tree, self._size = None, leaf_index
+        self._tree = None
+        self._size = leaf_index
         self._recent_hashes.clear()
         return finding
 
@@ -230,9 +261,15 @@ class _CopyReplay:
             return
         previous = next(reversed(self._signed_trees.values()), None)
         if self._tree.compute_root() != checkpoint.root_hash:
-            start = previous.checkpoint.tree_size if previous else 0
+            if previous:
+                start = previous.checkpoint.tree_size
+            else:
+                start = 0
+
             text = f"The leaves {start} to {size - 1} do not lead to the root that was signed."
-            yield LogFinding(kind=FindingKind.EVENT_ALTERED, text=text, tree_size=size, leaf_index=start)
+            yield LogFinding(
+                kind=FindingKind.EVENT_ALTERED, text=text, tree_size=size, leaf_index=start
+            )
             self._tree = None
             return
         yield from self._compare_epochs(checkpoint, previous)
@@ -243,44 +280,66 @@ class _CopyReplay:
         self._summary.checkpoints += 1
         self._summary.tree_size = size
 
-    def _compare_epochs(self, checkpoint: Checkpoint, previous: _SignedTree | None) -> Iterator[LogFinding]:
+    def _compare_epochs(
+        self, checkpoint: Checkpoint, previous: _SignedTree | None
+    ) -> Iterator[LogFinding]:
         name, epoch = _split_origin(checkpoint.origin)
         lost = self._lost_trees.get(checkpoint.tree_size)
         if lost is not None and lost.checkpoint == checkpoint:
             # Delivered again. Beyond it, the others may still be replaced.
             del self._lost_trees[checkpoint.tree_size]
             return
-        largest = max(self._lost_trees.values(), key=lambda tree: tree.checkpoint.tree_size, default=None)
+        largest = max(
+            self._lost_trees.values(), key=lambda tree: tree.checkpoint.tree_size, default=None
+        )
         before = largest or previous
         if before is None:
             return
         if name != _split_origin(before.checkpoint.origin)[0]:
             text = f"It belongs to another log: {checkpoint.origin}."
-            yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text, tree_size=checkpoint.tree_size)
+            yield LogFinding(
+                kind=FindingKind.TREE_ALTERED, text=text, tree_size=checkpoint.tree_size
+            )
             return
-        declared = _find_declared_loss(self._first_canonical) if epoch > before.epoch else None
+
+        declared = None
+        if epoch > before.epoch:
+            declared = _find_declared_loss(self._first_canonical)
+
         if declared is not None:
             self._restores.append((epoch, declared))
         if largest is not None:
             yield self._report_fork(largest, declared)
         elif epoch != before.epoch and declared is None:
             text = "Its epoch begins without the event that declares it."
-            yield LogFinding(kind=FindingKind.FORK_UNDECLARED, text=text, tree_size=checkpoint.tree_size)
+            yield LogFinding(
+                kind=FindingKind.FORK_UNDECLARED, text=text, tree_size=checkpoint.tree_size
+            )
         self._lost_trees.clear()
 
     def _report_fork(self, lost: _SignedTree, declared_size: int | None) -> LogFinding:
-        """Report that events after an earlier checkpoint were replaced. Only `audit resume` declares that."""
+        """Report that events after an earlier checkpoint were replaced. Only `audit resume`
+        declares that.
+        """
         size = lost.checkpoint.tree_size
         if declared_size is None or declared_size < size:
-            text = "The copy goes on with other events than these, and the log does not declare a restore."
+            text = (
+                "The copy goes on with other events than these, and "
+                "the log does not declare a restore."
+            )
             return LogFinding(kind=FindingKind.FORK_UNDECLARED, text=text, tree_size=size)
         return self._report_declared_fork(size, declared_size)
 
     def _report_declared_fork(self, size: int, declared_size: int) -> LogFinding:
         is_fault = declared_size not in self._known_lost_sizes
         text = f"The log was restored and says so: {declared_size} events were known before."
-        text += f" If you know of that restore, name it: --lost-size {declared_size}." if is_fault else ""
-        return LogFinding(kind=FindingKind.FORK_DECLARED, text=text, tree_size=size, is_fault=is_fault)
+
+        if is_fault:
+            text += f" If you know of that restore, name it: --lost-size {declared_size}."
+
+        return LogFinding(
+            kind=FindingKind.FORK_DECLARED, text=text, tree_size=size, is_fault=is_fault
+        )
 
 
 def read_copy_lines(paths: Iterable[Path]) -> Iterator[bytes]:
@@ -289,7 +348,11 @@ def read_copy_lines(paths: Iterable[Path]) -> Iterator[bytes]:
     Raises: OSError; ProofInvalid for a damaged file, and for a line of more than MAX_LINE_BYTES.
     """
     for path in paths:
-        opener: Any = gzip.open if path.suffix == ".gz" else open
+        opener: Any
+        if path.suffix == ".gz":
+            opener = gzip.open
+        else:
+            opener = open
         try:
             with opener(path, "rb") as file:
                 while line := file.readline(MAX_LINE_BYTES):
@@ -303,21 +366,32 @@ def read_copy_lines(paths: Iterable[Path]) -> Iterator[bytes]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if the copy is as it was sealed, 1 if not, and 2 for wrong arguments."""
     prog = "python -m django_phi_oidc.audit.log.copies"
-    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, nargs="+", help="files in the order in which they were written")
+    parser = ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "file", type=Path, nargs="+", help="files in the order in which they were written"
+    )
     key_help = "verifier key, PEM, base64, or their file"
-    parser.add_argument("--public-key", action="append", required=True, metavar="KEY", help=key_help)
+    parser.add_argument(
+        "--public-key", action="append", required=True, metavar="KEY", help=key_help
+    )
     parser.add_argument("--checkpoint", action="append", type=Path, default=[], metavar="FILE")
     parser.add_argument("--lost-size", action="append", type=int, default=[], metavar="N")
     options = parser.parse_args(arguments)
     summary = VerificationSummary()
     try:
-        keys = [read_public_key(Path(text) if Path(text).is_file() else text) for text in options.public_key]
+        keys = [
+            read_public_key(Path(text) if Path(text).is_file() else text)
+            for text in options.public_key
+        ]
         findings = verify_copy(
             read_copy_lines(options.file),
             keys=keys,
             summary=summary,
-            witnessed_checkpoints=[verify_checkpoint(path.read_text("utf-8"), keys) for path in options.checkpoint],
+            witnessed_checkpoints=[
+                verify_checkpoint(path.read_text("utf-8"), keys) for path in options.checkpoint
+            ],
             known_lost_sizes=options.lost_size,
         )
         for finding in findings:
@@ -331,17 +405,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def render_summary(summary: VerificationSummary) -> str:
     """Return the totals as a sentence."""
-    counts = f"{summary.events} events, {summary.checkpoints} checkpoints, {summary.waiting} events after the last one"
+    counts = (
+        f"{summary.events} events, {summary.checkpoints} checkpoints, "
+        f"{summary.waiting} events after the last one"
+    )
     return f"{counts}; {summary.fault_count or 'no'} faults."
 
 
 def _parse_item(line: bytes) -> dict[str, Any] | None:
-    """Return the members; None if the line is not an item: a crash can cut a line, which is then written again."""
+    """Return the members; None if the line is not an item: a crash can cut a line, which is then
+    written again.
+    """
     try:
         item = json.loads(line, object_pairs_hook=reject_duplicate_members)
     except (ValueError, RecursionError):
         return None
-    is_item = isinstance(item, dict) and not {"format", "checkpoint", "event", "leaf_index"}.isdisjoint(item)
+    is_item = isinstance(item, dict) and not {
+        "format",
+        "checkpoint",
+        "event",
+        "leaf_index",
+    }.isdisjoint(item)
     return item if is_item else None
 
 
@@ -351,7 +435,9 @@ def _report_unreadable_line(number: int) -> Iterator[LogFinding]:
 
 
 def _find_declared_loss(canonical: bytes) -> int | None:
-    """Return the size that an `audit.restored` event declares as lost; None if it is not such an event."""
+    """Return the size that an `audit.restored` event declares as lost; None if it is not such an
+    event.
+    """
     if is_restore_event(canonical):
         with suppress(KeyError, TypeError, ValueError):
             size = json.loads(canonical)["detail"]["tree_size"]
@@ -362,7 +448,9 @@ def _find_declared_loss(canonical: bytes) -> int | None:
 def _split_origin(origin: str) -> tuple[str, int]:
     """Return the name of the log and the epoch."""
     match = _EPOCH_PATTERN.fullmatch(origin)
-    return (match[1], int(match[2])) if match else (origin, 1)
+    if match:
+        return (match[1], int(match[2]))
+    return (origin, 1)
 
 
 if __name__ == "__main__":

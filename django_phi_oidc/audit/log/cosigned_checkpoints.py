@@ -33,7 +33,9 @@ OVERDUE_AFTER = timedelta(minutes=5)
 KEPT_COSIGNATURES = 10_000
 """Of each epoch: about 5 MB."""
 _CANDIDATES = (60, 2_000)
-"""Cosignatures that are read to find a checkpoint with a quorum: a few at first, and more if there is none."""
+"""Cosignatures that are read to find a checkpoint with a quorum: a few at first, and more if there
+is none.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,10 @@ def get_witness_keys() -> dict[str, WitnessKey]:
         try:
             keys[name] = parse_witness_key(declaration.key)
         except ValueError as error:
-            text = f"PHI_OIDC['AUDIT']['witnesses'][{name!r}]['key'] is no verifier key for cosignatures (type 0x04)."
+            text = (
+                f"PHI_OIDC['AUDIT']['witnesses'][{name!r}]['key'] is no verifier key for "
+                "cosignatures (type 0x04)."
+            )
             raise KeyMissing(text) from error
     return keys
 
@@ -70,41 +75,60 @@ def build_cosigned_note(note: str) -> str:
     rows = Cosignature.objects.filter(
         origin=checkpoint.origin, tree_size=checkpoint.tree_size, witness__in=keys
     ).order_by("witness")
-    return add_signature_lines(note, [row.line for row in rows if _is_valid(note, row.line, keys[row.witness])])
+    return add_signature_lines(
+        note, [row.line for row in rows if _is_valid(note, row.line, keys[row.witness])]
+    )
 
 
 def list_cosignatures(note: str) -> dict[str, datetime | None]:
-    """Return when each declared witness cosigned the checkpoint; None if it did not, by the declared name.
+    """Return when each declared witness cosigned the checkpoint; None if it did not, by the
+    declared name.
 
     Raises: CheckpointInvalid, KeyMissing.
     """
     keys = get_witness_keys()
     times = verify_cosignatures(build_cosigned_note(note), keys.values())
     return {
-        name: datetime.fromtimestamp(times[key.name], UTC) if key.name in times else None for name, key in keys.items()
+        name: datetime.fromtimestamp(times[key.name], UTC) if key.name in times else None
+        for name, key in keys.items()
     }
 
 
-def find_cosigned_checkpoint(keys: Sequence[LogKey], *, min_size: int = 0) -> CosignedCheckpoint | None:
-    """Return the newest checkpoint of at least min_size leaves that a quorum has cosigned; None if there is none.
+def find_cosigned_checkpoint(
+    keys: Sequence[LogKey], *, min_size: int = 0
+) -> CosignedCheckpoint | None:
+    """Return the newest checkpoint of at least min_size leaves that a quorum has cosigned; None if
+    there is none.
 
     keys: of the log. Without a quorum (0) there is none. Raises: KeyMissing.
     """
-    witness_keys, quorum = get_witness_keys(), conf.witness_quorum()
+    witness_keys = get_witness_keys()
+    quorum = conf.witness_quorum()
     if not quorum:
         return None
     for limit in _CANDIDATES:
-        if found := _find_in_newest_rows(limit, keys, witness_keys, quorum=quorum, min_size=min_size):
+        if found := _find_in_newest_rows(
+            limit, keys, witness_keys, quorum=quorum, min_size=min_size
+        ):
             return found
     return None
 
 
 def _find_in_newest_rows(
-    limit: int, keys: Sequence[LogKey], witness_keys: Mapping[str, WitnessKey], *, quorum: int, min_size: int
+    limit: int,
+    keys: Sequence[LogKey],
+    witness_keys: Mapping[str, WitnessKey],
+    *,
+    quorum: int,
+    min_size: int,
 ) -> CosignedCheckpoint | None:
-    rows = Cosignature.objects.filter(witness__in=witness_keys, tree_size__gte=min_size).order_by("-pk")
+    rows = Cosignature.objects.filter(witness__in=witness_keys, tree_size__gte=min_size).order_by(
+        "-pk"
+    )
     lines_by_place: dict[tuple[int, int, str, str], list[tuple[str, str]]] = {}
-    for origin, size, note, witness, line in rows.values_list("origin", "tree_size", "note", "witness", "line")[:limit]:
+    for origin, size, note, witness, line in rows.values_list(
+        "origin", "tree_size", "note", "witness", "line"
+    )[:limit]:
         place = (find_epoch(origin) or 0, size, origin, note)
         lines_by_place.setdefault(place, []).append((witness, line))
     for place in sorted(lines_by_place, reverse=True):
@@ -125,15 +149,23 @@ def _find_in_newest_rows(
 
 
 def find_seen_place(keys: Sequence[LogKey]) -> tuple[int, int] | None:
-    """Return epoch and size of the newest checkpoint that is known outside, and has a quorum if one is declared.
+    """Return epoch and size of the newest checkpoint that is known outside, and has a quorum if one
+    is declared.
 
-    A larger place than this can still be replaced: only the database has it. (0, 0) without a quorum; None if nothing
-    is known outside, and no quorum is declared. keys: of the log.
+    A larger place than this can still be replaced: only the database has it. (0, 0) without a
+    quorum; None if nothing is known outside, and no quorum is declared. keys: of the log.
     Raises: SealingRefused if the witness file cannot be read; KeyMissing.
     """
-    places = [(epoch, checkpoint.tree_size) for epoch, checkpoint in get_witnessed_checkpoints(keys).items()]
+    places = [
+        (epoch, checkpoint.tree_size)
+        for epoch, checkpoint in get_witnessed_checkpoints(keys).items()
+    ]
     # An earlier epoch may have been larger before its restore.
-    seen = [max(places)] if places else []
+    if places:
+        seen = [max(places)]
+    else:
+        seen = []
+
     if conf.witness_quorum():
         cosigned = find_cosigned_checkpoint(keys)
         seen.append((cosigned.epoch, cosigned.checkpoint.tree_size) if cosigned else (0, 0))
@@ -143,18 +175,27 @@ def find_seen_place(keys: Sequence[LogKey]) -> tuple[int, int] | None:
 def find_unwitnessed_checkpoint(
     cosigned: CosignedCheckpoint | None, *, now: datetime, after: timedelta
 ) -> AuditCheckpoint | None:
-    """Return the newest checkpoint that has lacked a quorum for longer than `after`; None if there is none.
+    """Return the newest checkpoint that has lacked a quorum for longer than `after`; None if there
+    is none.
 
-    cosigned: the newest checkpoint with a quorum. A checkpoint that claims to be of the future counts as old.
+    cosigned: the newest checkpoint with a quorum. A checkpoint that claims to be of the future
+    counts as old.
     """
     if not conf.witness_quorum():
         return None
     due = (
-        AuditCheckpoint.objects.filter(Q(sealed_at__lt=now - after) | Q(sealed_at__gt=now)).order_by("tree_size").last()
+        AuditCheckpoint.objects.filter(Q(sealed_at__lt=now - after) | Q(sealed_at__gt=now))
+        .order_by("tree_size")
+        .last()
     )
     if due is None:
         return None
-    known = (cosigned.epoch, cosigned.checkpoint.tree_size) if cosigned else (0, -1)
+
+    if cosigned:
+        known = (cosigned.epoch, cosigned.checkpoint.tree_size)
+    else:
+        known = (0, -1)
+
     return due if (due.epoch, due.tree_size) > known else None
 
 
@@ -175,36 +216,53 @@ def verify_witnesses(
 ) -> tuple[list[Checkpoint], list[LogFinding]]:
     """Return the checkpoint that the log must lead to, and what is wrong with its witnesses.
 
-    keys: of the log. after: how long a checkpoint may lack a quorum. The checkpoint is for `verify_log`.
+    keys: of the log. after: how long a checkpoint may lack a quorum. The checkpoint is for
+    `verify_log`.
     Raises: KeyMissing.
     """
     cosigned = find_cosigned_checkpoint(keys)
     findings = []
     if row := find_unwitnessed_checkpoint(cosigned, now=now, after=after):
         text = f"It is not cosigned by a quorum of {conf.witness_quorum()} witnesses."
-        findings.append(LogFinding(kind=FindingKind.CHECKPOINT_UNWITNESSED, tree_size=row.tree_size, text=text))
-    refusing = LogWitness.objects.filter(name__in=conf.witnesses(), last_fault__in=REFUSALS).order_by("name")
+        findings.append(
+            LogFinding(kind=FindingKind.CHECKPOINT_UNWITNESSED, tree_size=row.tree_size, text=text)
+        )
+    refusing = LogWitness.objects.filter(
+        name__in=conf.witnesses(), last_fault__in=REFUSALS
+    ).order_by("name")
     for witness in refusing:
-        text = f"The witness {witness.name!r} refuses the log: {witness.last_fault}. It was rewritten or rolled back."
-        findings.append(LogFinding(kind=FindingKind.WITNESS_REFUSED, tree_size=witness.tree_size, text=text))
+        text = (
+            f"The witness {witness.name!r} refuses the log: "
+            f"{witness.last_fault}. It was rewritten or rolled back."
+        )
+        findings.append(
+            LogFinding(kind=FindingKind.WITNESS_REFUSED, tree_size=witness.tree_size, text=text)
+        )
     return [cosigned.checkpoint] if cosigned else [], findings
 
 
 def delete_old_cosignatures() -> int:
     """Delete cosignatures that no proof and no verification reads, and return how many.
 
-    A witness cosigns only what continues its last checkpoint, so its newest cosignature also covers all events before.
-    Of each epoch, KEPT_COSIGNATURES stay, and those of the newest checkpoint with a quorum and of all after it.
+    A witness cosigns only what continues its last checkpoint, so its newest cosignature also covers
+    all events before. Of each epoch, KEPT_COSIGNATURES stay, and those of the newest checkpoint
+    with a quorum and of all after it.
     """
     deleted = 0
     for origin in set(Cosignature.objects.values_list("origin", flat=True).distinct()):
         rows = Cosignature.objects.filter(origin=origin)
-        counted = rows.filter(witness__in=conf.witnesses()).values("tree_size").annotate(count=Count("pk"))
+        counted = (
+            rows.filter(witness__in=conf.witnesses())
+            .values("tree_size")
+            .annotate(count=Count("pk"))
+        )
         cosigned = counted.filter(count__gte=conf.witness_quorum()).order_by("-tree_size").first()
         sizes = rows.order_by("-tree_size").values_list("tree_size", flat=True)
         oldest = next(iter(sizes[KEPT_COSIGNATURES - 1 : KEPT_COSIGNATURES]), 0)
         if cosigned:
-            deleted += delete_in_batches(rows.filter(tree_size__lt=min(oldest, cosigned["tree_size"])))
+            deleted += delete_in_batches(
+                rows.filter(tree_size__lt=min(oldest, cosigned["tree_size"]))
+            )
     return deleted
 
 

@@ -1,6 +1,7 @@
 """Read the sealed log onward from a cursor: items for the SIEM sinks, events for the anomaly rules.
 
-The hash of the last leaf read shows whether the log is still the same one. No leaf is skipped without a fault.
+The hash of the last leaf read shows whether the log is still the same one. No leaf is skipped
+without a fault.
 """
 
 import uuid
@@ -38,7 +39,9 @@ class ItemBatch:
     """The next items in order: events, and each checkpoint after the last event that it covers."""
 
     position: DeliveryPosition | None = None
-    """Where items begin. After a restore of the log it is an earlier position than the one asked for."""
+    """Where items begin. After a restore of the log it is an earlier position than the one asked
+    for.
+    """
     items: tuple[LogItem, ...] = ()
     fault: str = ""
     """A code, when the log cannot be read beyond items."""
@@ -55,7 +58,9 @@ class EventBatch:
     altered_event_ids: Sequence[uuid.UUID] = ()
     """Ids of events that are missing, or that differ from what was sealed."""
     is_log_replaced: bool = False
-    """The log is another one than before: reading continues after what was sealed before the last leaf read."""
+    """The log is another one than before: reading continues after what was sealed before the last
+    leaf read.
+    """
 
 
 def read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
@@ -63,26 +68,42 @@ def read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
     try:
         with translate_database_errors():
             start = _find_start(position)
-            return ItemBatch(fault=start) if isinstance(start, str) else _read_items(start, limit=limit)
+            if isinstance(start, str):
+                return ItemBatch(fault=start)
+            return _read_items(start, limit=limit)
     except UNLOADABLE_ROW_ERRORS:
         # A checkpoint row cannot be loaded. One at a time, the items before it are still delivered.
-        return read_items(position, limit=1) if limit > 1 else ItemBatch(fault="event_unreadable")
+        if limit > 1:
+            return read_items(position, limit=1)
+        return ItemBatch(fault="event_unreadable")
 
 
-def read_events(tree_size: int, leaf_hash: bytes, sealed_at: datetime | None, *, limit: int) -> EventBatch | None:
-    """Return the events of up to limit leaves after tree_size; None if there are none. Raises: AuditUnavailable.
+def read_events(
+    tree_size: int, leaf_hash: bytes, sealed_at: datetime | None, *, limit: int
+) -> EventBatch | None:
+    """Return the events of up to limit leaves after tree_size; None if there are none. Raises:
+    AuditUnavailable.
 
     leaf_hash, sealed_at: of the last leaf read before.
     """
     with translate_database_errors():
         is_log_replaced = tree_size > 0 and _get_last_leaf_hash(tree_size) != leaf_hash
         if is_log_replaced:
-            # A backup has only checkpoints from before it was made, so nothing that was sealed since is skipped.
+            # A backup has only checkpoints from before it was made, so nothing that was sealed
+            # since is skipped.
             known = _checkpoints().filter(sealed_at__lte=sealed_at).last()
-            tree_size = min(tree_size, known.tree_size) if known else 0
+            if known:
+                tree_size = min(tree_size, known.tree_size)
+            else:
+                tree_size = 0
         end = min(get_newest_tree_size(), tree_size + limit)
         if end > tree_size:
-            sealed_at = _checkpoints().filter(tree_size__gte=end).values_list("sealed_at", flat=True).first()
+            sealed_at = (
+                _checkpoints()
+                .filter(tree_size__gte=end)
+                .values_list("sealed_at", flat=True)
+                .first()
+            )
         elif not is_log_replaced:
             return None
         events, altered_event_ids = _check_leaves(tree_size, end)
@@ -99,7 +120,8 @@ def read_events(tree_size: int, leaf_hash: bytes, sealed_at: datetime | None, *,
 def find_oldest_sealing_time(checkpoint_size: int) -> datetime | None:
     """Return when the first checkpoint above checkpoint_size was sealed; None if there is none.
 
-    This is the time of sealing, not of the event: an event that waited in the outbox is no delay of a sink.
+    This is the time of sealing, not of the event: an event that waited in the outbox is no delay of
+    a sink.
     Raises: AuditUnavailable.
     """
     with translate_database_errors():
@@ -114,11 +136,12 @@ def get_newest_tree_size() -> int:
 
 
 def _find_start(position: DeliveryPosition) -> DeliveryPosition | str:
-    """Return where to continue, after a check that the log is the one that was delivered; a fault if it is not.
+    """Return where to continue, after a check that the log is the one that was delivered; a fault
+    if it is not.
 
-    A restored database is behind. When its operator has declared a new epoch, delivery goes back to where that begins.
-    When the sealer continued without one, no checkpoint of the lost part was delivered, and delivery goes back to the
-    last checkpoint that was.
+    A restored database is behind. When its operator has declared a new epoch, delivery goes back to
+    where that begins. When the sealer continued without one, no checkpoint of the lost part was
+    delivered, and delivery goes back to the last checkpoint that was.
     """
     newest = _checkpoints().last()
     is_behind = (newest.tree_size if newest else 0) < position.tree_size
@@ -137,7 +160,8 @@ def _find_start(position: DeliveryPosition) -> DeliveryPosition | str:
 def _position_after(checkpoint: AuditCheckpoint | None) -> DeliveryPosition:
     if checkpoint is None:
         return DeliveryPosition()
-    size, root_hash = checkpoint.tree_size, bytes(checkpoint.root_hash)
+    size = checkpoint.tree_size
+    root_hash = bytes(checkpoint.root_hash)
     return DeliveryPosition(size, size, _get_last_leaf_hash(size), root_hash, checkpoint.epoch)
 
 
@@ -146,7 +170,9 @@ def _read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
     if not checkpoints:
         return ItemBatch(position=position)
     end = min(checkpoints[-1].tree_size, position.tree_size + limit)
-    leaves = {raw.leaf_index: (raw, event) for raw, event in _read_parsed_leaves(position.tree_size, end)}
+    leaves = {
+        raw.leaf_index: (raw, event) for raw, event in _read_parsed_leaves(position.tree_size, end)
+    }
     items: list[LogItem] = []
     index = position.tree_size
     for checkpoint in checkpoints:
@@ -154,20 +180,31 @@ def _read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
             raw, event = leaves.get(index, (None, None))
             # NOT checked: the MAC and the leaf hash, which the sealer has checked.
             if raw is None or event is None:
-                fault = "event_missing" if raw is None or raw.canonical is None else "event_unreadable"
+                if raw is None or raw.canonical is None:
+                    fault = "event_missing"
+                else:
+                    fault = "event_unreadable"
                 return ItemBatch(position=position, items=tuple(items), fault=fault)
             authentic = AuthenticatedEvent(event, raw.mac)
-            items.append(SealedEvent(leaf_index=index, leaf_hash=raw.leaf_hash, authenticated_event=authentic))
+            items.append(
+                SealedEvent(
+                    leaf_index=index, leaf_hash=raw.leaf_hash, authenticated_event=authentic
+                )
+            )
             index += 1
         if len(items) == limit:
             break
-        fields = {name: getattr(checkpoint, name) for name in ("tree_size", "epoch", "sealed_at", "note")}
+        fields = {
+            name: getattr(checkpoint, name) for name in ("tree_size", "epoch", "sealed_at", "note")
+        }
         items.append(SealedCheckpoint(root_hash=bytes(checkpoint.root_hash), **fields))
     return ItemBatch(position=position, items=tuple(items))
 
 
 def _check_leaves(start: int, end: int) -> tuple[list[Event], list[uuid.UUID]]:
-    """Return the events that are what was sealed, and the ids of the others. A missing leaf has no id."""
+    """Return the events that are what was sealed, and the ids of the others. A missing leaf has no
+    id.
+    """
     events: list[Event] = []
     altered: list[uuid.UUID] = []
     for raw, event in _read_parsed_leaves(start, end):
@@ -189,4 +226,6 @@ def _checkpoints() -> QuerySet[AuditCheckpoint]:
 
 def _get_last_leaf_hash(tree_size: int) -> bytes:
     """Return the hash of the last of tree_size leaves; empty if there is none."""
-    return find_leaf_hashes(tree_size - 1, tree_size).get(tree_size - 1, b"") if tree_size > 0 else b""
+    if tree_size > 0:
+        return find_leaf_hashes(tree_size - 1, tree_size).get(tree_size - 1, b"")
+    return b""

@@ -36,12 +36,16 @@ class LogFinding:
     tree_size: int | None = None
     """Of the checkpoint concerned."""
     is_fault: bool = True
-    """False for a restore that the operator has named, and for a line of a copy that a crash can have cut."""
+    """False for a restore that the operator has named, and for a line of a copy that a crash can
+    have cut.
+    """
 
     def render_line(self) -> str:
         """Return the finding as a line of text."""
         places = {"event": self.event_id, "leaf": self.leaf_index, "checkpoint": self.tree_size}
-        place = " ".join(f"{name} {value}" for name, value in places.items() if value not in ("", None))
+        place = " ".join(
+            f"{name} {value}" for name, value in places.items() if value not in ("", None)
+        )
         return f"{self.kind.value}: {place}: {self.text}"
 
 
@@ -55,7 +59,9 @@ class VerificationSummary:
     verified_root: bytes = b""
     """The newest signed root to which the leaves led, and the number of these leaves."""
     first: int = 0
-    """The leaf with which it began; after 0, an earlier verification had verified the leaves before."""
+    """The leaf with which it began; after 0, an earlier verification had verified the leaves
+    before.
+    """
     events: int = 0
     checkpoints: int = 0
     waiting: int = 0
@@ -74,10 +80,17 @@ class VerificationSummary:
     def build_event_detail(self) -> dict[str, Any]:
         """Return the detail of the `audit.verified` event."""
         kinds = sorted(kind.value for kind in self.counts_by_kind)
-        detail = {"tree_size": self.tree_size, "events": self.events, "findings": self.fault_count, "kinds": kinds}
+        detail = {
+            "tree_size": self.tree_size,
+            "events": self.events,
+            "findings": self.fault_count,
+            "kinds": kinds,
+        }
         return detail | ({"first": self.first} if self.first else {})
 
 
 def format_event_id(id_bytes: bytes) -> str:
     """Return an event's id as text; an id that is not a UUID as it is in the row."""
-    return str(uuid.UUID(bytes=id_bytes)) if len(id_bytes) == 16 else id_bytes.decode("utf-8", "replace")
+    if len(id_bytes) == 16:
+        return str(uuid.UUID(bytes=id_bytes))
+    return id_bytes.decode("utf-8", "replace")

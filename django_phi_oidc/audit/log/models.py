@@ -1,5 +1,5 @@
-"""The cosignatures of witnesses, the state of each witness, and the archives. In the default database, so that they
-survive the loss, or a restore, of the audit database.
+"""The cosignatures of witnesses, the state of each witness, and the archives. In the default
+database, so that they survive the loss, or a restore, of the audit database.
 """
 
 from datetime import datetime
@@ -33,7 +33,8 @@ class LogWitness(models.Model):
     alerted_at = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("witness of the audit log"), _("witnesses of the audit log")
+        verbose_name = _("witness of the audit log")
+        verbose_name_plural = _("witnesses of the audit log")
         default_permissions = ()
 
     def __str__(self) -> str:
@@ -56,10 +57,13 @@ class Cosignature(models.Model):
     """The signature line of the witness, with its newline."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("cosignature"), _("cosignatures")
+        verbose_name = _("cosignature")
+        verbose_name_plural = _("cosignatures")
         default_permissions = ()
         constraints = (
-            models.UniqueConstraint(fields=["tree_size", "origin", "witness"], name="phi_oidc_cosignature_unique"),
+            models.UniqueConstraint(
+                fields=["tree_size", "origin", "witness"], name="phi_oidc_cosignature_unique"
+            ),
         )
 
     def __str__(self) -> str:
@@ -67,7 +71,9 @@ class Cosignature(models.Model):
 
 
 class ArchiveFile(models.Model):
-    """An archive that was written. It is only a pointer to a file: the file proves what it contains."""
+    """An archive that was written. It is only a pointer to a file: the file proves what it
+    contains.
+    """
 
     sha256 = models.CharField(primary_key=True, max_length=64, editable=False)
     """Hexadecimal."""
@@ -81,10 +87,13 @@ class ArchiveFile(models.Model):
     last_id = models.UUIDField()
     """The highest one."""
     restore_events = models.JSONField(default=list)
-    """Its `audit.restored` events, which declare epochs: leaf index and canonical form. They are proved when used."""
+    """Its `audit.restored` events, which declare epochs: leaf index and canonical form. They are
+    proved when used.
+    """
 
     class Meta:
-        verbose_name, verbose_name_plural = _("archive of the audit log"), _("archives of the audit log")
+        verbose_name = _("archive of the audit log")
+        verbose_name_plural = _("archives of the audit log")
         default_permissions = ()
 
     def __str__(self) -> str:

@@ -1,6 +1,8 @@
-"""Sign with an Ed25519 key in a PKCS#11 token, such as an HSM: the key never leaves it. Needs the extra `pkcs11`.
+"""Sign with an Ed25519 key in a PKCS#11 token, such as an HSM: the key never leaves it. Needs the
+extra `pkcs11`.
 
-Each signature has a session of its own, so a token that was restarted or replaced is used from the next seal on.
+Each signature has a session of its own, so a token that was restarted or replaced is used from the
+next seal on.
 """
 
 import os
@@ -28,7 +30,9 @@ class PKCS11Signer:
         self._key = parse_pkcs11_uri(uri)
 
     def public_key(self) -> Ed25519PublicKey:
-        """Return the public key, of which the token must have an object as well. Raises: KeyMissing."""
+        """Return the public key, of which the token must have an object as well. Raises:
+        KeyMissing.
+        """
         with _open_session(self._key) as session:
             point = bytes(self._find(session, ObjectClass.PUBLIC_KEY)[Attribute.EC_POINT])
         # An OCTET STRING in DER, or the bytes alone, as some tokens return them.
@@ -46,7 +50,9 @@ class PKCS11Signer:
     def _find(self, session: Any, object_class: ObjectClass) -> Any:
         """Return the only object. One of another type of key is not found."""
         key = self._key
-        return session.get_key(object_class=object_class, key_type=KeyType.EC_EDWARDS, label=key.label, id=key.key_id)
+        return session.get_key(
+            object_class=object_class, key_type=KeyType.EC_EDWARDS, label=key.label, id=key.key_id
+        )
 
 
 @contextmanager
@@ -58,7 +64,12 @@ def _open_session(key: PKCS11Key) -> Iterator[Any]:
         if _initialized_in.setdefault(key.module_path, os.getpid()) != os.getpid():
             library.reinitialize()
             _initialized_in[key.module_path] = os.getpid()
-        serial = None if key.serial is None else key.serial.encode()
+
+        if key.serial is None:
+            serial = None
+        else:
+            serial = key.serial.encode()
+
         token = library.get_token(token_label=key.token, token_serial=serial)
         with token.open(user_pin=key.pin) as session:
             yield session

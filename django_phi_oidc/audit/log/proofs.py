@@ -1,4 +1,6 @@
-"""Build proofs for a party that does not trust this database: an event is in the log; the log has only grown."""
+"""Build proofs for a party that does not trust this database: an event is in the log; the log has
+only grown.
+"""
 
 import uuid
 from collections.abc import Sequence
@@ -24,10 +26,11 @@ from .tree_storage import LogDamaged, read_nodes
 def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive] = ()) -> str:
     """Return the bundle that proves the event, as JSON text.
 
-    The checkpoint is the newest one that a quorum of witnesses has cosigned. If none covers the event, it is the newest
-    one, with the cosignatures that it has.
+    The checkpoint is the newest one that a quorum of witnesses has cosigned. If none covers the
+    event, it is the newest one, with the cosignatures that it has.
     archives: verified files, for an event that is no longer in the table.
-    Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged. Spec: RFC 6962 2.1.1.
+    Raises: LookupError if there is no such event, it is not sealed yet, or the log is damaged.
+    Spec: RFC 6962 2.1.1.
     """
     event = find_raw_event(event_id)
     newest = next(iter(read_checkpoints(-1, limit=1, newest_first=True)), None)
@@ -38,7 +41,9 @@ def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive
     if event.leaf_index < 0 or newest is None or event.leaf_index >= newest.tree_size:
         raise LookupError(f"Event {event_id} is not sealed yet.")
     try:
-        note = _find_cosigned_note(event.leaf_index, epoch=newest.epoch) or build_cosigned_note(newest.note)
+        note = _find_cosigned_note(event.leaf_index, epoch=newest.epoch) or build_cosigned_note(
+            newest.note
+        )
         checkpoint = parse_checkpoint(note)
         proof = build_inclusion_proof(event.leaf_index, checkpoint.tree_size, read_nodes)
         verify_inclusion(
@@ -51,17 +56,25 @@ def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive
     except KeyMissing as error:
         raise LookupError(str(error)) from error
     except (ProofInvalid, CheckpointInvalid) as error:
-        raise LookupError(f"Event {event_id} is not what was sealed: run `audit verify`.") from error
-    return build_inclusion_bundle(canonical=event.canonical, leaf_index=event.leaf_index, proof=proof, note=note)
+        raise LookupError(
+            f"Event {event_id} is not what was sealed: run `audit verify`."
+        ) from error
+    return build_inclusion_bundle(
+        canonical=event.canonical, leaf_index=event.leaf_index, proof=proof, note=note
+    )
 
 
 def _find_cosigned_note(leaf_index: int, *, epoch: int) -> str:
-    """Return the newest note with a quorum that covers the leaf, of the epoch; "" if there is none."""
+    """Return the newest note with a quorum that covers the leaf, of the epoch; "" if there is
+    none.
+    """
     if not conf.witness_quorum():
         return ""
     cosigned = find_cosigned_checkpoint(get_public_keys(), min_size=leaf_index + 1)
     # A checkpoint of an earlier epoch may have been lost in a restore.
-    return cosigned.note if cosigned and cosigned.epoch == epoch else ""
+    if cosigned and cosigned.epoch == epoch:
+        return cosigned.note
+    return ""
 
 
 def _find_archived(event_id: uuid.UUID, archives: Sequence[LogArchive]) -> RawEvent | None:
@@ -73,11 +86,14 @@ def _find_archived(event_id: uuid.UUID, archives: Sequence[LogArchive]) -> RawEv
 
 
 def create_consistency_proof(old_note: str, new_note: str) -> str:
-    """Return the JSON text that proves that new_note continues old_note. The signatures are NOT checked.
+    """Return the JSON text that proves that new_note continues old_note. The signatures are NOT
+    checked.
 
-    Raises: CheckpointInvalid; ProofInvalid if this log does not lead to both of them. Spec: RFC 6962 2.1.2.
+    Raises: CheckpointInvalid; ProofInvalid if this log does not lead to both of them. Spec: RFC
+    6962 2.1.2.
     """
-    old, new = parse_checkpoint(old_note), parse_checkpoint(new_note)
+    old = parse_checkpoint(old_note)
+    new = parse_checkpoint(new_note)
     if old.tree_size > new.tree_size:
         raise CheckpointInvalid("The old checkpoint is larger than the new one.")
     try:

@@ -1,7 +1,9 @@
-"""Ranges of the log that are verified by themselves: what is new, a random share, or the next part of a schedule.
+"""Ranges of the log that are verified by themselves: what is new, a random share, or the next part
+of a schedule.
 
-A range begins and ends at signed checkpoints. The tree before it is read from the stored nodes, which are not trusted:
-they must lead to the signed root of the checkpoint at which the range begins.
+A range begins and ends at signed checkpoints. The tree before it is read from the stored nodes,
+which are not trusted: they must lead to the signed root of the checkpoint at which the range
+begins.
 """
 
 import math
@@ -30,7 +32,9 @@ Part = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRange:
-    """The leaves [tree.size, end_size), and the events with ids in [first_id, end_id) that have no leaf."""
+    """The leaves [tree.size, end_size), and the events with ids in [first_id, end_id) that have no
+    leaf.
+    """
 
     epoch: int = 1
     """Of the checkpoint before the range."""
@@ -44,7 +48,8 @@ class LogRange:
 
 
 def get_range_after(checkpoint: Checkpoint, *, first_id: uuid.UUID | None = None) -> LogRange:
-    """Return the range from a checkpoint, whose signature the caller has verified, to the end of the log.
+    """Return the range from a checkpoint, whose signature the caller has verified, to the end of
+    the log.
 
     Raises: LogDamaged if the stored nodes do not lead to that checkpoint.
     """
@@ -52,23 +57,33 @@ def get_range_after(checkpoint: Checkpoint, *, first_id: uuid.UUID | None = None
         tree = read_compact_range(checkpoint.tree_size)
     epoch = find_epoch(checkpoint.origin)
     if epoch is None or tree.compute_root() != checkpoint.root_hash:
-        raise LogDamaged(f"The stored nodes do not lead to the checkpoint of {checkpoint.tree_size} events.")
+        raise LogDamaged(
+            f"The stored nodes do not lead to the checkpoint of {checkpoint.tree_size} events."
+        )
     return LogRange(epoch=epoch, tree=tree, first_id=first_id)
 
 
 def get_range_of_part(part: Part, keys: Sequence[LogKey]) -> LogRange:
-    """Return the smallest range between signed checkpoints that has the leaves of the part, up to the newest one.
+    """Return the smallest range between signed checkpoints that has the leaves of the part, up to
+    the newest one.
 
     Raises: LogDamaged if the stored nodes do not lead to the checkpoint before it.
     """
-    before, after = find_checkpoint_at_most(part[0], keys), find_checkpoint_at_least(part[1], keys)
-    log_range = get_range_after(before) if before else LogRange()
+    before = find_checkpoint_at_most(part[0], keys)
+    after = find_checkpoint_at_least(part[1], keys)
+
+    if before:
+        log_range = get_range_after(before)
+    else:
+        log_range = LogRange()
+
     is_last = after is None or not read_checkpoints(after.tree_size, limit=1)
     return LogRange(
         epoch=log_range.epoch,
         tree=log_range.tree,
         end_size=after.tree_size if after else None,
-        # Neighbours have this id in common. So no event is between them, although late events have old ids.
+        # Neighbours have this id in common. So no event is between them, although late events have
+        # old ids.
         first_id=read_event_id(before.tree_size) if before else None,
         end_id=read_event_id(after.tree_size) if after and not is_last else None,
     )
@@ -76,12 +91,14 @@ def get_range_of_part(part: Part, keys: Sequence[LogKey]) -> LogRange:
 
 def align_part(part: Part, keys: Sequence[LogKey]) -> Part:
     """Return the part between checkpoints that `get_range_of_part` reads."""
-    before, after = find_checkpoint_at_most(part[0], keys), find_checkpoint_at_least(part[1], keys)
+    before = find_checkpoint_at_most(part[0], keys)
+    after = find_checkpoint_at_least(part[1], keys)
     return before.tree_size if before else 0, after.tree_size if after else part[1]
 
 
 def draw_sample(share: float, tree_size: int) -> list[Part]:
-    """Return random parts of the leaves [0, tree_size), in ascending order, with about that share of all leaves.
+    """Return random parts of the leaves [0, tree_size), in ascending order, with about that share
+    of all leaves.
 
     Requires: 0 < share <= 1.
     """
@@ -107,10 +124,13 @@ def find_newest_checkpoint(keys: Sequence[LogKey]) -> Checkpoint | None:
 def find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | None:
     """Return the largest valid checkpoint of at most that size."""
     below_size = size + 1
-    while below_size > 0 and (rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size)):
+    while below_size > 0 and (
+        rows := read_checkpoints(0, limit=1, newest_first=True, below_size=below_size)
+    ):
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
-        # It becomes smaller in any case: the largest size has no bound, and one that is no integer is -1.
+        # It becomes smaller in any case: the largest size has no bound, and one that is no integer
+        # is -1.
         below_size = min(rows[0].tree_size, below_size - 1)
     return None
 
@@ -128,7 +148,9 @@ def find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | 
 
 
 def verify_row(row: RawCheckpoint, keys: Sequence[LogKey]) -> Checkpoint:
-    """Return the checkpoint that was signed. NOT checked: the root in the row. Raises: CheckpointInvalid."""
+    """Return the checkpoint that was signed. NOT checked: the root in the row. Raises:
+    CheckpointInvalid.
+    """
     checkpoint = verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
     if checkpoint.tree_size != row.tree_size:
         raise CheckpointInvalid("Its size is not the one that was signed.")
@@ -136,14 +158,17 @@ def verify_row(row: RawCheckpoint, keys: Sequence[LogKey]) -> Checkpoint:
 
 
 def is_continued(old_size: int, old_root: bytes, *, size: int, root_hash: bytes) -> bool:
-    """Return whether the stored nodes, which are not trusted, prove that a tree continues an older one.
+    """Return whether the stored nodes, which are not trusted, prove that a tree continues an older
+    one.
 
     Spec: RFC 6962 2.1.2.
     """
     try:
         with trusted_transaction():
             proof = build_consistency_proof(old_size, size, read_nodes)
-        verify_consistency(old_size=old_size, old_root=old_root, new_size=size, new_root=root_hash, proof=proof)
+        verify_consistency(
+            old_size=old_size, old_root=old_root, new_size=size, new_root=root_hash, proof=proof
+        )
     except (LogDamaged, ProofInvalid, ValueError):
         return False
     return True

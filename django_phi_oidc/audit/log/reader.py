@@ -1,7 +1,7 @@
 """Read events as raw bytes in one pass. Sealing and verification do not trust the models.
 
-A row may have been altered so that no model can load it, so nothing is parsed: the canonical form is built of the
-columns as they are. PostgreSQL sends them by binary COPY, and computes nothing.
+A row may have been altered so that no model can load it, so nothing is parsed: the canonical form
+is built of the columns as they are. PostgreSQL sends them by binary COPY, and computes nothing.
 """
 
 import uuid
@@ -25,33 +25,50 @@ _FROM_EVENT = f"FROM {_EVENT_TABLE} e LEFT JOIN {_LEAF_TABLE} l ON l.event_id = 
 _FROM_LEAF = f"FROM {_LEAF_TABLE} l LEFT JOIN {_EVENT_TABLE} e ON e.id = l.event_id"
 _FROM_QUEUE = f"FROM {_QUEUE_TABLE} u {{}} LEFT JOIN {_LEAF_TABLE} l ON 1 = 0"
 _JOIN_EVENT = {
-    # The queue must be the outer side, regardless of statistics: otherwise each batch would scan all sealed events.
-    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT_TABLE} WHERE id = u.event_id OFFSET 0) e",  # noqa: S608 -- constants
+    # The queue must be the outer side, regardless of statistics: otherwise each batch would scan
+    # all sealed events.
+    "postgresql": f"CROSS JOIN LATERAL (SELECT * FROM {_EVENT_TABLE} "  # noqa: S608 -- constants
+    "WHERE id = u.event_id OFFSET 0) e",
     "sqlite": f"JOIN {_EVENT_TABLE} e ON e.id = u.event_id",
 }
 _EVENT_TYPES = {"id": "uuid", "v": "int8", "occurred_at": "timestamptz"}
-# The casts: a column whose type was altered has another binary form, and would be read as other values.
+# The casts: a column whose type was altered has another binary form, and would be read as other
+# values.
 _COLUMN_TYPES = {
     **{"l.leaf_index": "int8", "l.event_id": "uuid", "l.leaf_hash": "bytea", "e.mac": "bytea"},
     **{f"e.{name}": _EVENT_TYPES.get(name, "text") for name in Event._fields},
 }
 _POSTGRESQL_COLUMNS = ", ".join(f"{name}::{type_}" for name, type_ in _COLUMN_TYPES.items())
-# In the binary format, a uuid is 16 bytes, and a time is the number of microseconds since _TIME_ORIGIN.
-_BINARY_TYPES = tuple({"uuid": "bytea", "timestamptz": "int8"}.get(type_, type_) for type_ in _COLUMN_TYPES.values())
-_TIME_ORIGIN = datetime(2000, 1, 1)  # noqa: DTZ001 -- in UTC, and written without an offset
-# One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would spill to disk.
-_DISABLED_PLANNER_OPTIONS = (
-    *("enable_hashjoin", "enable_mergejoin", "enable_bitmapscan", "enable_seqscan", "enable_sort", "jit"),
+# In the binary format, a uuid is 16 bytes, and a time is the number of microseconds since
+# _TIME_ORIGIN.
+_BINARY_TYPES = tuple(
+    {"uuid": "bytea", "timestamptz": "int8"}.get(type_, type_) for type_ in _COLUMN_TYPES.values()
 )
-# Operators and types of pg_catalog come first, so that others with the same name and arguments replace none of them.
+_TIME_ORIGIN = datetime(2000, 1, 1)  # noqa: DTZ001 -- in UTC, and written without an offset
+# One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would
+# spill to disk.
+_DISABLED_PLANNER_OPTIONS = (
+    *(
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "enable_bitmapscan",
+        "enable_seqscan",
+        "enable_sort",
+        "jit",
+    ),
+)
+# Operators and types of pg_catalog come first, so that others with the same name and arguments
+# replace none of them.
 _SEARCH_PATH_SQL = f"""
     pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', (
         SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n
         JOIN pg_catalog.pg_class c ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: S608 -- constants
+        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: E501, S608
 UUID_BYTES = 16
 _ID_START = b'"id":"'
-"""The last one is that of the event: `detail` comes before it, and then only texts, in which quotes are escaped."""
+"""The last one is that of the event: `detail` comes before it, and then only texts, in which quotes
+are escaped.
+"""
 
 
 class RawEvent(NamedTuple):
@@ -60,29 +77,49 @@ class RawEvent(NamedTuple):
     leaf_index: int
     """-1 without a leaf."""
     event_id: bytes
-    """That of the leaf, if there is one. 16 bytes; more on SQLite for an id that is not spelled like a UUID."""
+    """That of the leaf, if there is one. 16 bytes; more on SQLite for an id that is not spelled
+    like a UUID.
+    """
     leaf_hash: bytes
     mac_key: str
     mac: bytes
     canonical: bytes | None
-    """The MAC and leaf input of this row as it is; None without an event, empty if a value has no canonical form."""
-    columns: tuple[Any, ...] = ()
-    """The first arguments of `serialize_columns` without id and time, if this row was read and has a canonical form."""
-
-
-def read_queue(*, after_id: uuid.UUID, limit: int, include_refused: bool = False) -> Iterator[RawEvent]:
-    """Yield queued events with an id greater than after_id, by id. include_refused: also those with an invalid MAC.
-
-    Whether an event already has a leaf is NOT looked up: the database refuses a second leaf of an event.
+    """The MAC and leaf input of this row as it is; None without an event, empty if a value has no
+    canonical form.
     """
-    refused_filter = "" if include_refused else "AND NOT u.refused"
-    source, after = _FROM_QUEUE.format(_JOIN_EVENT[connections[AUDIT_ALIAS].vendor]), _uuid_literal(after_id)
-    return _read_rows(f"{source} WHERE u.event_id > {after} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}")
+    columns: tuple[Any, ...] = ()
+    """The first arguments of `serialize_columns` without id and time, if this row was read and has
+    a canonical form.
+    """
+
+
+def read_queue(
+    *, after_id: uuid.UUID, limit: int, include_refused: bool = False
+) -> Iterator[RawEvent]:
+    """Yield queued events with an id greater than after_id, by id. include_refused: also those with
+    an invalid MAC.
+
+    Whether an event already has a leaf is NOT looked up: the database refuses a second leaf of an
+    event.
+    """
+    if include_refused:
+        refused_filter = ""
+    else:
+        refused_filter = "AND NOT u.refused"
+
+    source = _FROM_QUEUE.format(_JOIN_EVENT[connections[AUDIT_ALIAS].vendor])
+    after = _uuid_literal(after_id)
+    return _read_rows(
+        f"{source} WHERE u.event_id > {after} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}"
+    )
 
 
 def read_leaves(start: int, end: int) -> Iterator[RawEvent]:
     """Yield the leaves with an index in [start, end), by index, with their events."""
-    return _read_rows(f"{_FROM_LEAF} WHERE l.leaf_index >= {start:d} AND l.leaf_index < {end:d} ORDER BY l.leaf_index")
+    return _read_rows(
+        f"{_FROM_LEAF} WHERE l.leaf_index >= {start:d} AND "
+        f"l.leaf_index < {end:d} ORDER BY l.leaf_index"
+    )
 
 
 def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
@@ -91,9 +128,14 @@ def read_leaves_beyond(tree_size: int, *, limit: int) -> Iterator[RawEvent]:
     return _read_rows(f"{_FROM_LEAF} WHERE {condition} LIMIT {limit:d}", force_index_lookups=False)
 
 
-def read_unqueued_events(first_id: uuid.UUID, end_id: uuid.UUID, *, limit: int) -> Iterator[RawEvent]:
-    """Yield up to `limit` events with an id in [first_id, end_id) that have no leaf, and that no sealer will read."""
-    first, end = _uuid_literal(first_id), _uuid_literal(end_id)
+def read_unqueued_events(
+    first_id: uuid.UUID, end_id: uuid.UUID, *, limit: int
+) -> Iterator[RawEvent]:
+    """Yield up to `limit` events with an id in [first_id, end_id) that have no leaf, and that no
+    sealer will read.
+    """
+    first = _uuid_literal(first_id)
+    end = _uuid_literal(end_id)
     source = f"{_FROM_EVENT} AND l.event_id >= {first} AND l.event_id < {end}"
     source += f" LEFT JOIN {_QUEUE_TABLE} u ON u.event_id = e.id AND NOT u.refused"
     condition = f"e.id >= {first} AND e.id < {end} AND l.event_id IS NULL AND u.event_id IS NULL"
@@ -103,21 +145,42 @@ def read_unqueued_events(first_id: uuid.UUID, end_id: uuid.UUID, *, limit: int) 
 def read_leafless_events(
     tree_size: int, *, first_id: uuid.UUID | None = None, end_id: uuid.UUID | None = None
 ) -> Iterator[RawEvent]:
-    """Yield the events with an id in [first_id, end_id) that are neither queued nor have a leaf in [0, tree_size).
+    """Yield the events with an id in [first_id, end_id) that are neither queued nor have a leaf in
+    [0, tree_size).
 
     By id. Reads the index of all events in that range; None: without that bound.
     """
-    bounds = [f"{{0}} >= {_uuid_literal(first_id)}"] if first_id else []
-    bounds += [f"{{0}} < {_uuid_literal(end_id)}"] if end_id else []
-    joined = [f"l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}", *(bound.format("l.event_id") for bound in bounds)]
-    source = f"{_FROM_EVENT} AND {' AND '.join(joined)} LEFT JOIN {_QUEUE_TABLE} u ON u.event_id = e.id"
-    conditions = ["l.event_id IS NULL", "u.event_id IS NULL", *(bound.format("e.id") for bound in bounds)]
-    return _read_rows(f"{source} WHERE {' AND '.join(conditions)} ORDER BY e.id", force_index_lookups=False)
+    if first_id:
+        bounds = [f"{{0}} >= {_uuid_literal(first_id)}"]
+    else:
+        bounds = []
+
+    if end_id:
+        bounds += [f"{{0}} < {_uuid_literal(end_id)}"]
+
+    joined = [
+        f"l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}",
+        *(bound.format("l.event_id") for bound in bounds),
+    ]
+    source = (
+        f"{_FROM_EVENT} AND {' AND '.join(joined)} LEFT JOIN {_QUEUE_TABLE} u ON u.event_id = e.id"
+    )
+    conditions = [
+        "l.event_id IS NULL",
+        "u.event_id IS NULL",
+        *(bound.format("e.id") for bound in bounds),
+    ]
+    return _read_rows(
+        f"{source} WHERE {' AND '.join(conditions)} ORDER BY e.id", force_index_lookups=False
+    )
 
 
 def read_queued_leafless_events(tree_size: int) -> Iterator[RawEvent]:
     """Yield the queued events that have no leaf with an index in [0, tree_size), by id."""
-    source = f"FROM {_QUEUE_TABLE} u {_JOIN_EVENT[connections[AUDIT_ALIAS].vendor]} LEFT JOIN {_LEAF_TABLE} l "
+    source = (
+        f"FROM {_QUEUE_TABLE} u "
+        f"{_JOIN_EVENT[connections[AUDIT_ALIAS].vendor]} LEFT JOIN {_LEAF_TABLE} l "
+    )
     source += f"ON l.event_id = u.event_id AND l.leaf_index >= 0 AND l.leaf_index < {tree_size:d}"
     return _read_rows(f"{source} WHERE l.event_id IS NULL ORDER BY u.event_id")
 
@@ -129,29 +192,44 @@ def read_event_id(leaf_index: int) -> uuid.UUID | None:
     """
     with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            f"SELECT event_id FROM {_LEAF_TABLE} WHERE leaf_index >= %s ORDER BY leaf_index LIMIT 1",  # noqa: S608 -- constants
+            f"SELECT event_id FROM {_LEAF_TABLE} WHERE "  # noqa: S608 -- constants
+            "leaf_index >= %s ORDER BY leaf_index LIMIT 1",
             [leaf_index],
         )
         row = cursor.fetchone()
-    id_bytes = _parse_id_bytes(row[0]) if row else b""
-    return uuid.UUID(bytes=id_bytes) if len(id_bytes) == 16 else None
+
+    if row:
+        id_bytes = _parse_id_bytes(row[0])
+    else:
+        id_bytes = b""
+
+    if len(id_bytes) == 16:
+        return uuid.UUID(bytes=id_bytes)
+    return None
 
 
 def read_restore_events() -> Iterator[RawEvent]:
     """Yield the `audit.restored` events."""
-    return _read_rows(f"{_FROM_EVENT} WHERE e.action = 'audit.restored' ORDER BY e.id", force_index_lookups=False)
+    return _read_rows(
+        f"{_FROM_EVENT} WHERE e.action = 'audit.restored' ORDER BY e.id", force_index_lookups=False
+    )
 
 
 def read_archive_events() -> Iterator[RawEvent]:
     """Yield the `audit.archived` events, by id."""
-    return _read_rows(f"{_FROM_EVENT} WHERE e.action = 'audit.archived' ORDER BY e.id", force_index_lookups=False)
+    return _read_rows(
+        f"{_FROM_EVENT} WHERE e.action = 'audit.archived' ORDER BY e.id", force_index_lookups=False
+    )
 
 
 def read_orphaned_queue_ids() -> Iterator[bytes]:
-    """Yield queued ids without an event: 16 bytes, except on SQLite for an id that is not a UUID."""
+    """Yield queued ids without an event: 16 bytes, except on SQLite for an id that is not a
+    UUID.
+    """
     with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN {_EVENT_TABLE} e ON e.id = u.event_id "  # noqa: S608 -- constants
+            f"SELECT u.event_id FROM {_QUEUE_TABLE} u LEFT JOIN "  # noqa: S608 -- constants
+            f"{_EVENT_TABLE} e ON e.id = u.event_id "
             "WHERE e.id IS NULL ORDER BY u.event_id"
         )
         yield from (_parse_id_bytes(id_) for (id_,) in iter(cursor.fetchone, None))
@@ -170,16 +248,24 @@ class RawCheckpoint(NamedTuple):
 def read_checkpoints(
     after_size: int, *, limit: int, newest_first: bool = False, below_size: int = MAX_TREE_SIZE
 ) -> list[RawCheckpoint]:
-    """Return up to `limit` checkpoints with a tree size between after_size and below_size (exclusive), by size.
+    """Return up to `limit` checkpoints with a tree size between after_size and below_size
+    (exclusive), by size.
 
-    On SQLite without those of `read_checkpoints_without_size`, which are between the others, or after them.
+    On SQLite without those of `read_checkpoints_without_size`, which are between the others, or
+    after them.
     """
     order = "DESC" if newest_first else "ASC"
-    is_integer = "" if connections[AUDIT_ALIAS].vendor == "postgresql" else "typeof(tree_size) = 'integer' AND"
+
+    if connections[AUDIT_ALIAS].vendor == "postgresql":
+        is_integer = ""
+    else:
+        is_integer = "typeof(tree_size) = 'integer' AND"
+
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- constants
-            f"WHERE {is_integer} tree_size > %s AND (tree_size < %s OR %s) ORDER BY tree_size {order} LIMIT %s",
+            f"WHERE {is_integer} tree_size > %s AND (tree_size < %s OR "
+            f"%s) ORDER BY tree_size {order} LIMIT %s",
             [after_size, below_size, below_size == MAX_TREE_SIZE, limit],
         )
         return [
@@ -189,7 +275,9 @@ def read_checkpoints(
 
 
 def read_checkpoints_without_size(*, limit: int) -> list[str]:
-    """Return the tree sizes, as SQL, of up to `limit` checkpoints where it is no integer, which only SQLite stores."""
+    """Return the tree sizes, as SQL, of up to `limit` checkpoints where it is no integer, which
+    only SQLite stores.
+    """
     if connections[AUDIT_ALIAS].vendor == "postgresql":
         return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
@@ -213,7 +301,8 @@ def find_canonical_id(canonical: bytes) -> str:
 
 
 def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:
-    """Return a function that computes the MAC of canonical bytes by key id; None for a key that is not configured.
+    """Return a function that computes the MAC of canonical bytes by key id; None for a key that is
+    not configured.
 
     Raises: KeyMissing.
     """
@@ -221,28 +310,39 @@ def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:
 
     def compute(key_id: str, canonical: bytes) -> bytes | None:
         mac = macs.get(key_id)
-        return None if mac is None else mac(canonical)
+        if mac is None:
+            return None
+        return mac(canonical)
 
     return compute
 
 
 @contextmanager
 def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
-    """Open a transaction of the audit database in which no function or operator replaces one of PostgreSQL.
+    """Open a transaction of the audit database in which no function or operator replaces one of
+    PostgreSQL.
 
-    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path), and in it a function that
-    returns for an altered row what was sealed. NOT defended: functions that were replaced in `pg_catalog` itself.
+    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path), and in
+    it a function that returns for an altered row what was sealed. NOT defended: functions that were
+    replaced in `pg_catalog` itself.
     """
     connection = connections[AUDIT_ALIAS]
     if connection.vendor != "postgresql":
         # SQLite has no schemas, and a transaction would take the write lock.
         yield
         return
-    options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {"max_parallel_workers_per_gather": "0"}
-    settings = [f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in options.items()]
+    options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {
+        "max_parallel_workers_per_gather": "0"
+    }
+    settings = [
+        f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in options.items()
+    ]
     with transaction.atomic(using=AUDIT_ALIAS):
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join([_SEARCH_PATH_SQL, *(settings if force_index_lookups else ())])}")
+            cursor.execute(
+                "SELECT "
+                f"{', '.join([_SEARCH_PATH_SQL, *(settings if force_index_lookups else ())])}"
+            )
         yield
 
 
@@ -254,23 +354,33 @@ def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[Raw
             cursor.execute(f"SELECT {', '.join(f'+{name}' for name in _COLUMN_TYPES)} {source}")
             yield from map(_build_raw_event, map(_convert_sqlite_row, iter(cursor.fetchone, None)))
         return
-    with trusted_transaction(force_index_lookups=force_index_lookups), connection.cursor() as cursor:
+    with (
+        trusted_transaction(force_index_lookups=force_index_lookups),
+        connection.cursor() as cursor,
+    ):
         statement = f"COPY (SELECT {_POSTGRESQL_COLUMNS} {source}) TO STDOUT (FORMAT BINARY)"
         with connection.wrap_database_errors, cursor.copy(statement) as copied:
             copied.set_types(_BINARY_TYPES)
             rows: Iterator[Any] = copied.rows()
             if connection.Database.pq.__impl__ == "python":
-                # Without its C extension, psycopg returns memoryviews, which can be neither packed nor ordered.
-                rows = (tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in rows)
+                # Without its C extension, psycopg returns memoryviews, which can be neither packed
+                # nor ordered.
+                rows = (
+                    tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in rows
+                )
             yield from map(_build_raw_event, rows)
 
 
 def _uuid_literal(id_: uuid.UUID) -> str:
-    return f"'{id_}'" if connections[AUDIT_ALIAS].vendor == "postgresql" else f"'{id_.hex}'"
+    if connections[AUDIT_ALIAS].vendor == "postgresql":
+        return f"'{id_}'"
+    return f"'{id_.hex}'"
 
 
 def _build_raw_event(row: Sequence[Any]) -> RawEvent:
-    """Return the event of a row as COPY sends it. This is a quarter of the time of a verification."""
+    """Return the event of a row as COPY sends it. This is a quarter of the time of a
+    verification.
+    """
     leaf_index, leaf_event_id, leaf_hash, mac, id_, v, mac_key, time, *texts, detail = row
     canonical = None if id_ is None else b""
     columns: tuple[Any, ...] = ()
@@ -281,32 +391,64 @@ def _build_raw_event(row: Sequence[Any]) -> RawEvent:
         try:
             seconds, micros = divmod(time, 1_000_000)
             text_time = f"{_format_second(seconds)}.{micros:06}"
-            canonical = serialize_columns(text_id, v, mac_key, text_time, texts, detail=detail).encode()
+            canonical = serialize_columns(
+                text_id, v, mac_key, text_time, texts, detail=detail
+            ).encode()
             columns = v, mac_key, texts, detail
         except (TypeError, OverflowError):
             pass
-    index = -1 if leaf_index is None else leaf_index
-    values = (index, leaf_event_id or id_ or b"", leaf_hash or b"", mac_key or "", mac or b"", canonical, columns)
+
+    if leaf_index is None:
+        index = -1
+    else:
+        index = leaf_index
+
+    values = (
+        index,
+        leaf_event_id or id_ or b"",
+        leaf_hash or b"",
+        mac_key or "",
+        mac or b"",
+        canonical,
+        columns,
+    )
     return tuple.__new__(RawEvent, values)
 
 
 @lru_cache(maxsize=1024)
 def _format_second(seconds: int) -> str:
-    """Return a time since _TIME_ORIGIN. Few differ: rows are read in about the order of their times."""
+    """Return a time since _TIME_ORIGIN. Few differ: rows are read in about the order of their
+    times.
+    """
     return (_TIME_ORIGIN + timedelta(seconds=seconds)).isoformat()
 
 
 def _convert_sqlite_row(row: Sequence[Any]) -> list[Any]:
-    """Return the row as PostgreSQL sends it. A value of another type, which SQLite accepts, becomes None."""
-    converters = {"int8": _find_integer, "uuid": _parse_id_bytes, "bytea": as_bytes, "timestamptz": _find_microseconds}
+    """Return the row as PostgreSQL sends it. A value of another type, which SQLite accepts, becomes
+    None.
+    """
+    converters = {
+        "int8": _find_integer,
+        "uuid": _parse_id_bytes,
+        "bytea": as_bytes,
+        "timestamptz": _find_microseconds,
+    }
     types = zip(_COLUMN_TYPES.values(), row, strict=True)
-    return [None if value is None else converters.get(type_, _find_text)(value) for type_, value in types]
+    return [
+        None if value is None else converters.get(type_, _find_text)(value)
+        for type_, value in types
+    ]
 
 
 def _parse_id_bytes(value: Any) -> bytes:
-    """Return 16 bytes; more for a value that is not spelled like the id of an event, and thus never found."""
+    """Return 16 bytes; more for a value that is not spelled like the id of an event, and thus never
+    found.
+    """
     try:
-        id_ = value if isinstance(value, uuid.UUID) else uuid.UUID(hex=value)
+        if isinstance(value, uuid.UUID):
+            id_ = value
+        else:
+            id_ = uuid.UUID(hex=value)
     except (AttributeError, TypeError, ValueError):
         id_ = None
     if id_ is not None and value in (id_, id_.hex):
@@ -324,17 +466,25 @@ def _find_microseconds(value: Any) -> int | None:
 
 
 def _find_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    if isinstance(value, str):
+        return value
+    return None
 
 
 def _find_integer(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    if isinstance(value, int):
+        return value
+    return None
 
 
 def _as_integer(value: Any) -> int:
-    return value if isinstance(value, int) else -1
+    if isinstance(value, int):
+        return value
+    return -1
 
 
 def as_bytes(value: Any) -> bytes:
     """Return the bytes of a binary column; none if it holds another type, which SQLite accepts."""
-    return bytes(value) if isinstance(value, bytes | memoryview) else b""
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return b""

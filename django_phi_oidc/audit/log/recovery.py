@@ -1,4 +1,6 @@
-"""Continue a restored log in a new epoch, which begins with an `audit.restored` event, and read these events back."""
+"""Continue a restored log in a new epoch, which begins with an `audit.restored` event, and read
+these events back.
+"""
 
 import json
 from collections.abc import Iterable
@@ -28,9 +30,11 @@ from .witness import get_witnessed_checkpoints
 def resume_log(*, witnessed_note: str, reason: str, key: NoteSigner, now: datetime) -> str:
     """Start the next epoch of a restored log, and return its first checkpoint.
 
-    witnessed_note: the largest checkpoint known outside, which the database does not continue. The first leaf of the
-    epoch is an `audit.restored` event with the size and root of that checkpoint, so that the restore is on record.
-    Raises: CheckpointInvalid; SealingRefused if the database does continue it, or if a larger one is known.
+    witnessed_note: the largest checkpoint known outside, which the database does not continue. The
+    first leaf of the epoch is an `audit.restored` event with the size and root of that checkpoint,
+    so that the restore is on record.
+    Raises: CheckpointInvalid; SealingRefused if the database does continue it, or if a larger one
+    is known.
     """
     keys = get_public_keys(key)
     lost = verify_checkpoint(witnessed_note, keys)
@@ -39,18 +43,29 @@ def resume_log(*, witnessed_note: str, reason: str, key: NoteSigner, now: dateti
         raise CheckpointInvalid("The checkpoint belongs to another log.")
     with exclusive_transaction():
         log = get_last_signed_log(keys)
-        if epoch < log.epoch or (epoch == log.epoch and is_consistent_with(log.compact_range, lost)):
+        if epoch < log.epoch or (
+            epoch == log.epoch and is_consistent_with(log.compact_range, lost)
+        ):
             raise SealingRefused("The log continues that checkpoint: there is nothing to resume.")
         for known_epoch, known in get_witnessed_checkpoints(keys).items():
             if (known_epoch, known.tree_size) > (epoch, lost.tree_size):
-                raise SealingRefused(f"A larger checkpoint is known outside: {known.tree_size} of {known.origin}.")
-        detail = {"epoch": epoch + 1, "origin": lost.origin, "tree_size": lost.tree_size, "why": reason}
+                raise SealingRefused(
+                    f"A larger checkpoint is known outside: {known.tree_size} of {known.origin}."
+                )
+        detail = {
+            "epoch": epoch + 1,
+            "origin": lost.origin,
+            "tree_size": lost.tree_size,
+            "why": reason,
+        }
         detail["root_hash"] = lost.root_hash.hex()
         new_event = NewEvent(action=Action.AUDIT_RESTORED, origin=Origin(), now=now, detail=detail)
         restored = authenticate_event(new_event, allow_restored=True)
         insert(build_rows([restored]), using=AUDIT_ALIAS)
         leaf = restored.event.id.bytes, hash_leaf(canonical_bytes(restored.event))
-        note = append_leaves(LogState(epoch=epoch + 1, compact_range=log.compact_range), [leaf], key=key, now=now)
+        note = append_leaves(
+            LogState(epoch=epoch + 1, compact_range=log.compact_range), [leaf], key=key, now=now
+        )
     log_events([restored])
     update_witness_file(note)
     return note
@@ -58,7 +73,9 @@ def resume_log(*, witnessed_note: str, reason: str, key: NoteSigner, now: dateti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRestore:
-    """What an `audit.restored` event declares. It counts only if the next checkpoint was signed under its epoch."""
+    """What an `audit.restored` event declares. It counts only if the next checkpoint was signed
+    under its epoch.
+    """
 
     epoch: int
     """The epoch that it claims to open."""
@@ -70,11 +87,18 @@ class LogRestore:
 def read_declared_restores(archived_events: Iterable[tuple[int, bytes]] = ()) -> list[LogRestore]:
     """Return the restores that sealed events declare, in leaf order.
 
-    archived_events: leaf index and canonical bytes of such events that are no longer in the table. NOT checked: whether
-    an event is as it was sealed, and whether a restore opened that epoch. An event that cannot be parsed is ignored.
+    archived_events: leaf index and canonical bytes of such events that are no longer in the table.
+    NOT checked: whether an event is as it was sealed, and whether a restore opened that epoch. An
+    event that cannot be parsed is ignored.
     """
-    stored_events = [(row.leaf_index, row.canonical or b"") for row in read_restore_events() if row.leaf_index >= 0]
-    restores = [_parse_restore_event(*event) for event in sorted([*stored_events, *archived_events])]
+    stored_events = [
+        (row.leaf_index, row.canonical or b"")
+        for row in read_restore_events()
+        if row.leaf_index >= 0
+    ]
+    restores = [
+        _parse_restore_event(*event) for event in sorted([*stored_events, *archived_events])
+    ]
     return [restore for restore in restores if restore is not None]
 
 
@@ -82,7 +106,9 @@ def _parse_restore_event(leaf_index: int, canonical: bytes) -> LogRestore | None
     try:
         detail = json.loads(canonical)["detail"]
         root_hash = bytes.fromhex(detail["root_hash"])
-        epoch, tree_size, origin = detail["epoch"], detail["tree_size"], detail["origin"]
+        epoch = detail["epoch"]
+        tree_size = detail["tree_size"]
+        origin = detail["origin"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if type(epoch) is not int or type(tree_size) is not int or not isinstance(origin, str):

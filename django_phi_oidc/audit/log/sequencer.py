@@ -1,8 +1,9 @@
 """Append committed events to the Merkle log and sign a checkpoint over them, in one transaction.
 
-New events are in a queue that a trigger fills in the transaction of each event, so the work is proportional to what is
-new, and a crash leaves the queue unchanged. Only one process appends at a time, and nothing is signed unless the log
-continues what was signed before by a known key, in the database or outside of it.
+New events are in a queue that a trigger fills in the transaction of each event, so the work is
+proportional to what is new, and a crash leaves the queue unchanged. Only one process appends at a
+time, and nothing is signed unless the log continues what was signed before by a known key, in the
+database or outside of it.
 """
 
 import logging
@@ -39,7 +40,14 @@ from ..models import AuditCheckpoint, AuditLeaf, AuditUnsealed
 from ..recorder import raise_audit_alert
 from ..router import AUDIT_ALIAS
 from ..storage import authenticate_event, build_rows, log_events, translate_database_errors
-from .reader import UUID_BYTES, RawEvent, create_mac_calculator, read_checkpoints, read_queue, read_unqueued_events
+from .reader import (
+    UUID_BYTES,
+    RawEvent,
+    create_mac_calculator,
+    read_checkpoints,
+    read_queue,
+    read_unqueued_events,
+)
 from .signing_keys import get_checkpoint_origin, get_public_keys
 from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_nodes
 from .witness import get_witnessed_checkpoints, write_witness_file
@@ -48,16 +56,18 @@ logger = logging.getLogger("phi_oidc.audit")
 LOCK_WAIT_SECONDS = 10.0
 """How long a sequencer waits for another one, on PostgreSQL."""
 STALLED_AFTER = timedelta(minutes=5)
-"""A sequencer whose transaction takes longer was stopped, or hangs: the next one ends its database session."""
+"""A sequencer whose transaction takes longer was stopped, or hangs: the next one ends its database
+session.
+"""
 _BEGIN_WAIT = """
     SELECT set_config('lock_timeout', %s, true), ARRAY(
         SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
         WHERE l.relation = 'phi_oidc_audit_auditunsealed'::regclass AND l.mode = 'ShareUpdateExclusiveLock'
         AND l.granted AND a.datname = current_database() AND a.usename = session_user
         AND a.xact_start < clock_timestamp() - make_interval(secs => %s))
-"""
-# A lock that conflicts with itself and with no reader or writer of the table. It needs a privilege that only the
-# sealer's role has; any role can take an advisory lock, and keep it.
+"""  # noqa: E501
+# A lock that conflicts with itself and with no reader or writer of the table. It needs a privilege
+# that only the sealer's role has; any role can take an advisory lock, and keep it.
 _LOCK_QUEUE = "LOCK TABLE phi_oidc_audit_auditunsealed IN SHARE UPDATE EXCLUSIVE MODE"
 _COPY_ROW = struct.Struct(">hiqi16si32s")
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -78,38 +88,54 @@ class LogState:
 def exclusive_transaction() -> Iterator[None]:
     """One transaction of the audit database, exclusive among sequencers.
 
-    Raises: RuntimeError inside another one; AuditUnavailable if another sequencer does not end in LOCK_WAIT_SECONDS.
+    Raises: RuntimeError inside another one; AuditUnavailable if another sequencer does not end in
+    LOCK_WAIT_SECONDS.
     """
     connection = connections[AUDIT_ALIAS]
     try:
         with transaction.atomic(using=AUDIT_ALIAS, durable=True), connection.cursor() as cursor:
             # On SQLite the transaction is IMMEDIATE, and thus already exclusive.
             if connection.vendor == "postgresql":
-                cursor.execute(_BEGIN_WAIT, [str(round(LOCK_WAIT_SECONDS * 1000)), STALLED_AFTER.total_seconds()])
+                cursor.execute(
+                    _BEGIN_WAIT,
+                    [str(round(LOCK_WAIT_SECONDS * 1000)), STALLED_AFTER.total_seconds()],
+                )
                 if ended := cursor.fetchone()[1]:
-                    logger.error("Ended %s database sessions that were sealing for too long.", len(ended))
+                    logger.error(
+                        "Ended %s database sessions that were sealing for too long.", len(ended)
+                    )
                 cursor.execute(_LOCK_QUEUE)
             yield
     except RowNotStored as error:
-        text = "The database does not store what is inserted: a trigger or a rule was added. Run `audit verify`."
+        text = (
+            "The database does not store what is inserted: a trigger "
+            "or a rule was added. Run `audit verify`."
+        )
         raise SealingRefused(text) from error
     except OperationalError as error:
         if is_lock_timeout(error):
             raise AuditUnavailable("Another process is sealing the audit log.") from error
         raise
     except (LogDamaged, IntegrityError) as error:
-        raise SealingRefused("The log is damaged, and nothing is appended: run `audit verify`.") from error
+        raise SealingRefused(
+            "The log is damaged, and nothing is appended: run `audit verify`."
+        ) from error
 
 
 def get_current_log(key: NoteSigner) -> LogState:
-    """Return the log as it was signed last, checked against the witnessed checkpoints. Raises: as below."""
+    """Return the log as it was signed last, checked against the witnessed checkpoints. Raises: as
+    below.
+    """
     keys = get_public_keys(key)
     log = get_last_signed_log(keys)
     for epoch, witnessed in get_witnessed_checkpoints(keys).items():
-        if epoch > log.epoch or (epoch == log.epoch and not is_consistent_with(log.compact_range, witnessed)):
+        if epoch > log.epoch or (
+            epoch == log.epoch and not is_consistent_with(log.compact_range, witnessed)
+        ):
             raise SealingRefused(
-                f"A checkpoint of {witnessed.tree_size} events is known outside, of {witnessed.origin}, which this log "
-                "does not continue. After a restore from a backup, `audit resume` starts a new epoch and records it."
+                f"A checkpoint of {witnessed.tree_size} events is known outside, of "
+                f"{witnessed.origin}, which this log does not continue. After a restore from a "
+                "backup, `audit resume` starts a new epoch and records it."
             )
     return log
 
@@ -118,16 +144,26 @@ def get_last_signed_log(keys: Sequence[LogKey]) -> LogState:
     """Return the log as it was signed last. Raises: SealingRefused, LogDamaged."""
     rows = read_checkpoints(-1, limit=1, newest_first=True)
     last_index = AuditLeaf.objects.aggregate(last=Max("leaf_index"))["last"]
-    covered = rows[0].tree_size if rows else 0
+
+    if rows:
+        covered = rows[0].tree_size
+    else:
+        covered = 0
+
     if (0 if last_index is None else last_index + 1) != covered:
-        raise SealingRefused("The number of leaves is not that of the last checkpoint: run `audit verify`.")
+        raise SealingRefused(
+            "The number of leaves is not that of the last checkpoint: run `audit verify`."
+        )
     if not rows:
         return LogState(epoch=1, compact_range=CompactRange())
     try:
-        signed = verify_checkpoint(rows[0].note, keys, expected_origin=get_checkpoint_origin(rows[0].epoch))
+        signed = verify_checkpoint(
+            rows[0].note, keys, expected_origin=get_checkpoint_origin(rows[0].epoch)
+        )
     except CheckpointInvalid as error:
         text = (
-            "The last checkpoint is not signed by a known key, or has another origin than PHI_OIDC['AUDIT']['origin']."
+            "The last checkpoint is not signed by a known key, or has another origin than "
+            "PHI_OIDC['AUDIT']['origin']."
         )
         raise SealingRefused(text) from error
     log = LogState(epoch=rows[0].epoch, compact_range=read_compact_range(covered))
@@ -143,16 +179,25 @@ def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> b
 
 
 def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: NoteSigner, now: datetime) -> str:
-    """Insert leaves (by ascending id), nodes and the checkpoint, remove them from the queue, and return the note."""
+    """Insert leaves (by ascending id), nodes and the checkpoint, remove them from the queue, and
+    return the note.
+    """
     first = log.compact_range.size
     with _insert_leaves(first, leaves):
-        completed = log.compact_range.extend([hash_ for _, hash_ in leaves], kept_levels=STORED_LEVELS)
+        completed = log.compact_range.extend(
+            [hash_ for _, hash_ in leaves], kept_levels=STORED_LEVELS
+        )
     if completed:
         insert(build_node_rows(completed), using=AUDIT_ALIAS)
-    tree_size, root_hash = log.compact_range.size, log.compact_range.compute_root()
-    checkpoint = Checkpoint(origin=get_checkpoint_origin(log.epoch), tree_size=tree_size, root_hash=root_hash)
+    tree_size = log.compact_range.size
+    root_hash = log.compact_range.compute_root()
+    checkpoint = Checkpoint(
+        origin=get_checkpoint_origin(log.epoch), tree_size=tree_size, root_hash=root_hash
+    )
     note = sign_checkpoint(checkpoint, key)
-    row = AuditCheckpoint(tree_size=tree_size, root_hash=root_hash, epoch=log.epoch, sealed_at=now, note=note)
+    row = AuditCheckpoint(
+        tree_size=tree_size, root_hash=root_hash, epoch=log.epoch, sealed_at=now, note=note
+    )
     insert([row], using=AUDIT_ALIAS)
     _delete_from_queue(leaves, first)
     return note
@@ -162,11 +207,13 @@ def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
     connection = connections[AUDIT_ALIAS]
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            # Reads both sides once. The planner settings of the event reader would look up each row instead.
+            # Reads both sides once. The planner settings of the event reader would look up each row
+            # instead.
             cursor.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_nestloop = off")
         cursor.execute(
             # The bounds avoid reading all of a long queue.
-            "DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id BETWEEN %s AND %s AND event_id IN "
+            "DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id BETWEEN %s AND %s AND "
+            "event_id IN "
             "(SELECT event_id FROM phi_oidc_audit_auditleaf WHERE leaf_index >= %s)",
             [leaves[0][0].hex(), leaves[-1][0].hex(), first_leaf_index],
         )
@@ -174,24 +221,38 @@ def _delete_from_queue(leaves: Sequence[Leaf], first_leaf_index: int) -> None:
 
 @contextmanager
 def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[None]:
-    """Insert the leaves, which exist after the block. PostgreSQL works on them while the block runs."""
+    """Insert the leaves, which exist after the block. PostgreSQL works on them while the block
+    runs.
+    """
     connection: Any = connections[AUDIT_ALIAS]
     with connection.cursor() as cursor:
         if connection.vendor != "postgresql":
             changes_before = connection.connection.total_changes
             cursor.executemany(
-                "INSERT INTO phi_oidc_audit_auditleaf (leaf_index, event_id, leaf_hash) VALUES (%s, %s, %s)",
-                [(index, id_.hex(), hash_) for index, (id_, hash_) in enumerate(leaves, start=first_leaf_index)],
+                "INSERT INTO phi_oidc_audit_auditleaf (leaf_index, "
+                "event_id, leaf_hash) VALUES (%s, %s, %s)",
+                [
+                    (index, id_.hex(), hash_)
+                    for index, (id_, hash_) in enumerate(leaves, start=first_leaf_index)
+                ],
             )
-            # No trigger of this table changes rows. Of several executions, rowcount is that of the last one.
+            # No trigger of this table changes rows. Of several executions, rowcount is that of the
+            # last one.
             require_rows(connection.connection.total_changes - changes_before, len(leaves))
             yield
             return
         columns = "phi_oidc_audit_auditleaf (leaf_index, event_id, leaf_hash)"
-        with connection.wrap_database_errors, cursor.copy(f"COPY {columns} FROM STDIN (FORMAT BINARY)") as copy:
+        with (
+            connection.wrap_database_errors,
+            cursor.copy(f"COPY {columns} FROM STDIN (FORMAT BINARY)") as copy,
+        ):
             for start in range(0, len(leaves), _COPY_CHUNK_SIZE):
-                chunk = enumerate(leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start)
-                rows = [_COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_) for index, (id_, hash_) in chunk]
+                chunk = enumerate(
+                    leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start
+                )
+                rows = [
+                    _COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_) for index, (id_, hash_) in chunk
+                ]
                 copy.write(b"".join((b"" if start else _COPY_HEADER, *rows)))
             copy.write(_COPY_TRAILER)
             yield
@@ -199,7 +260,9 @@ def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[No
 
 
 def update_witness_file(note: str) -> None:
-    """Write the newest checkpoint to the witness file. If that fails it stays valid, and the next one tries again."""
+    """Write the newest checkpoint to the witness file. If that fails it stays valid, and the next
+    one tries again.
+    """
     try:
         write_witness_file(note)
     except OSError:
@@ -229,7 +292,9 @@ class AppendResult:
 
     event_count: int = 0
     refused_count: int = 0
-    """Events that are not sealed: their MAC is invalid or its key is not configured, or they are no events."""
+    """Events that are not sealed: their MAC is invalid or its key is not configured, or they are no
+    events.
+    """
     note: str = ""
     """The new checkpoint; empty if there were no new events."""
     last_event_id: uuid.UUID | None = None
@@ -242,7 +307,9 @@ class _CheckedBatch:
     forged_ids: list[bytes] = field(default_factory=list)
     unverifiable_ids: list[bytes] = field(default_factory=list)
     invalid_ids: list[bytes] = field(default_factory=list)
-    """Their MAC is valid, but no code of this app writes them: they would stop the sinks, or declare a restore."""
+    """Their MAC is valid, but no code of this app writes them: they would stop the sinks, or
+    declare a restore.
+    """
     retired_key_count: int = 0
     """Events that are sealed, and whose MAC is of another key than the newest."""
     last_id: bytes = b""
@@ -262,14 +329,21 @@ def append_to_log(
 ) -> AppendResult:
     """Append up to `limit` committed events that have no leaf, and return the outcome.
 
-    include_refused, after_id: also retry refused events with a larger id, such as after a MAC key was restored.
-    Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing; AuditUnavailable.
+    include_refused, after_id: also retry refused events with a larger id, such as after a MAC key
+    was restored.
+    Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing;
+    AuditUnavailable.
     """
-    options: _AppendOptions = {"limit": limit, "include_refused": include_refused, "after_id": after_id}
+    options: _AppendOptions = {
+        "limit": limit,
+        "include_refused": include_refused,
+        "after_id": after_id,
+    }
     try:
         return _append_batch(key, now, **options)
     except SealingRefused as error:
-        # A sealed event that was put into the queue again has no effect on the log: the database refuses a second leaf.
+        # A sealed event that was put into the queue again has no effect on the log: the database
+        # refuses a second leaf.
         if not isinstance(error.__cause__, IntegrityError) or not _remove_sealed_from_queue():
             raise
     return _append_batch(key, now, **options)
@@ -280,19 +354,30 @@ def _append_batch(
 ) -> AppendResult:
     with exclusive_transaction():
         log = get_current_log(key)
-        batch = _check_macs(read_queue(after_id=after_id, limit=limit, include_refused=include_refused))
-        note = append_leaves(log, batch.leaves, key=key, now=now) if batch.leaves else ""
+        batch = _check_macs(
+            read_queue(after_id=after_id, limit=limit, include_refused=include_refused)
+        )
+        if batch.leaves:
+            note = append_leaves(log, batch.leaves, key=key, now=now)
+        else:
+            note = ""
+
         alerts = _mark_refused(batch, now=now)
     log_events(alerts)
     if note:
         update_witness_file(note)
     if batch.retired_key_count:
         raise_audit_alert("event_key_retired", now=now, count=batch.retired_key_count)
+
+    last_event_id = None
+    if batch.last_id:
+        last_event_id = uuid.UUID(bytes=batch.last_id)
+
     return AppendResult(
         event_count=len(batch.leaves),
         refused_count=batch.refused_count,
         note=note,
-        last_event_id=uuid.UUID(bytes=batch.last_id) if batch.last_id else None,
+        last_event_id=last_event_id,
     )
 
 
@@ -301,9 +386,15 @@ def append_all_to_log(
 ) -> Iterator[AppendResult]:
     """Append until nothing is new, and yield the outcome of each transaction.
 
-    retry_refused: first queue all events without a leaf, and retry refused ones. Raises: as `append_to_log`.
+    retry_refused: first queue all events without a leaf, and retry refused ones. Raises: as
+    `append_to_log`.
     """
-    last: uuid.UUID | None = _LOWEST_ID if retry_refused else None
+    last: uuid.UUID | None
+    if retry_refused:
+        last = _LOWEST_ID
+    else:
+        last = None
+
     if retry_refused:
         _rebuild_queue()
     while last is not None:
@@ -318,39 +409,50 @@ def append_all_to_log(
 
 
 def count_overdue_events(*, now: datetime) -> int:
-    """Return how many events have been unsealed for longer than MAX_SEALING_DELAY. Raises: AuditUnavailable."""
+    """Return how many events have been unsealed for longer than MAX_SEALING_DELAY. Raises:
+    AuditUnavailable.
+    """
     with translate_database_errors():
-        return AuditUnsealed.objects.filter(refused=False, event_id__lt=lowest_uuid7(now - MAX_SEALING_DELAY)).count()
+        return AuditUnsealed.objects.filter(
+            refused=False, event_id__lt=lowest_uuid7(now - MAX_SEALING_DELAY)
+        ).count()
 
 
 def count_unqueued_events(*, now: datetime) -> int:
     """Return how many valid events were removed from the queue without a leaf; at most 1,000.
 
-    Looks at the events that became MAX_SEALING_DELAY old after the newest checkpoint that is older than a minute, and
-    at those of at most a day. So the time of a run does not depend on the size of the log. `audit verify` finds older
-    events. Raises: AuditUnavailable, KeyMissing.
+    Looks at the events that became MAX_SEALING_DELAY old after the newest checkpoint that is older
+    than a minute, and at those of at most a day. So the time of a run does not depend on the size
+    of the log. `audit verify` finds older events. Raises: AuditUnavailable, KeyMissing.
     """
     compute_mac = create_mac_calculator()
     with translate_database_errors():
-        checkpoints = AuditCheckpoint.objects.order_by("-tree_size").values_list("sealed_at", flat=True)
+        checkpoints = AuditCheckpoint.objects.order_by("-tree_size").values_list(
+            "sealed_at", flat=True
+        )
         previous = checkpoints.filter(sealed_at__lt=now - _QUEUE_CHECK_OVERLAP).first()
         oldest = now - _LONGEST_QUEUE_CHECK
         start = max(previous or oldest, oldest)
         first_id, end_id = (lowest_uuid7(moment - MAX_SEALING_DELAY) for moment in (start, now))
         return sum(
-            compute_mac(event.mac_key, event.canonical) == event.mac and _is_sealable(event.canonical, event.columns)
+            compute_mac(event.mac_key, event.canonical) == event.mac
+            and _is_sealable(event.canonical, event.columns)
             for event in read_unqueued_events(first_id, end_id, limit=1000)
             if event.canonical
         )
 
 
 def _is_sealable(canonical: bytes, columns: tuple[Any, ...]) -> bool:
-    return (has_plain_columns(*columns) or is_valid_event(canonical)) and not is_restore_event(canonical)
+    return (has_plain_columns(*columns) or is_valid_event(canonical)) and not is_restore_event(
+        canonical
+    )
 
 
 def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
     """Separate the events to seal from the others."""
-    batch, compute_mac, newest_key = _CheckedBatch(), create_mac_calculator(), keyring.get_keys("audit_mac")[0].id
+    batch = _CheckedBatch()
+    compute_mac = create_mac_calculator()
+    newest_key = keyring.get_keys("audit_mac")[0].id
     for _, event_id, _, mac_key, mac, canonical, columns in events:
         if len(event_id) != UUID_BYTES:
             # Not a UUID, which only SQLite can store. `audit verify` reports it.
@@ -382,9 +484,12 @@ def _mark_refused(batch: _CheckedBatch, *, now: datetime) -> list[AuthenticatedE
         marked = 0
         for start in range(0, len(ids), _UPDATE_CHUNK_SIZE):
             chunk = [uuid.UUID(bytes=id_) for id_ in ids[start : start + _UPDATE_CHUNK_SIZE]]
-            marked += AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(refused=True)
+            marked += AuditUnsealed.objects.filter(event_id__in=chunk, refused=False).update(
+                refused=True
+            )
         if marked:
-            resource, detail = f"AuditEvent/{uuid.UUID(bytes=ids[0])}", {"rule": rule, "count": len(ids)}
+            resource = f"AuditEvent/{uuid.UUID(bytes=ids[0])}"
+            detail = {"rule": rule, "count": len(ids)}
             event = NewEvent(Action.ALERT_RAISED, Origin(), now, resource=resource, detail=detail)
             alerts.append(authenticate_event(event))
     if alerts:
@@ -396,8 +501,9 @@ def _rebuild_queue() -> None:
     """Make the queue hold exactly the events without a leaf."""
     with transaction.atomic(using=AUDIT_ALIAS), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "INSERT INTO phi_oidc_audit_auditunsealed (event_id) SELECT e.id FROM phi_oidc_audit_auditevent e "
-            "LEFT JOIN phi_oidc_audit_auditleaf l ON l.event_id = e.id WHERE l.event_id IS NULL "
+            "INSERT INTO phi_oidc_audit_auditunsealed (event_id) SELECT e.id FROM "
+            "phi_oidc_audit_auditevent e LEFT JOIN phi_oidc_audit_auditleaf l ON l.event_id = e.id "
+            "WHERE l.event_id IS NULL "
             "ON CONFLICT DO NOTHING"
         )
         _remove_sealed_from_queue()
@@ -407,9 +513,12 @@ def _remove_sealed_from_queue() -> int:
     """Remove events that have a leaf from the queue, and return how many there were."""
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id IN (SELECT event_id FROM phi_oidc_audit_auditleaf)"
+            "DELETE FROM phi_oidc_audit_auditunsealed WHERE event_id IN (SELECT event_id FROM "
+            "phi_oidc_audit_auditleaf)"
         )
         count = int(cursor.rowcount)
     if count:
-        logger.error("%d sealed events were in the queue again, which no code of this app does.", count)
+        logger.error(
+            "%d sealed events were in the queue again, which no code of this app does.", count
+        )
     return count

@@ -1,4 +1,6 @@
-"""The private key that signs checkpoints, where the log is sealed, and the public keys that verify them, anywhere."""
+"""The private key that signs checkpoints, where the log is sealed, and the public keys that verify
+them, anywhere.
+"""
 
 import re
 from collections.abc import Mapping
@@ -21,25 +23,37 @@ _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 
 def get_checkpoint_origin(epoch: int) -> str:
-    """Return the first line of the epoch's checkpoints, which is also the name of their key (C2SP tlog-checkpoint).
+    """Return the first line of the epoch's checkpoints, which is also the name of their key (C2SP
+    tlog-checkpoint).
 
     Raises: KeyMissing if PHI_OIDC['AUDIT']['origin'] is not valid.
     """
     name = conf.audit_origin()
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
-        text = "PHI_OIDC['AUDIT']['origin'] must be a name without spaces and '+', such as a host and a path."
+        text = (
+            "PHI_OIDC['AUDIT']['origin'] must be a name without "
+            "spaces and '+', such as a host and a path."
+        )
         raise KeyMissing(text)
-    return name if epoch == 1 else f"{name}/epoch-{epoch}"
+
+    if epoch == 1:
+        return name
+    return f"{name}/epoch-{epoch}"
 
 
 def find_epoch(checkpoint_origin: str) -> int | None:
-    """Return the epoch of a checkpoint origin; None if it belongs to another log. Raises: KeyMissing."""
+    """Return the epoch of a checkpoint origin; None if it belongs to another log. Raises:
+    KeyMissing.
+    """
     if checkpoint_origin == get_checkpoint_origin(1):
         return 1
     number = checkpoint_origin.removeprefix(f"{get_checkpoint_origin(1)}/epoch-")
     if not (number.isascii() and number.isdigit()) or len(number) > _MAX_EPOCH_DIGITS:
         return None
-    return int(number) if checkpoint_origin == get_checkpoint_origin(int(number)) else None
+
+    if checkpoint_origin == get_checkpoint_origin(int(number)):
+        return int(number)
+    return None
 
 
 def find_signing_key() -> NoteSigner | None:
@@ -51,7 +65,9 @@ def find_signing_key() -> NoteSigner | None:
     if source is None or source == "":
         return None
     if isinstance(source, str) and source.startswith(PKCS11_SCHEME):
-        return _VerifiedSigner(_import("django_phi_oidc.audit.log.pkcs11_signer.PKCS11Signer")(source))
+        return _VerifiedSigner(
+            _import("django_phi_oidc.audit.log.pkcs11_signer.PKCS11Signer")(source)
+        )
     if isinstance(source, str) and _DOTTED_PATH.fullmatch(source):
         source = _import(source)
     if callable(source):
@@ -70,7 +86,9 @@ def get_signing_key() -> NoteSigner:
     """Return the key that signs checkpoints. Raises: KeyMissing, also if none is configured."""
     key = find_signing_key()
     if key is None:
-        raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed.")
+        raise KeyMissing(
+            "PHI_OIDC['KEYS']['audit_signing'] is not configured here, so nothing can be signed."
+        )
     return key
 
 
@@ -84,7 +102,9 @@ class _VerifiedSigner:
         except KeyMissing:
             raise
         except Exception as error:
-            raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the signer has no public key.") from error
+            raise KeyMissing(
+                "PHI_OIDC['KEYS']['audit_signing']: the signer has no public key."
+            ) from error
         if not isinstance(self._public_key, Ed25519PublicKey):
             raise KeyMissing("PHI_OIDC['KEYS']['audit_signing'] is not an Ed25519 key.")
 
@@ -92,14 +112,19 @@ class _VerifiedSigner:
         return self._public_key
 
     def sign(self, data: bytes, /) -> bytes:
-        """Return the signature. Raises: KeyMissing if the signer fails, or the signature is not valid."""
+        """Return the signature. Raises: KeyMissing if the signer fails, or the signature is not
+        valid.
+        """
         try:
             signature = self._signer.sign(data)
             self._public_key.verify(signature, data)
         except KeyMissing:
             raise
         except InvalidSignature as error:
-            text = "PHI_OIDC['KEYS']['audit_signing']: a signature is not valid under the signer's public key."
+            text = (
+                "PHI_OIDC['KEYS']['audit_signing']: a signature is "
+                "not valid under the signer's public key."
+            )
             raise KeyMissing(text) from error
         except Exception as error:
             raise KeyMissing("PHI_OIDC['KEYS']['audit_signing']: the signer failed.") from error
@@ -116,7 +141,10 @@ def _import(path: str) -> Any:
 
 def _load_private_key(source: Any) -> Ed25519PrivateKey:
     try:
-        pem = source.read_bytes() if isinstance(source, Path) else str(source).encode("ascii")
+        if isinstance(source, Path):
+            pem = source.read_bytes()
+        else:
+            pem = str(source).encode("ascii")
         key = load_pem_private_key(pem, password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         text = "PHI_OIDC['KEYS']['audit_signing'] can't be read: it must be an Ed25519 key in PEM."
@@ -127,19 +155,29 @@ def _load_private_key(source: Any) -> Ed25519PrivateKey:
 
 
 def _read_log_key(source: Any) -> LogKey:
-    """source: a key, or `{"key": a key, "until_size": N}` for one that was replaced. Raises: KeyMissing."""
+    """source: a key, or `{"key": a key, "until_size": N}` for one that was replaced. Raises:
+    KeyMissing.
+    """
     if not isinstance(source, Mapping):
         return read_public_key(source)
     max_tree_size = source.get("until_size")
-    if source.keys() != {"key", "until_size"} or type(max_tree_size) is not int or max_tree_size < 0:
-        raise KeyMissing("A retired public key of the log is declared as {'key': …, 'until_size': N}.")
+    if (
+        source.keys() != {"key", "until_size"}
+        or type(max_tree_size) is not int
+        or max_tree_size < 0
+    ):
+        raise KeyMissing(
+            "A retired public key of the log is declared as {'key': …, 'until_size': N}."
+        )
     return RetiredKey(read_public_key(source["key"]), max_tree_size)
 
 
 def get_public_keys(private_key: NoteSigner | None = None) -> tuple[LogKey, ...]:
-    """Return the keys that may have signed a checkpoint: the signing key's public half, and KEYS['audit_public'].
+    """Return the keys that may have signed a checkpoint: the signing key's public half, and
+    KEYS['audit_public'].
 
-    private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one cannot be read.
+    private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one
+    cannot be read.
     """
     sources: Any = conf.get_key_source("audit_public")
     if not isinstance(sources, list | tuple):
@@ -149,6 +187,9 @@ def get_public_keys(private_key: NoteSigner | None = None) -> tuple[LogKey, ...]
     if private_key is not None:
         keys.append(private_key.public_key())
     if not keys:
-        text = "PHI_OIDC['KEYS']['audit_public'] is empty and there is no signing key: nothing can be verified."
+        text = (
+            "PHI_OIDC['KEYS']['audit_public'] is empty and there is "
+            "no signing key: nothing can be verified."
+        )
         raise KeyMissing(text)
     return tuple(keys)

@@ -1,7 +1,9 @@
-"""Export the log as tiles, so that anybody can verify it without this database: hashes only, and no event.
+"""Export the log as tiles, so that anybody can verify it without this database: hashes only, and no
+event.
 
-Each step writes the tiles of one checkpoint, verified against its signed root, and then the checkpoint. A step that was
-interrupted is repeated: what is stored already is compared, and never replaced by something else.
+Each step writes the tiles of one checkpoint, verified against its signed root, and then the
+checkpoint. A step that was interrupted is repeated: what is stored already is compared, and never
+replaced by something else.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,22 +35,29 @@ class TileExport:
 
 
 def export_tiles(
-    store: TileStore, *, keys: Sequence[LogKey], progress: Callable[[int], None] = lambda tree_size: None
+    store: TileStore,
+    *,
+    keys: Sequence[LogKey],
+    progress: Callable[[int], None] = lambda tree_size: None,
 ) -> TileExport:
     """Export what is new since the checkpoint in the store, up to the newest one.
 
     keys: of the log. progress: called with the exported size after each step.
-    Raises: ProofInvalid if the stored tiles are not those of this log, or the log is damaged; CheckpointInvalid;
-    OSError. Spec: C2SP tlog-tiles.
+    Raises: ProofInvalid if the stored tiles are not those of this log, or the log is damaged;
+    CheckpointInvalid; OSError. Spec: C2SP tlog-tiles.
     """
     exported = read_exported_checkpoint(store, keys)
-    size, written = exported.tree_size if exported else 0, 0
+    size = exported.tree_size if exported else 0
+    written = 0
     last: RawCheckpoint | None = None
     while row := _find_next_checkpoint(size):
-        checkpoint = verify_checkpoint(row.note, keys, expected_origin=get_checkpoint_origin(row.epoch))
+        checkpoint = verify_checkpoint(
+            row.note, keys, expected_origin=get_checkpoint_origin(row.epoch)
+        )
         written += _export_checkpoint(store, checkpoint, old_size=size)
         store.write(CHECKPOINT_PATH, build_cosigned_note(row.note).encode())
-        size, last = checkpoint.tree_size, row
+        size = checkpoint.tree_size
+        last = row
         progress(size)
     if last is None and exported:
         _add_cosignatures(store, exported)
@@ -56,7 +65,8 @@ def export_tiles(
 
 
 def read_exported_checkpoint(store: TileStore, keys: Sequence[LogKey]) -> Checkpoint | None:
-    """Return the checkpoint in the store, which this log must continue; None if nothing is exported yet.
+    """Return the checkpoint in the store, which this log must continue; None if nothing is exported
+    yet.
 
     Raises: ProofInvalid, CheckpointInvalid; OSError.
     """
@@ -69,9 +79,13 @@ def read_exported_checkpoint(store: TileStore, keys: Sequence[LogKey]) -> Checkp
     try:
         root_hash = compute_root_at_size(checkpoint.tree_size, read_nodes)
     except LogDamaged as error:
-        raise ProofInvalid("The log does not reach as far as the exported tiles, or is damaged.") from error
+        raise ProofInvalid(
+            "The log does not reach as far as the exported tiles, or is damaged."
+        ) from error
     if root_hash != checkpoint.root_hash:
-        raise ProofInvalid("The log does not continue the exported tiles: export it to another place.")
+        raise ProofInvalid(
+            "The log does not continue the exported tiles: export it to another place."
+        )
     return checkpoint
 
 
@@ -79,13 +93,18 @@ def _find_next_checkpoint(size: int) -> RawCheckpoint | None:
     """Return the largest checkpoint of one step after size; None if there is none."""
     rows = read_checkpoints(size, limit=1, newest_first=True, below_size=size + LEAVES_PER_STEP + 1)
     rows = rows or read_checkpoints(size, limit=1)
-    return rows[0] if rows else None
+    if rows:
+        return rows[0]
+    return None
 
 
 def _export_checkpoint(store: TileStore, checkpoint: Checkpoint, *, old_size: int) -> int:
     """Write the tiles of the checkpoint, and return how many of them were not stored before."""
     tiles = build_tiles(
-        old_size=old_size, tree_size=checkpoint.tree_size, root_hash=checkpoint.root_hash, read_level=read_level
+        old_size=old_size,
+        tree_size=checkpoint.tree_size,
+        root_hash=checkpoint.root_hash,
+        read_level=read_level,
     )
     written = sum(_write_tile(store, tile) for tile in tiles)
     for tile in tiles:
@@ -96,7 +115,9 @@ def _export_checkpoint(store: TileStore, checkpoint: Checkpoint, *, old_size: in
 
 
 def _write_tile(store: TileStore, tile: Tile) -> bool:
-    """Write the tile, and return False if it is stored already. Raises: ProofInvalid if another one is stored."""
+    """Write the tile, and return False if it is stored already. Raises: ProofInvalid if another one
+    is stored.
+    """
     stored = store.read(tile.path)
     if stored == tile.content:
         return False
@@ -108,10 +129,17 @@ def _write_tile(store: TileStore, tile: Tile) -> bool:
 
 
 def read_level(level: int, start: int, end: int) -> list[bytes]:
-    """Return the roots of the perfect subtrees of 256**level leaves with the indexes [start, end)."""
+    """Return the roots of the perfect subtrees of 256**level leaves with the indexes [start,
+    end).
+    """
     if level:
-        nodes = AuditNode.objects.filter(level=level * LEVEL_STEP, node_index__gte=start, node_index__lt=end)
-        return [as_bytes(value) for value in nodes.order_by("node_index").values_list("node_hash", flat=True)]
+        nodes = AuditNode.objects.filter(
+            level=level * LEVEL_STEP, node_index__gte=start, node_index__lt=end
+        )
+        return [
+            as_bytes(value)
+            for value in nodes.order_by("node_index").values_list("node_hash", flat=True)
+        ]
     leaf_hashes = find_leaf_hashes(start, end)
     return [leaf_hashes[index] for index in sorted(leaf_hashes)]
 

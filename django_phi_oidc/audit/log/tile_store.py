@@ -32,7 +32,9 @@ class TileStore(Protocol):
 
 
 class TileFolder:
-    """A folder of this machine, for example one that a web server serves. Files are replaced atomically."""
+    """A folder of this machine, for example one that a web server serves. Files are replaced
+    atomically.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -107,7 +109,9 @@ def _translated_errors(path: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"The storage of the tiles failed at {path}: {type(error).__name__}.") from error
+        raise OSError(
+            f"The storage of the tiles failed at {path}: {type(error).__name__}."
+        ) from error
 
 
 def find_tile_store() -> TileStore | None:
@@ -115,4 +119,7 @@ def find_tile_store() -> TileStore | None:
     declared = conf.tiles()
     if declared is None:
         return None
-    return TileFolder(declared) if isinstance(declared, Path) else TileStorage(storages[declared])
+
+    if isinstance(declared, Path):
+        return TileFolder(declared)
+    return TileStorage(storages[declared])

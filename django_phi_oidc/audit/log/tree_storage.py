@@ -30,23 +30,30 @@ class LogDamaged(LookupError):
 
 
 def read_node(level: int, index: int) -> bytes:
-    """Return the root of the perfect subtree over the leaves [index * 2**level, (index + 1) * 2**level).
+    """Return the root of the perfect subtree over the leaves [index * 2**level, (index + 1) *
+    2**level).
 
-    Raises: LogDamaged; AuditUnavailable if a tile is needed, and the tiles cannot be read. What is read is NOT verified
-    against anything.
+    Raises: LogDamaged; AuditUnavailable if a tile is needed, and the tiles cannot be read. What is
+    read is NOT verified against anything.
     """
     return read_nodes([(level, index)])[0]
 
 
 def read_nodes(places: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Return what `read_node` returns for each level and index, by one query. Raises: LogDamaged."""
+    """Return what `read_node` returns for each level and index, by one query. Raises:
+    LogDamaged.
+    """
     ranges = [_get_stored_range(level, index) for level, index in places]
     stored = _read_stored_hashes(ranges)
     nodes = []
     for (level, index), (stored_level, start, end) in zip(places, ranges, strict=True):
         # A size that nothing signed may need more hashes than memory can hold.
         is_complete = end - start <= len(stored)
-        hashes = [stored.get((stored_level, place), b"") for place in range(start, end)] if is_complete else []
+        if is_complete:
+            hashes = [stored.get((stored_level, place), b"") for place in range(start, end)]
+        else:
+            hashes = []
+
         if set(map(len, hashes)) != {HASH_BYTES}:
             raise LogDamaged(f"Node {index} of level {level} can't be read.")
         while len(hashes) > 1:
@@ -56,16 +63,20 @@ def read_nodes(places: Sequence[tuple[int, int]]) -> list[bytes]:
 
 
 def _get_stored_range(level: int, index: int) -> tuple[int, int, int]:
-    """Return the level of the hashes from which a node is computed, 0 for leaves, the first one, and the end."""
+    """Return the level of the hashes from which a node is computed, 0 for leaves, the first one,
+    and the end.
+    """
     stored_level = min(level // LEVEL_STEP * LEVEL_STEP, STORED_LEVELS[-1])
     width = 1 << level - stored_level
     return stored_level, index * width, (index + 1) * width
 
 
 def _read_stored_hashes(ranges: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
-    """Return the hashes of ranges, given by level, start and end, by level and index, without those that are missing.
+    """Return the hashes of ranges, given by level, start and end, by level and index, without those
+    that are missing.
 
-    The ranges of a proof in one block of TILE_WIDTH hashes are adjacent, except for the path itself: one condition.
+    The ranges of a proof in one block of TILE_WIDTH hashes are adjacent, except for the path
+    itself: one condition.
     """
     blocks: dict[tuple[int, int], tuple[int, int]] = {}
     for level, start, end in ranges:
@@ -86,23 +97,31 @@ def _read_stored_hashes(ranges: Sequence[tuple[int, int, int]]) -> dict[tuple[in
 
 def _build_hashes_sql(level: int, start: int, end: int) -> str:
     if level:
-        source = f"node_index, node_hash FROM phi_oidc_audit_auditnode WHERE level = {level:d} AND node_index"
+        source = (
+            "node_index, node_hash FROM phi_oidc_audit_auditnode "
+            f"WHERE level = {level:d} AND node_index"
+        )
     else:
         source = "leaf_index, leaf_hash FROM phi_oidc_audit_auditleaf WHERE leaf_index"
     return f"SELECT {level:d}, {source} BETWEEN {start:d} AND {end - 1:d}"
 
 
 def find_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
-    """Return the hashes of the leaves [start, end) by index: of their rows, or of their tiles if rows are missing.
+    """Return the hashes of the leaves [start, end) by index: of their rows, or of their tiles if
+    rows are missing.
 
     Without those that neither has. NOT verified: the rows. A tile leads to its stored node.
     Raises: AuditUnavailable if the tiles are needed, and cannot be read.
     """
-    rows = AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).values_list("leaf_index", "leaf_hash")
+    rows = AuditLeaf.objects.filter(leaf_index__gte=start, leaf_index__lt=end).values_list(
+        "leaf_index", "leaf_hash"
+    )
     hashes = {leaf_index: as_bytes(value) for leaf_index, value in rows}
     if len(hashes) < end - start:
         nodes = AuditNode.objects.filter(
-            level=LEVEL_STEP, node_index__gte=start // TILE_WIDTH, node_index__lt=-(-end // TILE_WIDTH)
+            level=LEVEL_STEP,
+            node_index__gte=start // TILE_WIDTH,
+            node_index__lt=-(-end // TILE_WIDTH),
         )
         needed = {index // TILE_WIDTH for index in range(start, end) if index not in hashes}
         for tile_index, node_hash in nodes.values_list("node_index", "node_hash"):
@@ -139,12 +158,18 @@ def _read_tile(tile_index: int, node_hash: bytes) -> Sequence[bytes]:
 
 @lru_cache(maxsize=_CACHED_TILES)
 def _get_tile(tile_index: int, node_hash: bytes) -> tuple[bytes, ...]:
-    """Return the leaf hashes of a full tile, whose root is node_hash. Raises: LogDamaged, AuditUnavailable."""
+    """Return the leaf hashes of a full tile, whose root is node_hash. Raises: LogDamaged,
+    AuditUnavailable.
+    """
     store = find_tile_store()
     try:
-        content = store.read(get_tile_path(0, tile_index)) if store else b""
+        if store:
+            content = store.read(get_tile_path(0, tile_index))
+        else:
+            content = b""
         if store and content is None and store.read(CHECKPOINT_PATH) is None:
-            # Such as a folder that is not mounted: that a tile is gone can be said only of a place that has others.
+            # Such as a folder that is not mounted: that a tile is gone can be said only of a place
+            # that has others.
             raise AuditUnavailable("The tiles of the audit log are not at their place.")
     except OSError as error:
         raise AuditUnavailable("The tiles of the audit log can't be read.") from error
@@ -163,7 +188,9 @@ def read_compact_range(tree_size: int) -> CompactRange:
 
 
 def build_node_rows(completed_nodes: Mapping[int, tuple[int, Sequence[bytes]]]) -> list[AuditNode]:
-    """Return the rows of the nodes that `CompactRange.extend(…, kept_levels=STORED_LEVELS)` has completed."""
+    """Return the rows of the nodes that `CompactRange.extend(…, kept_levels=STORED_LEVELS)` has
+    completed.
+    """
     return [
         AuditNode(level=level, node_index=first + offset, node_hash=node_hash)
         for level, (first, hashes) in completed_nodes.items()

@@ -1,8 +1,11 @@
-"""How far the log was verified, kept between two verifications in the database, and signed with the log's key.
+"""How far the log was verified, kept between two verifications in the database, and signed with the
+log's key.
 
-An attacker who can write the database can remove a record, or put back an older one: then more is verified, not less.
-A record needs the signing key, with which any log can be signed anyway. A verification without that key reads the
-records, and writes none. Records of a retired key do not count: after a rotation, the whole log is verified again.
+An attacker who can write the database can remove a record, or put back an older one: then more is
+verified, not less.
+A record needs the signing key, with which any log can be signed anyway. A verification without that
+key reads the records, and writes none. Records of a retired key do not count: after a rotation, the
+whole log is verified again.
 """
 
 import json
@@ -46,9 +49,14 @@ def read_record(name: str, keys: Sequence[LogKey]) -> dict[str, Any] | None:
     try:
         content = json.loads(verify_statement(note, current, name=_get_key_name(name)))
     except (CheckpointInvalid, ValueError):
-        logger.warning("The record of the last verification is not signed by a known key, and is ignored.")
+        logger.warning(
+            "The record of the last verification is not signed by a known key, and is ignored."
+        )
         return None
-    return content if isinstance(content, dict) else None
+
+    if isinstance(content, dict):
+        return content
+    return None
 
 
 def write_record(name: str, content: Mapping[str, Any], key: NoteSigner) -> None:
@@ -69,12 +77,16 @@ class LastVerification:
     def get_new_range(self) -> LogRange:
         """Return what is new since then.
 
-        Raises: LogDamaged if the log does not lead to the checkpoint, ends before it, or ends there with another one:
-        nothing would then be read that shows it.
+        Raises: LogDamaged if the log does not lead to the checkpoint, ends before it, or ends there
+        with another one: nothing would then be read that shows it.
         """
         newest = read_checkpoints(-1, limit=1, newest_first=True)
-        if not newest or (newest[0].tree_size <= self.checkpoint.tree_size and newest[0].note != self.note):
-            raise LogDamaged(f"The log does not end with the checkpoint of {self.checkpoint.tree_size} events.")
+        if not newest or (
+            newest[0].tree_size <= self.checkpoint.tree_size and newest[0].note != self.note
+        ):
+            raise LogDamaged(
+                f"The log does not end with the checkpoint of {self.checkpoint.tree_size} events."
+            )
         return get_range_after(self.checkpoint, first_id=lowest_uuid7(self.verified_at - _OVERLAP))
 
 
@@ -83,16 +95,21 @@ def find_last_verification(keys: Sequence[LogKey]) -> LastVerification | None:
     content = read_record(_LOG_RECORD, keys)
     if content is None:
         return None
-    note, verified_at = content["checkpoint"], datetime.fromisoformat(content["verified_at"])
+    note = content["checkpoint"]
+    verified_at = datetime.fromisoformat(content["verified_at"])
     return LastVerification(checkpoint=parse_checkpoint(note), note=note, verified_at=verified_at)
 
 
-def record_verified_log(verified_size: int, verified_root: bytes, *, key: NoteSigner, now: datetime) -> None:
-    """Record that the log up to a size has no faults, by a checkpoint that the verified tree continues.
+def record_verified_log(
+    verified_size: int, verified_root: bytes, *, key: NoteSigner, now: datetime
+) -> None:
+    """Record that the log up to a size has no faults, by a checkpoint that the verified tree
+    continues.
 
-    verified_root: of the tree that the verification computed. What the database says now may have been replaced since.
-    If checkpoints are witnessed outside, or a quorum of witnesses is declared, a larger one than these is not recorded:
-    what only the database has seen can still be replaced. Raises: KeyMissing for a wrong key of a witness.
+    verified_root: of the tree that the verification computed. What the database says now may have
+    been replaced since. If checkpoints are witnessed outside, or a quorum of witnesses is declared,
+    a larger one than these is not recorded: what only the database has seen can still be replaced.
+    Raises: KeyMissing for a wrong key of a witness.
     """
     keys = get_public_keys(key)
     try:
@@ -106,8 +123,12 @@ def record_verified_log(verified_size: int, verified_root: bytes, *, key: NoteSi
             return
         with suppress(CheckpointInvalid):
             old = verify_row(row, keys)
-            if is_continued(old.tree_size, old.root_hash, size=verified_size, root_hash=verified_root):
-                write_record(_LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key)
+            if is_continued(
+                old.tree_size, old.root_hash, size=verified_size, root_hash=verified_root
+            ):
+                write_record(
+                    _LOG_RECORD, {"checkpoint": row.note, "verified_at": now.isoformat()}, key
+                )
 
 
 def _get_key_name(name: str) -> str:

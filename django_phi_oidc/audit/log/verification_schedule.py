@@ -1,8 +1,10 @@
-"""Verify the whole log in two weeks, a part at a time, so that changes of old events are found without a full run.
+"""Verify the whole log in two weeks, a part at a time, so that changes of old events are found
+without a full run.
 
-The position is in a signed record, so an attacker with write access to the database cannot move it past an event. A
-removed record begins the cycle again at a random place, and each run also verifies a random part: an attacker who puts
-old records back stops the cycle, but cannot choose what is verified.
+The position is in a signed record, so an attacker with write access to the database cannot move it
+past an event. A removed record begins the cycle again at a random place, and each run also verifies
+a random part: an attacker who puts old records back stops the cycle, but cannot choose what is
+verified.
 """
 
 import logging
@@ -37,7 +39,9 @@ _MAX_LOGGED_FINDINGS = 20
 
 @dataclass(slots=True, kw_only=True)
 class _Cycle:
-    """The state between two runs: from leaf `first` to the end of the log, and from leaf 0 to `first`."""
+    """The state between two runs: from leaf `first` to the end of the log, and from leaf 0 to
+    `first`.
+    """
 
     started_at: str
     first: int
@@ -65,8 +69,11 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     with translate_database_errors():
         newest = find_newest_checkpoint(keys)
         if newest is None:
-            # Nothing is signed. What there is nevertheless is a fault, except events that wait for the first seal.
-            _verify_parts([], keys, summary, now=now, unsealed_after=now - datetime.min.replace(tzinfo=UTC))
+            # Nothing is signed. What there is nevertheless is a fault, except events that wait for
+            # the first seal.
+            _verify_parts(
+                [], keys, summary, now=now, unsealed_after=now - datetime.min.replace(tzinfo=UTC)
+            )
             _record_faults(summary, now=now)
             return summary
         tree_size = newest.tree_size
@@ -77,7 +84,8 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
         try:
             _verify_parts(parts, keys, summary, now=now)
         except AuditUnavailable:
-            # For example, tiles cannot be read. Faults that were found before are recorded nevertheless.
+            # For example, tiles cannot be read. Faults that were found before are recorded
+            # nevertheless.
             _record_faults(summary, now=now)
             raise
     cycle.events += summary.events
@@ -87,8 +95,19 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     _record_faults(summary, now=now)
     if is_end:
         cycle.is_finished = True
-        detail = {"tree_size": tree_size, "events": cycle.events, "findings": cycle.findings, "kinds": cycle.kinds}
-        outcome: EventOutcome = "failure" if cycle.findings else "success"
+        detail = {
+            "tree_size": tree_size,
+            "events": cycle.events,
+            "findings": cycle.findings,
+            "kinds": cycle.kinds,
+        }
+
+        outcome: EventOutcome
+        if cycle.findings:
+            outcome = "failure"
+        else:
+            outcome = "success"
+
         record(Action.AUDIT_VERIFIED, origin=Origin(), now=now, outcome=outcome, detail=detail)
     write_record(_RECORD, asdict(cycle), key)
     return summary
@@ -102,8 +121,15 @@ def _record_faults(summary: VerificationSummary, *, now: datetime) -> None:
 
 def _read_cycle(keys: Sequence[LogKey], tree_size: int, *, now: datetime) -> _Cycle:
     content = read_record(_RECORD, keys)
-    cycle = _Cycle(**content) if content else None
-    is_over = cycle is not None and cycle.is_finished and now >= datetime.fromisoformat(cycle.started_at) + CYCLE
+    cycle = None
+    if content:
+        cycle = _Cycle(**content)
+
+    is_over = (
+        cycle is not None
+        and cycle.is_finished
+        and now >= datetime.fromisoformat(cycle.started_at) + CYCLE
+    )
     if cycle is None or is_over or max(cycle.first, cycle.position) > tree_size:
         first = align_part((draw_start(tree_size), tree_size), keys)[0]
         return _Cycle(started_at=now.isoformat(), first=first, position=first)
@@ -116,14 +142,17 @@ def _advance(cycle: _Cycle, tree_size: int, keys: Sequence[LogKey], *, now: date
     due = min(tree_size, math.ceil(tree_size * (elapsed / CYCLE)))
     count = min(due - cycle.count_verified_leaves(tree_size), MAX_LEAVES_PER_RUN)
     parts: list[Part] = []
-    while count > 0 and not cycle.is_finished and cycle.count_verified_leaves(tree_size) < tree_size:
+    while (
+        count > 0 and not cycle.is_finished and cycle.count_verified_leaves(tree_size) < tree_size
+    ):
         end = min(cycle.position + count, cycle.first if cycle.is_wrapped else tree_size)
         part = align_part((cycle.position, end), keys)
         count -= part[1] - cycle.position
         parts.append(part)
         cycle.position = part[1]
         if cycle.position >= tree_size and not cycle.is_wrapped:
-            cycle.is_wrapped, cycle.position = True, 0
+            cycle.is_wrapped = True
+            cycle.position = 0
     return parts
 
 

@@ -1,4 +1,6 @@
-"""Recompute the whole log from the events, in constant memory, and report each fault with its kind and its event."""
+"""Recompute the whole log from the events, in constant memory, and report each fault with its kind
+and its event.
+"""
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -68,19 +70,24 @@ def verify_log(
 ) -> Iterator[LogFinding]:
     """Yield what is not as it was sealed, and count in `summary` what was read.
 
-    start: continue there; None: begin with the first event. parts: read only these, in ascending order, each up to the
-    checkpoints around it. The triggers, the queue, and rows beyond the log are always verified; events that have no
-    leaf and are not queued only in what is read.
-    witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has verified. find_archived:
-    returns the canonical bytes of an event that is no longer in the table. archived_restore_events: leaf index and
-    canonical bytes of the restore events among these. archived_size: before this leaf, a missing event is no fault,
-    because it is in an archive. detached_leaves: of these, a missing row is no fault if a tile or an archive has the
-    hash. known_lost_sizes: the sizes of the checkpoints that were lost in restores of which the operator knows: only
-    these forks are no faults. progress: called with the leaves read and their total.
-    Requires: the audit connection is not used between two findings. A sequencer may run at the same time.
+    start: continue there; None: begin with the first event. parts: read only these, in ascending
+    order, each up to the checkpoints around it. The triggers, the queue, and rows beyond the log
+    are always verified; events that have no leaf and are not queued only in what is read.
+    witnessed_checkpoints: checkpoints that were kept outside, whose signatures the caller has
+    verified. find_archived: returns the canonical bytes of an event that is no longer in the table.
+    archived_restore_events: leaf index and canonical bytes of the restore events among these.
+    archived_size: before this leaf, a missing event is no fault, because it is in an archive.
+    detached_leaves: of these, a missing row is no fault if a tile or an archive has the hash.
+    known_lost_sizes: the sizes of the checkpoints that were lost in restores of which the operator
+    knows: only these forks are no faults. progress: called with the leaves read and their total.
+    Requires: the audit connection is not used between two findings. A sequencer may run at the same
+    time.
     Raises: KeyMissing.
     """
-    protection = (LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.") for text in list_deviations())
+    protection = (
+        LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.")
+        for text in list_deviations()
+    )
     verification = _Verification(
         keys,
         declared_restores=read_declared_restores(archived_restore_events),
@@ -92,11 +99,17 @@ def verify_log(
     )
     first = start or LogRange()
     # Witnessed checkpoints up to this size are not compared with the leaves.
-    compared_from = first.tree.size if parts is None else verification.size
+    if parts is None:
+        compared_from = first.tree.size
+    else:
+        compared_from = verification.size
+
     for finding in chain(
         protection,
         verification.compare_witnessed(witnessed_checkpoints, compared_from, known_lost_sizes),
-        verification.verify_ranges([first] if parts is None else verification.iterate_ranges(parts), find_archived),
+        verification.verify_ranges(
+            [first] if parts is None else verification.iterate_ranges(parts), find_archived
+        ),
         verification.verify_remaining_rows(lowest_uuid7(now - unsealed_after).bytes),
     ):
         summary.add(finding)
@@ -117,8 +130,11 @@ class _Verification:
         progress: Callable[[int, int], None],
         reads_all: bool,
     ) -> None:
-        self._keys, self._summary, self._progress = keys, summary, progress
-        self._archived_size, self._detached_leaves = archived_size, detached_leaves
+        self._keys = keys
+        self._summary = summary
+        self._progress = progress
+        self._archived_size = archived_size
+        self._detached_leaves = detached_leaves
         self._compute_mac = create_mac_calculator()
         self._witnessed_roots: list[KnownRoot] = []
         self._read_ids: list[tuple[uuid.UUID | None, uuid.UUID | None]] = []
@@ -127,35 +143,57 @@ class _Verification:
         with trusted_transaction():
             self._checkpoints = _CheckpointVerifier(keys, declared_restores)
             self._newest = find_newest_checkpoint(keys)
-            summary.tree_size = self._newest.tree_size if self._newest else 0
-            self.size = _count_leaves_to_read(summary.tree_size) if reads_all else summary.tree_size
+            if self._newest:
+                summary.tree_size = self._newest.tree_size
+            else:
+                summary.tree_size = 0
+
+            if reads_all:
+                self.size = _count_leaves_to_read(summary.tree_size)
+            else:
+                self.size = summary.tree_size
 
     def compare_witnessed(
-        self, checkpoints: Sequence[Checkpoint], compared_from: int, known_lost_sizes: Collection[int]
+        self,
+        checkpoints: Sequence[Checkpoint],
+        compared_from: int,
+        known_lost_sizes: Collection[int],
     ) -> Iterator[LogFinding]:
         """Yield findings for witnessed checkpoints.
 
-        Those above the size `compared_from` are compared with the leaves later. For the others, the stored nodes must
-        prove that the newest checkpoint continues them.
+        Those above the size `compared_from` are compared with the leaves later. For the others, the
+        stored nodes must prove that the newest checkpoint continues them.
         """
         roots, findings = _check_witnessed_checkpoints(
-            checkpoints, size=self.size, restores=self._checkpoints.restores, known_lost_sizes=known_lost_sizes
+            checkpoints,
+            size=self.size,
+            restores=self._checkpoints.restores,
+            known_lost_sizes=known_lost_sizes,
         )
         yield from findings
         self._witnessed_roots = [root for root in roots if root.tree_size > compared_from]
         for root in roots:
             if root.tree_size <= compared_from and not self._continues(root):
-                text = "The stored nodes do not prove that this log continues a checkpoint that was kept outside."
-                yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=root.tree_size, text=text)
+                text = (
+                    "The stored nodes do not prove that this log "
+                    "continues a checkpoint that was kept outside."
+                )
+                yield LogFinding(
+                    kind=FindingKind.FORK_UNDECLARED, tree_size=root.tree_size, text=text
+                )
 
     def _continues(self, root: KnownRoot) -> bool:
         newest = self._newest
         if newest is None:
             return False
-        return is_continued(root.tree_size, root.root_hash, size=newest.tree_size, root_hash=newest.root_hash)
+        return is_continued(
+            root.tree_size, root.root_hash, size=newest.tree_size, root_hash=newest.root_hash
+        )
 
     def iterate_ranges(self, parts: Sequence[Part]) -> Iterator[LogRange | LogFinding]:
-        """Yield the ranges with these parts, without overlaps; a finding if the tree before a part is damaged."""
+        """Yield the ranges with these parts, without overlaps; a finding if the tree before a part
+        is damaged.
+        """
         covered = 0
         for start, end in parts:
             if end <= covered:
@@ -167,7 +205,12 @@ class _Verification:
                 covered = end
                 yield LogFinding(kind=FindingKind.TREE_ALTERED, leaf_index=start, text=str(error))
                 continue
-            covered = self.size if log_range.end_size is None else log_range.end_size
+
+            if log_range.end_size is None:
+                covered = self.size
+            else:
+                covered = log_range.end_size
+
             yield log_range
 
     def verify_ranges(
@@ -179,11 +222,21 @@ class _Verification:
             else:
                 yield from self._verify_range(item, find_archived)
 
-    def _verify_range(self, log_range: LogRange, find_archived: ArchivedEventLookup) -> Iterator[LogFinding]:
+    def _verify_range(
+        self, log_range: LogRange, find_archived: ArchivedEventLookup
+    ) -> Iterator[LogFinding]:
         first = log_range.tree.size
-        size = self.size if log_range.end_size is None else log_range.end_size
+
+        if log_range.end_size is None:
+            size = self.size
+        else:
+            size = log_range.end_size
+
         self._checkpoints.continue_from(log_range.epoch, first)
-        self._summary.verified_size, self._summary.verified_root = first, log_range.tree.compute_root()
+        self._summary.verified_size, self._summary.verified_root = (
+            first,
+            log_range.tree.compute_root(),
+        )
         replay = LogReplay(
             log_range.tree,
             compute_mac=self._compute_mac,
@@ -197,7 +250,10 @@ class _Verification:
             with trusted_transaction():
                 signed_roots, findings, end = self._checkpoints.verify_chunk(start, size)
             yield from findings
-            known_roots = [*signed_roots, *(root for root in self._witnessed_roots if start < root.tree_size <= end)]
+            known_roots = [
+                *signed_roots,
+                *(root for root in self._witnessed_roots if start < root.tree_size <= end),
+            ]
             known_roots.sort(key=lambda root: (root.tree_size, root.is_witnessed))
             yield from replay.advance(end, known_roots)
             self._progress(end - first, size - first)
@@ -205,14 +261,17 @@ class _Verification:
         self._missing_events |= replay.missing_events
 
     def verify_remaining_rows(self, overdue_id: bytes) -> Iterator[LogFinding]:
-        """Yield faults outside the leaves. Leaves appended in the meantime are covered by a newer checkpoint.
+        """Yield faults outside the leaves. Leaves appended in the meantime are covered by a newer
+        checkpoint.
 
         overdue_id: events with a smaller id should have been sealed.
         """
         size = self.size
         beyond = list(read_leaves_beyond(size, limit=_MAX_REPORTED_ROWS))
         with trusted_transaction():
-            nodes = list(AuditNode.objects.filter(_build_extra_nodes_condition(size))[:_MAX_REPORTED_ROWS])
+            nodes = list(
+                AuditNode.objects.filter(_build_extra_nodes_condition(size))[:_MAX_REPORTED_ROWS]
+            )
             covered, findings = self._checkpoints.verify_remaining(size)
         yield from findings
         for value in read_checkpoints_without_size(limit=_MAX_REPORTED_ROWS):
@@ -220,26 +279,48 @@ class _Verification:
             yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text)
         for leaf in beyond:
             if not size <= leaf.leaf_index < covered:
-                id_, text = format_event_id(leaf.event_id), "No checkpoint covers this leaf."
-                yield LogFinding(kind=FindingKind.TREE_ALTERED, leaf_index=leaf.leaf_index, event_id=id_, text=text)
+                id_ = format_event_id(leaf.event_id)
+                text = "No checkpoint covers this leaf."
+                yield LogFinding(
+                    kind=FindingKind.TREE_ALTERED,
+                    leaf_index=leaf.leaf_index,
+                    event_id=id_,
+                    text=text,
+                )
         for node in nodes:
-            if node.node_index < 0 or (node.node_index + 1) << node.level > covered or node.level not in STORED_LEVELS:
-                text = f"Node {node.node_index} of level {node.level} is stored, but the log has no such leaves."
+            if (
+                node.node_index < 0
+                or (node.node_index + 1) << node.level > covered
+                or node.level not in STORED_LEVELS
+            ):
+                text = (
+                    f"Node {node.node_index} of level {node.level} is "
+                    "stored, but the log has no such leaves."
+                )
                 yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text)
         leafless = [read_queued_leafless_events(covered)]
-        leafless += [read_leafless_events(covered, first_id=first, end_id=end) for first, end in self._read_ids]
+        leafless += [
+            read_leafless_events(covered, first_id=first, end_id=end)
+            for first, end in self._read_ids
+        ]
         for event in chain.from_iterable(leafless):
-            if finding := _check_leafless_event(event, self._missing_events, self._compute_mac, overdue_id):
+            if finding := _check_leafless_event(
+                event, self._missing_events, self._compute_mac, overdue_id
+            ):
                 yield finding
             else:
                 self._summary.waiting += 1
         for id_bytes in read_orphaned_queue_ids():
             text = "It is gone, and was never sealed."
-            yield LogFinding(kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text)
+            yield LogFinding(
+                kind=FindingKind.EVENT_MISSING, event_id=format_event_id(id_bytes), text=text
+            )
 
 
 def _build_extra_nodes_condition(size: int) -> Q:
-    """Return the condition for stored nodes that no log of that size has, in a form that the primary key serves."""
+    """Return the condition for stored nodes that no log of that size has, in a form that the
+    primary key serves.
+    """
     bounds = [-1, *STORED_LEVELS, MAX_TREE_SIZE]
     is_extra = Q()
     for lower, upper in pairwise(bounds):
@@ -250,9 +331,16 @@ def _build_extra_nodes_condition(size: int) -> Q:
 
 
 def _count_leaves_to_read(verified_size: int) -> int:
-    """Return how many leaves to read: the verified ones, and those that only an invalid checkpoint covers."""
-    covered = max((row.tree_size for row in read_checkpoints(verified_size, limit=1, newest_first=True)), default=0)
-    unverified = AuditLeaf.objects.filter(leaf_index__gte=verified_size, leaf_index__lt=max(covered, verified_size))
+    """Return how many leaves to read: the verified ones, and those that only an invalid checkpoint
+    covers.
+    """
+    covered = max(
+        (row.tree_size for row in read_checkpoints(verified_size, limit=1, newest_first=True)),
+        default=0,
+    )
+    unverified = AuditLeaf.objects.filter(
+        leaf_index__gte=verified_size, leaf_index__lt=max(covered, verified_size)
+    )
     return verified_size + unverified.count()
 
 
@@ -272,8 +360,8 @@ class _CheckpointVerifier:
     def _opens_epoch(self, restore: LogRestore) -> bool:
         """Whether the next checkpoint is the first that is signed under the epoch of this event.
 
-        Anybody with the MAC key can write the event, and the sealer of an earlier version signed it under the epoch
-        before. Only `audit resume`, with the signing key, signs the new epoch.
+        Anybody with the MAC key can write the event, and the sealer of an earlier version signed it
+        under the epoch before. Only `audit resume`, with the signing key, signs the new epoch.
         """
         after = find_checkpoint_at_least(restore.leaf_index + 1, self._keys)
         before = find_checkpoint_at_most(restore.leaf_index, self._keys)
@@ -282,10 +370,13 @@ class _CheckpointVerifier:
 
     def continue_from(self, epoch: int, tree_size: int) -> None:
         """Verify the checkpoints after one of that epoch and size next."""
-        self._epoch, self._previous_size = epoch, tree_size
+        self._epoch = epoch
+        self._previous_size = tree_size
 
     def verify_chunk(self, start: int, size: int) -> tuple[list[KnownRoot], list[LogFinding], int]:
-        """Return the roots signed after `start`, the faults of their checkpoints, and the size up to which to read."""
+        """Return the roots signed after `start`, the faults of their checkpoints, and the size up
+        to which to read.
+        """
         limit = min(size, start + 2 * LEAVES_PER_CHUNK)
         roots: list[KnownRoot] = []
         findings: list[LogFinding] = []
@@ -294,14 +385,20 @@ class _CheckpointVerifier:
                 break
             root, faults = self._verify_row(row)
             findings += faults
-            roots += [root] if root else []
+
+            if root:
+                roots += [root]
+
             if row.tree_size >= start + LEAVES_PER_CHUNK:
                 return roots, findings, row.tree_size
         return roots, findings, limit
 
     def verify_remaining(self, size: int) -> tuple[int, list[LogFinding]]:
-        """Return how many leaves valid checkpoints cover by now, and the faults of checkpoints beyond `size`."""
-        covered, findings = size, []
+        """Return how many leaves valid checkpoints cover by now, and the faults of checkpoints
+        beyond `size`.
+        """
+        covered = size
+        findings = []
         if self._previous_size != size and (newest := find_checkpoint_at_most(size, self._keys)):
             self.continue_from(find_epoch(newest.origin) or 0, newest.tree_size)
         for row in self._read_after(size):
@@ -321,22 +418,31 @@ class _CheckpointVerifier:
         try:
             checkpoint = verify_row(row, self._keys)
         except CheckpointInvalid as error:
-            return None, [LogFinding(kind=FindingKind.TREE_ALTERED, tree_size=row.tree_size, text=str(error))]
+            return None, [
+                LogFinding(kind=FindingKind.TREE_ALTERED, tree_size=row.tree_size, text=str(error))
+            ]
         findings = list(self._verify_epoch(row))
         if row.root_hash != checkpoint.root_hash:
             text = "Its root is not the one that was signed."
-            findings.append(LogFinding(kind=FindingKind.TREE_ALTERED, tree_size=row.tree_size, text=text))
+            findings.append(
+                LogFinding(kind=FindingKind.TREE_ALTERED, tree_size=row.tree_size, text=text)
+            )
         return KnownRoot(checkpoint.tree_size, checkpoint.root_hash), findings
 
     def _verify_epoch(self, row: RawCheckpoint) -> Iterator[LogFinding]:
         """Check that a new epoch begins with the event that declares it."""
-        previous_size, self._previous_size = self._previous_size, row.tree_size
+        previous_size = self._previous_size
+        self._previous_size = row.tree_size
         if row.epoch == self._epoch:
             return
         restore = self.restores.get(row.epoch)
         is_newer = row.epoch > self._epoch
         self._epoch = row.epoch
-        if restore is None or not is_newer or not previous_size <= restore.leaf_index < row.tree_size:
+        if (
+            restore is None
+            or not is_newer
+            or not previous_size <= restore.leaf_index < row.tree_size
+        ):
             text = "Its epoch begins without the event that declares it."
             yield LogFinding(kind=FindingKind.FORK_UNDECLARED, tree_size=row.tree_size, text=text)
 
@@ -348,16 +454,27 @@ def _check_witnessed_checkpoints(
     restores: Mapping[int, LogRestore],
     known_lost_sizes: Collection[int],
 ) -> tuple[list[KnownRoot], list[LogFinding]]:
-    """Return the roots of the witnessed checkpoints that the log must lead to, and findings for the other ones."""
+    """Return the roots of the witnessed checkpoints that the log must lead to, and findings for the
+    other ones.
+    """
     roots: list[KnownRoot] = []
     findings = []
     for checkpoint in witnessed_checkpoints:
         epoch = find_epoch(checkpoint.origin)
-        later_restores = [restores[number] for number in sorted(restores) if epoch is not None and number > epoch]
-        if epoch is not None and later_restores and checkpoint.tree_size > later_restores[0].leaf_index:
-            findings.append(_build_restore_finding(checkpoint, epoch, later_restores[0], known_lost_sizes))
+        later_restores = [
+            restores[number] for number in sorted(restores) if epoch is not None and number > epoch
+        ]
+        if (
+            epoch is not None
+            and later_restores
+            and checkpoint.tree_size > later_restores[0].leaf_index
+        ):
+            findings.append(
+                _build_restore_finding(checkpoint, epoch, later_restores[0], known_lost_sizes)
+            )
         elif epoch is None or checkpoint.tree_size > size:
-            kind, kept_size = FindingKind.LOG_TRUNCATED, checkpoint.tree_size
+            kind = FindingKind.LOG_TRUNCATED
+            kept_size = checkpoint.tree_size
             text = f"A checkpoint of {kept_size} events was kept outside; the log ends at {size}."
             findings.append(LogFinding(kind=kind, tree_size=kept_size, leaf_index=size, text=text))
         else:
@@ -368,41 +485,67 @@ def _check_witnessed_checkpoints(
 def _build_restore_finding(
     checkpoint: Checkpoint, epoch: int, restore: LogRestore, known_lost_sizes: Collection[int]
 ) -> LogFinding:
-    """Report a checkpoint that a restore lost. It is a declared fork if the restore event covers the checkpoint."""
+    """Report a checkpoint that a restore lost. It is a declared fork if the restore event covers
+    the checkpoint.
+    """
     is_fault = True
-    lost, lost_epoch = restore.lost_checkpoint, find_epoch(restore.lost_checkpoint.origin) or 0
-    place, lost_place = (epoch, checkpoint.tree_size), (lost_epoch, lost.tree_size)
+    lost = restore.lost_checkpoint
+    lost_epoch = find_epoch(restore.lost_checkpoint.origin) or 0
+    place = (epoch, checkpoint.tree_size)
+    lost_place = (lost_epoch, lost.tree_size)
     if place > lost_place or (place == lost_place and checkpoint.root_hash != lost.root_hash):
         kind = FindingKind.FORK_UNDECLARED
-        text = f"The log was restored, and declared {lost.tree_size} events as known outside, not these."
+        text = (
+            f"The log was restored, and declared {lost.tree_size} "
+            "events as known outside, not these."
+        )
     else:
         kind = FindingKind.FORK_DECLARED
-        text = f"The log was restored and says so: of {lost.tree_size} events, {restore.leaf_index} were left."
+        text = (
+            f"The log was restored and says so: of {lost.tree_size} "
+            f"events, {restore.leaf_index} were left."
+        )
         is_fault = lost.tree_size not in known_lost_sizes
-        text += f" If you know of that restore, name it: --lost-size {lost.tree_size}." if is_fault else ""
-    size, leaf_index = checkpoint.tree_size, restore.leaf_index
-    return LogFinding(kind=kind, tree_size=size, leaf_index=leaf_index, text=text, is_fault=is_fault)
+        if is_fault:
+            text += f" If you know of that restore, name it: --lost-size {lost.tree_size}."
+    size = checkpoint.tree_size
+    leaf_index = restore.leaf_index
+    return LogFinding(
+        kind=kind, tree_size=size, leaf_index=leaf_index, text=text, is_fault=is_fault
+    )
 
 
 def _check_leafless_event(
-    event: RawEvent, missing: Mapping[bytes, tuple[int, bytes]], compute_mac: MacCalculator, overdue_id: bytes
+    event: RawEvent,
+    missing: Mapping[bytes, tuple[int, bytes]],
+    compute_mac: MacCalculator,
+    overdue_id: bytes,
 ) -> LogFinding | None:
     """Return what is wrong with an event that has no leaf; None if it only waits to be sealed."""
     canonical = event.canonical or b""
     mac = compute_mac(event.mac_key, canonical)
     leaf_index = None
     if leaf := missing.get(hash_leaf(canonical)):
-        kind, leaf_index = FindingKind.EVENT_ALTERED, leaf[0]
-        text = f"Its leaf was changed, and now names event {format_event_id(leaf[1])}; the event is as it was sealed."
+        kind = FindingKind.EVENT_ALTERED
+        leaf_index = leaf[0]
+        text = (
+            "Its leaf was changed, and now names event "
+            f"{format_event_id(leaf[1])}; the event is as it was sealed."
+        )
     elif mac is None:
         text = f"It is not sealed: its MAC key {event.mac_key!a} is not configured."
         kind = FindingKind.EVENT_KEY_UNKNOWN
     elif mac != event.mac:
-        kind, text = FindingKind.EVENT_FORGED, "Its MAC is not valid, and it was never sealed."
+        kind = FindingKind.EVENT_FORGED
+        text = "Its MAC is not valid, and it was never sealed."
     elif is_restore_event(canonical) or not is_valid_event(canonical):
-        kind, text = FindingKind.EVENT_FORGED, "It is not an event of this app: the MAC key was used to insert it."
+        kind = FindingKind.EVENT_FORGED
+        text = "It is not an event of this app: the MAC key was used to insert it."
     elif event.event_id < overdue_id:
-        kind, text = FindingKind.EVENT_UNSEALED, "It should have been sealed long ago."
+        kind = FindingKind.EVENT_UNSEALED
+        text = "It should have been sealed long ago."
     else:
         return None
-    return LogFinding(kind=kind, event_id=format_event_id(event.event_id), leaf_index=leaf_index, text=text)
+    return LogFinding(
+        kind=kind, event_id=format_event_id(event.event_id), leaf_index=leaf_index, text=text
+    )

@@ -1,4 +1,6 @@
-"""Checkpoints kept outside the database: a restored database must not sign the same sizes again with other leaves."""
+"""Checkpoints kept outside the database: a restored database must not sign the same sizes again
+with other leaves.
+"""
 
 import logging
 import os
@@ -19,9 +21,11 @@ logger = logging.getLogger("phi_oidc.audit")
 def get_witnessed_checkpoints(keys: Sequence[LogKey]) -> dict[int, Checkpoint]:
     """Return the largest checkpoint of each epoch that is known outside, signed by one of `keys`.
 
-    It is in the witness file, was confirmed by a sink, or is cosigned by a witness. Rows of the tables without a valid
-    signature are ignored: anybody with write access could have inserted them.
-    Raises: SealingRefused if the file exists but does not hold a checkpoint of this log: what it held is unknown.
+    It is in the witness file, was confirmed by a sink, or is cosigned by a witness. Rows of the
+    tables without a valid signature are ignored: anybody with write access could have inserted
+    them.
+    Raises: SealingRefused if the file exists but does not hold a checkpoint of this log: what it
+    held is unknown.
     """
     largest: dict[int, Checkpoint] = {}
     cosigned = LogWitness.objects.exclude(note="").values_list("note", flat=True)
@@ -29,22 +33,30 @@ def get_witnessed_checkpoints(keys: Sequence[LogKey]) -> dict[int, Checkpoint]:
         try:
             _add_if_largest(largest, verify_checkpoint(note, keys))
         except CheckpointInvalid:
-            logger.warning("A checkpoint that a sink or a witness has confirmed is not signed by a known key.")
+            logger.warning(
+                "A checkpoint that a sink or a witness has confirmed is not signed by a known key."
+            )
     if (path := find_witness_file()) and os.path.lexists(path):
         try:
             with path.open("rb") as file:
                 checkpoint = verify_checkpoint(file.read(MAX_NOTE_BYTES + 1).decode(), keys)
         except (OSError, UnicodeDecodeError) as error:
-            raise SealingRefused(f"The witness file can't be read: {type(error).__name__}.") from error
+            raise SealingRefused(
+                f"The witness file can't be read: {type(error).__name__}."
+            ) from error
         except CheckpointInvalid as error:
-            raise SealingRefused("The witness file holds no checkpoint signed by a known key.") from error
+            raise SealingRefused(
+                "The witness file holds no checkpoint signed by a known key."
+            ) from error
         if not _add_if_largest(largest, checkpoint):
             raise SealingRefused("The witness file holds a checkpoint of another log.")
     return largest
 
 
 def _add_if_largest(largest_by_epoch: dict[int, Checkpoint], checkpoint: Checkpoint) -> bool:
-    """Add the checkpoint if it is the largest of its epoch. Return False if it belongs to another log."""
+    """Add the checkpoint if it is the largest of its epoch. Return False if it belongs to another
+    log.
+    """
     epoch = find_epoch(checkpoint.origin)
     if epoch is None:
         return False
@@ -54,7 +66,9 @@ def _add_if_largest(largest_by_epoch: dict[int, Checkpoint], checkpoint: Checkpo
 
 
 def write_witness_file(note: str) -> None:
-    """Replace the content of the witness file, if one is configured, atomically. Raises: OSError."""
+    """Replace the content of the witness file, if one is configured, atomically. Raises:
+    OSError.
+    """
     path = find_witness_file()
     if path is None:
         return
@@ -73,4 +87,6 @@ def write_witness_file(note: str) -> None:
 def find_witness_file() -> Path | None:
     """Return the path of the witness file; None if none is configured."""
     path = conf.witness_file()
-    return Path(path) if path else None
+    if path:
+        return Path(path)
+    return None

@@ -1,7 +1,7 @@
 """Send the newest checkpoint to the declared witnesses, and keep their cosignatures.
 
-The requests run in parallel after the seal is committed, and end together at a deadline: a witness that is away delays
-neither a seal nor the other witnesses. Only this thread uses the database.
+The requests run in parallel after the seal is committed, and end together at a deadline: a witness
+that is away delays neither a seal nor the other witnesses. Only this thread uses the database.
 """
 
 import ssl
@@ -48,7 +48,9 @@ ROUND_SECONDS = 2.0
 ALERT_AFTER = timedelta(minutes=15)
 """How long a witness may give no cosignature before an alert is raised."""
 RENEW_AFTER = timedelta(hours=1)
-"""A log without new events asks again: its witnesses would otherwise not notice that it was rolled back."""
+"""A log without new events asks again: its witnesses would otherwise not notice that it was rolled
+back.
+"""
 MAX_RETRY_DELAY = timedelta(minutes=5)
 
 
@@ -75,12 +77,16 @@ def submit_newest_checkpoint(
     """Ask the witnesses that have not cosigned the newest checkpoint, and return what each said.
 
     A cosignature is stored as soon as it arrives. only_due: not those that failed a short time ago.
-    Raises: KeyMissing; LogDamaged if the tree cannot be read; RuntimeError inside an open transaction.
+    Raises: KeyMissing; LogDamaged if the tree cannot be read; RuntimeError inside an open
+    transaction.
     """
     if any(connections[alias].in_atomic_block for alias in (AUDIT_ALIAS, DEFAULT_DB_ALIAS)):
         raise RuntimeError("No request is sent to a witness inside a transaction.")
     keys = get_witness_keys()
-    newest = _find_newest_checkpoint() if keys else None
+    newest = None
+    if keys:
+        newest = _find_newest_checkpoint()
+
     if newest is None:
         return []
     asked = {
@@ -98,10 +104,19 @@ def submit_newest_checkpoint(
         else:
             results.append(_record_answer(asked[name], newest, answer, now=clock()))
     for name, answer in _ask(other_sizes, newest, keys, clock=clock, seconds=round_seconds):
-        second_size = answer.known_size if isinstance(answer, WitnessAnswer) else None
-        # No witness goes back. If it is larger, another process was faster, and the next run asks again.
+        second_size = None
+        if isinstance(answer, WitnessAnswer):
+            second_size = answer.known_size
+
+        # No witness goes back. If it is larger, another process was faster, and the next run asks
+        # again.
         is_contradiction = second_size is not None and second_size <= other_sizes[name]
-        final = WitnessAnswer(fault=WitnessFault.SIZE_INVALID) if is_contradiction else answer
+        final: WitnessAnswer | Code
+        if is_contradiction:
+            final = WitnessAnswer(fault=WitnessFault.SIZE_INVALID)
+        else:
+            final = answer
+
         if second_size is None or is_contradiction:
             results.append(_record_answer(asked[name], newest, final, now=clock()))
     return results
@@ -112,7 +127,9 @@ def _find_newest_checkpoint() -> _NewestCheckpoint | None:
     if not rows:
         return None
     note = rows[0].note
-    return _NewestCheckpoint(origin=parse_checkpoint(note).origin, tree_size=rows[0].tree_size, note=note)
+    return _NewestCheckpoint(
+        origin=parse_checkpoint(note).origin, tree_size=rows[0].tree_size, note=note
+    )
 
 
 def _get_state(name: str, *, now: datetime) -> LogWitness:
@@ -120,9 +137,16 @@ def _get_state(name: str, *, now: datetime) -> LogWitness:
 
 
 def _lacks(state: LogWitness, newest: _NewestCheckpoint, *, now: datetime) -> bool:
-    is_current = (state.origin, state.tree_size) == (newest.origin, newest.tree_size) and not state.last_fault
+    is_current = (state.origin, state.tree_size) == (
+        newest.origin,
+        newest.tree_size,
+    ) and not state.last_fault
     # A time of the future is not what was written here.
-    return not is_current or state.cosigned_at is None or not timedelta() <= now - state.cosigned_at < RENEW_AFTER
+    return (
+        not is_current
+        or state.cosigned_at is None
+        or not timedelta() <= now - state.cosigned_at < RENEW_AFTER
+    )
 
 
 def _is_due(state: LogWitness, *, now: datetime) -> bool:
@@ -130,8 +154,12 @@ def _is_due(state: LogWitness, *, now: datetime) -> bool:
 
 
 def _get_known_size(state: LogWitness, newest: _NewestCheckpoint) -> int:
-    """Return the size that the witness has probably cosigned. It may not be named if it is above the newest one."""
-    return max(0, min(state.tree_size, newest.tree_size)) if state.origin == newest.origin else 0
+    """Return the size that the witness has probably cosigned. It may not be named if it is above
+    the newest one.
+    """
+    if state.origin == newest.origin:
+        return max(0, min(state.tree_size, newest.tree_size))
+    return 0
 
 
 def _ask(
@@ -142,18 +170,26 @@ def _ask(
     clock: Callable[[], datetime],
     seconds: float,
 ) -> Iterator[tuple[str, WitnessAnswer | Code]]:
-    """Yield the answer of each witness as it arrives, and a code for those that gave none in time."""
+    """Yield the answer of each witness as it arrives, and a code for those that gave none in
+    time.
+    """
     if not sizes:
         return
     declarations = conf.witnesses()
-    proofs = {size: build_consistency_proof(size, newest.tree_size, read_nodes) for size in set(sizes.values())}
-    # Not as a context manager, which would wait for a thread that the deadline does not end: name resolution.
+    proofs = {
+        size: build_consistency_proof(size, newest.tree_size, read_nodes)
+        for size in set(sizes.values())
+    }
+    # Not as a context manager, which would wait for a thread that the deadline does not end: name
+    # resolution.
     executor = ThreadPoolExecutor(max_workers=len(sizes), thread_name_prefix="phi-oidc-witness")
     try:
         pending: dict[Future[Any], str] = {}
         for name, size in sizes.items():
             body = build_add_checkpoint_body(old_size=size, proof=proofs[size], note=newest.note)
-            pending[executor.submit(_post, declarations[name], body, timeout_seconds=seconds)] = name
+            pending[executor.submit(_post, declarations[name], body, timeout_seconds=seconds)] = (
+                name
+            )
         try:
             # The deadline of each exchange is `seconds`; the margin is for the threads to end.
             for future in as_completed([*pending], timeout=seconds + 0.5):
@@ -165,7 +201,9 @@ def _ask(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _post(declaration: WitnessDeclaration, body: bytes, *, timeout_seconds: float) -> tuple[int, bytes]:
+def _post(
+    declaration: WitnessDeclaration, body: bytes, *, timeout_seconds: float
+) -> tuple[int, bytes]:
     """Return status and body of the response. Raises: TransportError."""
     request = TransportRequest(
         method="POST",
@@ -176,15 +214,27 @@ def _post(declaration: WitnessDeclaration, body: bytes, *, timeout_seconds: floa
     )
     options: dict[str, Any] = {"maxsize": 1}
     if request.url.startswith("https:"):
-        options |= {"ssl_context": create_ssl_context(declaration.ca_bundle), "cert_reqs": ssl.CERT_REQUIRED}
+        options |= {
+            "ssl_context": create_ssl_context(declaration.ca_bundle),
+            "cert_reqs": ssl.CERT_REQUIRED,
+        }
     with urllib3.PoolManager(**options) as manager, TimedExchange(timeout_seconds) as exchange:
-        manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
-        response = send_once(request, manager=manager, exchange=exchange, max_body_bytes=MAX_RESPONSE_BYTES)
+        manager.pool_classes_by_scheme = {
+            "http": TimedConnectionPool,
+            "https": TimedTLSConnectionPool,
+        }
+        response = send_once(
+            request, manager=manager, exchange=exchange, max_body_bytes=MAX_RESPONSE_BYTES
+        )
     return response.status, response.body
 
 
 def _read_answer(
-    future: Future[tuple[int, bytes]], newest: _NewestCheckpoint, key: WitnessKey, *, clock: Callable[[], datetime]
+    future: Future[tuple[int, bytes]],
+    newest: _NewestCheckpoint,
+    key: WitnessKey,
+    *,
+    clock: Callable[[], datetime],
 ) -> WitnessAnswer | Code:
     try:
         status, body = future.result()
@@ -200,8 +250,12 @@ def _read_answer(
     )
 
 
-def _report_forgotten_size(state: LogWitness, newest: _NewestCheckpoint, stated_size: int, *, now: datetime) -> None:
-    """Raise an alert if a witness states less than the size of a cosignature of its own, which is stored here."""
+def _report_forgotten_size(
+    state: LogWitness, newest: _NewestCheckpoint, stated_size: int, *, now: datetime
+) -> None:
+    """Raise an alert if a witness states less than the size of a cosignature of its own, which is
+    stored here.
+    """
     if state.origin == newest.origin and stated_size < state.tree_size:
         with transaction.atomic(durable=True):
             _raise_alert("witness_invalid", state, reason=WitnessFault.SIZE_INVALID, now=now)
@@ -211,7 +265,12 @@ def _record_answer(
     state: LogWitness, newest: _NewestCheckpoint, answer: WitnessAnswer | Code, *, now: datetime
 ) -> SubmissionResult:
     """Commit the cosignature or the fault, with an alert about a new fault."""
-    fault: str = answer if isinstance(answer, Code) else (answer.fault or "")
+    fault: str
+    if isinstance(answer, Code):
+        fault = answer
+    else:
+        fault = answer.fault or ""
+
     metrics.increment(metrics.WITNESS_ANSWERS, witness=state.name, outcome=fault or "cosigned")
     with transaction.atomic(durable=True):
         if isinstance(answer, WitnessAnswer) and answer.cosignature:
@@ -221,13 +280,22 @@ def _record_answer(
     return SubmissionResult(witness=state.name, fault=fault)
 
 
-def _store_cosignature(state: LogWitness, newest: _NewestCheckpoint, line: str, *, now: datetime) -> None:
+def _store_cosignature(
+    state: LogWitness, newest: _NewestCheckpoint, line: str, *, now: datetime
+) -> None:
     place: dict[str, Any] = {"origin": newest.origin, "tree_size": newest.tree_size}
     content = {"note": newest.note, "line": line}
     Cosignature.objects.update_or_create(defaults=content, witness=state.name, **place)
     # Another process may have stored a newer one in the meantime.
-    older = LogWitness.objects.filter(name=state.name).exclude(origin=newest.origin, tree_size__gt=newest.tree_size)
-    changes: dict[str, Any] = {"note": newest.note, "cosigned_at": now, "due_at": now, "attempts": 0}
+    older = LogWitness.objects.filter(name=state.name).exclude(
+        origin=newest.origin, tree_size__gt=newest.tree_size
+    )
+    changes: dict[str, Any] = {
+        "note": newest.note,
+        "cosigned_at": now,
+        "due_at": now,
+        "attempts": 0,
+    }
     older.update(**place, **changes, last_fault="", failing_since=None)
 
 
@@ -254,10 +322,16 @@ def _store_fault(state: LogWitness, fault: str, *, now: datetime) -> None:
 
 
 def _raise_alert(rule: str, state: LogWitness, *, reason: str, now: datetime) -> None:
-    """Write an alert that names the witness, at most one of a rule in an hour, in the open transaction."""
+    """Write an alert that names the witness, at most one of a rule in an hour, in the open
+    transaction.
+    """
     is_recent = state.alerted_at is not None and now - state.alerted_at < ALERT_INTERVAL
     if state.alert_rule == rule and is_recent:
         return
     LogWitness.objects.filter(name=state.name).update(alert_rule=rule, alerted_at=now)
-    fields: dict[str, Any] = {"resource": f"Witness/{state.name}", "reason": reason, "detail": {"rule": rule}}
+    fields: dict[str, Any] = {
+        "resource": f"Witness/{state.name}",
+        "reason": reason,
+        "detail": {"rule": rule},
+    }
     enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, using=DEFAULT_DB_ALIAS, **fields)

@@ -17,4 +17,4 @@ and never changes once all of them exist. Such a subtree is called perfect, and 
     level 1     0       1       .        seven leaves: the tree consists of the nodes (2, 0), (1, 2) and (0, 6),
                / \\     / \\     / \\       and its root is node_hash((2, 0), node_hash((1, 2), (0, 6)))
     level 0   0   1   2   3   4   5   6
-"""
+"""  # noqa: E501

@@ -9,7 +9,7 @@
 A statement is a signed note of another text (`sign_statement`). No text is both.
 
 Spec: C2SP tlog-checkpoint, C2SP signed-note (only Ed25519, signature type 0x01).
-"""
+"""  # noqa: E501
 
 import base64
 import re
@@ -30,10 +30,14 @@ ED25519_SIGNATURE_TYPE = b"\x01"
 KEY_ID_BYTES = 4
 EM_DASH = "\N{EM DASH}"
 _KEY_NAME = r"[^\s+\x00-\x1f\ud800-\udfff]{1,255}"
-"""A key name: without Unicode spaces, plus signs (signed-note), control characters and surrogates."""
+"""A key name: without Unicode spaces, plus signs (signed-note), control characters and
+surrogates.
+"""
 _KEY_NAME_PATTERN = re.compile(_KEY_NAME)
 _FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
-_BODY_PATTERN = re.compile(rf"({_KEY_NAME})\n(0|[1-9][0-9]{{0,18}})\n([A-Za-z0-9+/=]+)\n(?:[^\n]+\n)*")
+_BODY_PATTERN = re.compile(
+    rf"({_KEY_NAME})\n(0|[1-9][0-9]{{0,18}})\n([A-Za-z0-9+/=]+)\n(?:[^\n]+\n)*"
+)
 _SIGNATURE_LINE_PATTERN = re.compile(rf"{EM_DASH} ({_KEY_NAME}) ([A-Za-z0-9+/=]+)")
 
 
@@ -56,7 +60,9 @@ class NoteSignature(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RetiredKey:
-    """A public key of the log that signs no longer: checkpoints of more events are not accepted from it."""
+    """A public key of the log that signs no longer: checkpoints of more events are not accepted
+    from it.
+    """
 
     public_key: Ed25519PublicKey
     max_tree_size: int
@@ -79,11 +85,14 @@ class NoteSigner(Protocol):
 def build_checkpoint_body(checkpoint: Checkpoint) -> str:
     """Return the signed text, including its final newline.
 
-    Raises: ValueError for an origin that is not a key name, a size out of range, or a root not HASH_BYTES long.
+    Raises: ValueError for an origin that is not a key name, a size out of range, or a root not
+    HASH_BYTES long.
     Spec: tlog-checkpoint, "Note text".
     """
     if not _KEY_NAME_PATTERN.fullmatch(checkpoint.origin):
-        raise ValueError("An origin has 1 to 255 characters, without spaces, plus signs and control characters.")
+        raise ValueError(
+            "An origin has 1 to 255 characters, without spaces, plus signs and control characters."
+        )
     if not 0 <= checkpoint.tree_size <= MAX_TREE_SIZE or len(checkpoint.root_hash) != HASH_BYTES:
         raise ValueError("No tree has this size, or this root hash.")
     return f"{checkpoint.origin}\n{checkpoint.tree_size}\n{encode_base64(checkpoint.root_hash)}\n"
@@ -99,7 +108,8 @@ def sign_checkpoint(checkpoint: Checkpoint, key: NoteSigner) -> str:
 
 
 def parse_checkpoint(note: str) -> Checkpoint:
-    """Return the checkpoint in the note. NOT checked: signatures, except that their lines are well-formed.
+    """Return the checkpoint in the note. NOT checked: signatures, except that their lines are
+    well-formed.
 
     Extension lines are ignored. An origin that is not a valid key name is refused.
     Raises: CheckpointInvalid. Spec: tlog-checkpoint, "Note text"; signed-note, "Format".
@@ -107,18 +117,23 @@ def parse_checkpoint(note: str) -> Checkpoint:
     return _parse_checkpoint_note(note)[0]
 
 
-def verify_checkpoint(note: str, keys: Sequence[LogKey], *, expected_origin: str | None = None) -> Checkpoint:
+def verify_checkpoint(
+    note: str, keys: Sequence[LogKey], *, expected_origin: str | None = None
+) -> Checkpoint:
     """Return the checkpoint signed by the log with one of keys. Without keys, nothing is accepted.
 
-    Signatures with other names or keys, such as those of witnesses, are ignored. Every signature with the origin's name
-    and the id of one of keys must be valid. NOT checked without expected_origin: which log it is.
+    Signatures with other names or keys, such as those of witnesses, are ignored. Every signature
+    with the origin's name and the id of one of keys must be valid. NOT checked without
+    expected_origin: which log it is.
     Raises: CheckpointInvalid. Spec: signed-note, "Signatures".
     """
     checkpoint, body, signatures = _parse_checkpoint_note(note)
     if expected_origin is not None and checkpoint.origin != expected_origin:
         raise CheckpointInvalid("The checkpoint belongs to another log.")
     usable = [_find_public_key(key, checkpoint.tree_size) for key in keys]
-    if not _has_signature(body, signatures, checkpoint.origin, [key for key in usable if key is not None]):
+    if not _has_signature(
+        body, signatures, checkpoint.origin, [key for key in usable if key is not None]
+    ):
         raise CheckpointInvalid("The checkpoint is not signed by a known key of the log.")
     return checkpoint
 
@@ -126,7 +141,8 @@ def verify_checkpoint(note: str, keys: Sequence[LogKey], *, expected_origin: str
 def sign_statement(body: str, *, name: str, key: NoteSigner) -> str:
     """Return a note of another text than a checkpoint, signed with a key of the log.
 
-    name: the key name. Raises: ValueError for a name that is not valid, or a text that would be a signed checkpoint.
+    name: the key name. Raises: ValueError for a name that is not valid, or a text that would be a
+    signed checkpoint.
     Spec: signed-note, "Format".
     """
     if not _KEY_NAME_PATTERN.fullmatch(name) or _BODY_PATTERN.fullmatch(body):
@@ -135,7 +151,8 @@ def sign_statement(body: str, *, name: str, key: NoteSigner) -> str:
 
 
 def verify_statement(note: str, keys: Sequence[Ed25519PublicKey], *, name: str) -> str:
-    """Return the text of a note that is signed with one of keys under this key name, and has no other signature.
+    """Return the text of a note that is signed with one of keys under this key name, and has no
+    other signature.
 
     NOT checked: what the text says. Raises: CheckpointInvalid. Spec: signed-note, "Signatures".
     """
@@ -153,11 +170,15 @@ def _sign(body: str, name: str, key: NoteSigner) -> str:
 def _has_signature(
     body: bytes, signatures: Sequence[NoteSignature], name: str, keys: Sequence[Ed25519PublicKey]
 ) -> bool:
-    """Return whether one of keys signed under that name. Raises: CheckpointInvalid for an invalid signature of one."""
+    """Return whether one of keys signed under that name. Raises: CheckpointInvalid for an invalid
+    signature of one.
+    """
     key_ids = [(key, compute_key_id(name, key)) for key in keys]
     verified = False
     for line in signatures:
-        matching = [key for key, key_id in key_ids if (line.key_name, line.key_id) == (name, key_id)]
+        matching = [
+            key for key, key_id in key_ids if (line.key_name, line.key_id) == (name, key_id)
+        ]
         if matching and not any(is_valid_signature(key, line.signature, body) for key in matching):
             raise CheckpointInvalid("A signature of the log's key is not valid.")
         verified = verified or bool(matching)
@@ -165,13 +186,19 @@ def _has_signature(
 
 
 def _find_public_key(key: LogKey, tree_size: int) -> Ed25519PublicKey | None:
-    """Return the key that may have signed a checkpoint of this size; None if it was retired before."""
+    """Return the key that may have signed a checkpoint of this size; None if it was retired
+    before.
+    """
     if isinstance(key, RetiredKey):
-        return key.public_key if tree_size <= key.max_tree_size else None
+        if tree_size <= key.max_tree_size:
+            return key.public_key
+        return None
     return key
 
 
-def compute_key_id(name: str, public_key: Ed25519PublicKey, signature_type: bytes = ED25519_SIGNATURE_TYPE) -> bytes:
+def compute_key_id(
+    name: str, public_key: Ed25519PublicKey, signature_type: bytes = ED25519_SIGNATURE_TYPE
+) -> bytes:
     """Return the four bytes that identify the key in a signature. Two keys can have the same id.
 
     signature_type: one byte, that of a log by default.
@@ -181,20 +208,28 @@ def compute_key_id(name: str, public_key: Ed25519PublicKey, signature_type: byte
     return sha256(data).digest()[:KEY_ID_BYTES]
 
 
-def encode_verifier_key(name: str, public_key: Ed25519PublicKey, signature_type: bytes = ED25519_SIGNATURE_TYPE) -> str:
-    """Return the vkey, one line of text that contains the public key. Raises: ValueError for the name.
+def encode_verifier_key(
+    name: str, public_key: Ed25519PublicKey, signature_type: bytes = ED25519_SIGNATURE_TYPE
+) -> str:
+    """Return the vkey, one line of text that contains the public key. Raises: ValueError for the
+    name.
 
     signature_type: as compute_key_id.
     Spec: golang.org/x/mod/sumdb/note, "Verifying Notes", also used by the tools of C2SP.
     """
     if not _KEY_NAME_PATTERN.fullmatch(name):
-        raise ValueError("A key name has 1 to 255 characters, without spaces, plus signs and control characters.")
+        raise ValueError(
+            "A key name has 1 to 255 characters, without spaces, plus signs and control characters."
+        )
     encoded = encode_base64(signature_type + public_key.public_bytes_raw())
     return f"{name}+{compute_key_id(name, public_key, signature_type).hex()}+{encoded}"
 
 
-def parse_verifier_key(text: str, signature_type: bytes = ED25519_SIGNATURE_TYPE) -> tuple[str, Ed25519PublicKey]:
-    """Return name and key of a vkey in canonical form. Raises: ValueError, also for a wrong key id or signature type.
+def parse_verifier_key(
+    text: str, signature_type: bytes = ED25519_SIGNATURE_TYPE
+) -> tuple[str, Ed25519PublicKey]:
+    """Return name and key of a vkey in canonical form. Raises: ValueError, also for a wrong key id
+    or signature type.
 
     signature_type: as compute_key_id.
     """
@@ -216,16 +251,25 @@ def _parse_checkpoint_note(note: str) -> tuple[Checkpoint, bytes, list[NoteSigna
     match = _BODY_PATTERN.fullmatch(body)
     if match is None:
         raise CheckpointInvalid("Not the lines of a signed checkpoint.")
-    tree_size, root_hash = int(match[2]), _parse_base64(match[3])
+    tree_size = int(match[2])
+    root_hash = _parse_base64(match[3])
     if tree_size > MAX_TREE_SIZE or len(root_hash) != HASH_BYTES:
         raise CheckpointInvalid("No tree has this size, or this root hash.")
-    return Checkpoint(origin=match[1], tree_size=tree_size, root_hash=root_hash), body.encode(), signatures
+    return (
+        Checkpoint(origin=match[1], tree_size=tree_size, root_hash=root_hash),
+        body.encode(),
+        signatures,
+    )
 
 
 def split_note(note: str) -> tuple[str, list[NoteSignature]]:
     """Return the signed text and the unverified signatures. Raises: CheckpointInvalid."""
     # The first comparison avoids searching very long input.
-    if len(note) > MAX_NOTE_BYTES or _FORBIDDEN_CHARACTERS.search(note) or len(note.encode()) > MAX_NOTE_BYTES:
+    if (
+        len(note) > MAX_NOTE_BYTES
+        or _FORBIDDEN_CHARACTERS.search(note)
+        or len(note.encode()) > MAX_NOTE_BYTES
+    ):
         raise CheckpointInvalid("Not a note of the accepted form.")
     text, _, lines = note.rpartition("\n\n")
     if not lines.endswith("\n"):
@@ -235,7 +279,11 @@ def split_note(note: str) -> tuple[str, list[NoteSignature]]:
 
 def _parse_signature(line: str) -> NoteSignature:
     match = _SIGNATURE_LINE_PATTERN.fullmatch(line)
-    signature = _parse_base64(match[2]) if match else b""
+    if match:
+        signature = _parse_base64(match[2])
+    else:
+        signature = b""
+
     if match is None or len(signature) <= KEY_ID_BYTES:
         raise CheckpointInvalid("Not a signature line.")
     return NoteSignature(match[1], signature[:KEY_ID_BYTES], signature[KEY_ID_BYTES:])

@@ -9,9 +9,11 @@ class CompactRange:
     """A tree stored as the roots of its perfect subtrees: at most 63 hashes for any size."""
 
     def __init__(self, size: int = 0, nodes: Sequence[bytes] = ()) -> None:
-        """nodes: the perfect subtrees of a tree with size leaves, from left to right, the largest first.
+        """nodes: the perfect subtrees of a tree with size leaves, from left to right, the largest
+        first.
 
-        Requires: one node for each bit set in size. NOT checked: that they are the hashes of such a tree.
+        Requires: one node for each bit set in size. NOT checked: that they are the hashes of such a
+        tree.
         Raises: ValueError.
         """
         if size < 0 or len(nodes) != size.bit_count():
@@ -22,7 +24,9 @@ class CompactRange:
 
     @property
     def nodes(self) -> tuple[bytes, ...]:
-        """The roots of the perfect subtrees, from left to right, the largest first, as `nodes` of a new instance."""
+        """The roots of the perfect subtrees, from left to right, the largest first, as `nodes` of a
+        new instance.
+        """
         return tuple(self._nodes)
 
     def compute_root(self) -> bytes:
@@ -34,14 +38,17 @@ class CompactRange:
     ) -> dict[int, tuple[int, list[bytes]]]:
         """Append leaves and return the newly completed nodes on kept_levels.
 
-        Maps each of these levels with new nodes to the index of the first one and their hashes in order. Takes about a
-        microsecond per leaf. If leaf_hashes are refused, the tree is unchanged.
+        Maps each of these levels with new nodes to the index of the first one and their hashes in
+        order. Takes about a microsecond per leaf. If leaf_hashes are refused, the tree is
+        unchanged.
         Raises: ValueError if a hash is not HASH_BYTES long.
         """
         _validate_hash_lengths(leaf_hashes)
         completed: dict[int, tuple[int, list[bytes]]] = {}
         unpaired: list[bytes] = []
-        level, count, nodes = 0, self.size, list(leaf_hashes)
+        level = 0
+        count = self.size
+        nodes = list(leaf_hashes)
         while nodes:
             if level in kept_levels:
                 completed[level] = count, nodes
@@ -50,16 +57,19 @@ class CompactRange:
             if len(nodes) % 2:
                 unpaired.append(nodes[-1])
             nodes = list(map(hash_node, nodes[0::2], nodes[1::2]))
-            level, count = level + 1, count // 2
+            level = level + 1
+            count = count // 2
         self._nodes += reversed(unpaired)
         self.size += len(leaf_hashes)
         return completed
 
 
 def list_perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
-    """Return level and index of the perfect subtrees that cover the leaves [start, end), from left to right.
+    """Return level and index of the perfect subtrees that cover the leaves [start, end), from left
+    to right.
 
-    Requires: [start, end) is a subtree: start is a multiple of a power of two that is at least end - start.
+    Requires: [start, end) is a subtree: start is a multiple of a power of two that is at least end
+    - start.
     Raises: ValueError. Spec: RFC 6962 2.1: each split leaves the largest power of two to the left.
     """
     width = end - start
@@ -74,10 +84,15 @@ def list_perfect_subtrees(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def compute_root_of_subtrees(nodes: Iterable[bytes]) -> bytes:
-    """Return the root of the tree of these perfect subtrees, from left to right. Spec: RFC 6962 2.1, MTH."""
+    """Return the root of the tree of these perfect subtrees, from left to right. Spec: RFC 6962
+    2.1, MTH.
+    """
     root = b""
     for node in reversed(list(nodes)):
-        root = hash_node(node, root) if root else node
+        if root:
+            root = hash_node(node, root)
+        else:
+            root = node
     return root or EMPTY_ROOT
 
 

@@ -1,14 +1,16 @@
-"""Cosignatures: a witness states that a checkpoint is the largest consistent one that it has seen of a log.
+"""Cosignatures: a witness states that a checkpoint is the largest consistent one that it has seen
+of a log.
 
-A witness is outside of the operator's control, so that the operator can neither rewrite the log nor show two versions
-of it. Its signature is a further line of the signed note:
+A witness is outside of the operator's control, so that the operator can neither rewrite the log nor
+show two versions of it. Its signature is a further line of the signed note:
 
     — witness.example/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9…   base64 of the key id, 8 bytes of time, 64 of signature
 
-The signed message begins with `cosignature/v1`, and then has the time and the whole text of the checkpoint.
+The signed message begins with `cosignature/v1`, and then has the time and the whole text of the
+checkpoint.
 
 Spec: C2SP tlog-cosignature (only Ed25519, `cosignature/v1`, signature type 0x04).
-"""
+"""  # noqa: E501
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,7 +47,9 @@ class WitnessKey:
 
 
 def parse_witness_key(text: str) -> WitnessKey:
-    """Return the key of a vkey with signature type 0x04. Raises: ValueError, also for the key of a log (0x01)."""
+    """Return the key of a vkey with signature type 0x04. Raises: ValueError, also for the key of a
+    log (0x01).
+    """
     return WitnessKey(*parse_verifier_key(text, _COSIGNATURE_TYPE))
 
 
@@ -55,10 +59,11 @@ def encode_witness_key(key: WitnessKey) -> str:
 
 
 def sign_cosignature(note: str, *, name: str, key: Ed25519PrivateKey, time_seconds: int) -> str:
-    """Return the signature line, including its newline, of a witness for the checkpoint in the note.
+    """Return the signature line, including its newline, of a witness for the checkpoint in the
+    note.
 
-    time_seconds: POSIX time. NOT checked: that the log is consistent with what the witness has seen, which is the
-    duty of the witness. Raises: CheckpointInvalid if it is no signed note.
+    time_seconds: POSIX time. NOT checked: that the log is consistent with what the witness has
+    seen, which is the duty of the witness. Raises: CheckpointInvalid if it is no signed note.
     Spec: tlog-cosignature, "Format", "Ed25519 signed message".
     """
     body, _ = split_note(note)
@@ -69,11 +74,14 @@ def sign_cosignature(note: str, *, name: str, key: Ed25519PrivateKey, time_secon
 
 
 def verify_cosignatures(note: str, keys: Iterable[WitnessKey]) -> dict[str, int]:
-    """Return the POSIX time of each witness that cosigned the checkpoint in the note, by the name of its key.
+    """Return the POSIX time of each witness that cosigned the checkpoint in the note, by the name
+    of its key.
 
-    Signatures of other keys are ignored. Every signature with the name and the id of one of keys must be valid.
+    Signatures of other keys are ignored. Every signature with the name and the id of one of keys
+    must be valid.
     NOT checked: the signature of the log, and that times are plausible.
-    Raises: CheckpointInvalid. Spec: tlog-cosignature, "Ed25519 signed message"; signed-note, "Signatures".
+    Raises: CheckpointInvalid. Spec: tlog-cosignature, "Ed25519 signed message"; signed-note,
+    "Signatures".
     """
     body, signatures = split_note(note)
     times: dict[str, int] = {}
@@ -85,7 +93,9 @@ def verify_cosignatures(note: str, keys: Iterable[WitnessKey]) -> dict[str, int]
             message = _build_message(body, time_seconds)
             # A zero time would state nothing about when this was the largest checkpoint.
             is_time_valid = 0 < time_seconds <= _MAX_TIME
-            if not is_time_valid or not is_valid_signature(key.public_key, line.signature[_TIME_BYTES:], message):
+            if not is_time_valid or not is_valid_signature(
+                key.public_key, line.signature[_TIME_BYTES:], message
+            ):
                 raise CheckpointInvalid("A cosignature is not valid.")
             times[key.name] = max(time_seconds, times.get(key.name, 0))
     return times
@@ -99,12 +109,16 @@ def require_quorum(note: str, keys: Iterable[WitnessKey], *, quorum: int) -> Map
     keys = {key.public_key.public_bytes_raw(): key for key in keys}.values()
     times = verify_cosignatures(note, keys)
     if len(times) < quorum:
-        raise CheckpointInvalid(f"The checkpoint is cosigned by {len(times)} of the witnesses; {quorum} are required.")
+        raise CheckpointInvalid(
+            f"The checkpoint is cosigned by {len(times)} of the witnesses; {quorum} are required."
+        )
     return times
 
 
 def add_signature_lines(note: str, lines: Iterable[str]) -> str:
-    """Return the note with further signature lines, each with its newline; a line that it has already is left out."""
+    """Return the note with further signature lines, each with its newline; a line that it has
+    already is left out.
+    """
     return note + "".join(dict.fromkeys(line for line in lines if f"\n{line}" not in note))
 
 

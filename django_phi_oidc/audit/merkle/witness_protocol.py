@@ -7,7 +7,7 @@
     …
 
 Spec: C2SP tlog-witness, "add-checkpoint".
-"""
+"""  # noqa: E501
 
 import re
 from collections.abc import Sequence
@@ -21,12 +21,16 @@ from .rfc6962 import MAX_TREE_SIZE
 
 MAX_RESPONSE_BYTES = 64 * 1024
 MAX_CLOCK_DIFFERENCE_SECONDS = 3600
-"""How far the clock of a witness may be ahead or behind. An older cosignature was not made for this request."""
+"""How far the clock of a witness may be ahead or behind. An older cosignature was not made for this
+request.
+"""
 _SIZE_PATTERN = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
 
 
 class WitnessFault(StrEnum):
-    """Why a witness gave no cosignature. In reasons of events; described in docs/how-to/witnesses.md."""
+    """Why a witness gave no cosignature. In reasons of events; described in
+    docs/how-to/witnesses.md.
+    """
 
     LOG_SHORTER = "witness_log_shorter"
     """The witness states that it has cosigned a larger checkpoint."""
@@ -68,7 +72,8 @@ class WitnessAnswer:
 
 
 def build_add_checkpoint_body(*, old_size: int, proof: Sequence[bytes], note: str) -> bytes:
-    """Return the body of the request. proof: RFC 6962 consistency proof from old_size to the checkpoint in the note.
+    """Return the body of the request. proof: RFC 6962 consistency proof from old_size to the
+    checkpoint in the note.
 
     Spec: tlog-witness, "add-checkpoint".
     """
@@ -95,11 +100,18 @@ def _process_size(body: bytes, *, tree_size: int) -> WitnessAnswer:
     matched = _SIZE_PATTERN.fullmatch(body)
     if matched is None or (size := int(matched[1])) > MAX_TREE_SIZE:
         return WitnessAnswer(fault=WitnessFault.SIZE_INVALID)
-    return WitnessAnswer(fault=WitnessFault.LOG_SHORTER) if size > tree_size else WitnessAnswer(known_size=size)
+
+    if size > tree_size:
+        return WitnessAnswer(fault=WitnessFault.LOG_SHORTER)
+    return WitnessAnswer(known_size=size)
 
 
-def _process_cosignatures(body: bytes, *, note: str, key: WitnessKey, now_seconds: int) -> WitnessAnswer:
-    """Return the first line that is a valid cosignature of that key. Lines of other keys are ignored."""
+def _process_cosignatures(
+    body: bytes, *, note: str, key: WitnessKey, now_seconds: int
+) -> WitnessAnswer:
+    """Return the first line that is a valid cosignature of that key. Lines of other keys are
+    ignored.
+    """
     invalid = WitnessAnswer(fault=WitnessFault.COSIGNATURE_INVALID)
     try:
         lines = [f"{line}\n" for line in body.decode().split("\n")]

@@ -22,7 +22,9 @@ UNIQUE_COLUMNS = {
     "auditcheckpoint": ("tree_size = NEW.tree_size",),
 }
 """The append-only tables, and the conditions under which a new row would replace another one."""
-NAMES = {table: f"phi_oidc_{table}_refuse" for table in UNIQUE_COLUMNS} | {"auditevent": "phi_oidc_audit_refuse"}
+NAMES = {table: f"phi_oidc_{table}_refuse" for table in UNIQUE_COLUMNS} | {
+    "auditevent": "phi_oidc_audit_refuse"
+}
 CREATE_QUEUE = {
     "postgresql": (
         # SECURITY DEFINER: a writer of events needs no right on the queue. The schema is spelled out, so that a
@@ -130,7 +132,9 @@ def drop_triggers(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> N
     for table, name in NAMES.items():
         for operation in ("update", "delete", "truncate" if is_postgresql else "replace"):
             on_table = f" ON phi_oidc_audit_{table}" if is_postgresql else ""
-            schema_editor.execute(f"DROP TRIGGER IF EXISTS {name}_{operation}{on_table}", params=None)
+            schema_editor.execute(
+                f"DROP TRIGGER IF EXISTS {name}_{operation}{on_table}", params=None
+            )
     if is_postgresql:
         schema_editor.execute("DROP FUNCTION IF EXISTS phi_oidc_audit_refuse()", params=None)
 
@@ -144,7 +148,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ArchiveFile",
             fields=[
-                ("sha256", models.CharField(editable=False, max_length=64, primary_key=True, serialize=False)),
+                (
+                    "sha256",
+                    models.CharField(
+                        editable=False, max_length=64, primary_key=True, serialize=False
+                    ),
+                ),
                 ("name", models.CharField(max_length=255)),
                 ("first_leaf", models.BigIntegerField()),
                 ("tree_size", models.BigIntegerField()),
@@ -164,7 +173,12 @@ class Migration(migrations.Migration):
                 (
                     "pk",
                     models.CompositePrimaryKey(
-                        "level", "node_index", blank=True, editable=False, primary_key=True, serialize=False
+                        "level",
+                        "node_index",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
                     ),
                 ),
                 ("level", models.PositiveSmallIntegerField()),
@@ -206,7 +220,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AuditWitness",
             fields=[
-                ("origin", models.CharField(editable=False, max_length=255, primary_key=True, serialize=False)),
+                (
+                    "origin",
+                    models.CharField(
+                        editable=False, max_length=255, primary_key=True, serialize=False
+                    ),
+                ),
                 ("note", models.TextField()),
             ],
             options={
@@ -218,7 +237,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="LogWitness",
             fields=[
-                ("name", models.CharField(editable=False, max_length=64, primary_key=True, serialize=False)),
+                (
+                    "name",
+                    models.CharField(
+                        editable=False, max_length=64, primary_key=True, serialize=False
+                    ),
+                ),
                 ("origin", models.CharField(blank=True, max_length=255)),
                 ("tree_size", models.BigIntegerField(default=0)),
                 ("note", models.TextField(blank=True)),
@@ -239,7 +263,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="VerificationRecord",
             fields=[
-                ("name", models.CharField(editable=False, max_length=16, primary_key=True, serialize=False)),
+                (
+                    "name",
+                    models.CharField(
+                        editable=False, max_length=16, primary_key=True, serialize=False
+                    ),
+                ),
                 ("note", models.TextField()),
             ],
             options={
@@ -251,7 +280,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AuditCheckpoint",
             fields=[
-                ("tree_size", models.BigIntegerField(editable=False, primary_key=True, serialize=False)),
+                (
+                    "tree_size",
+                    models.BigIntegerField(editable=False, primary_key=True, serialize=False),
+                ),
                 ("root_hash", models.BinaryField(max_length=32)),
                 ("epoch", models.PositiveIntegerField()),
                 ("sealed_at", models.DateTimeField()),
@@ -266,7 +298,8 @@ class Migration(migrations.Migration):
                 "base_manager_name": "objects",
                 "constraints": [
                     models.CheckConstraint(
-                        condition=models.Q(("tree_size__gt", 0)), name="phi_oidc_auditcheckpoint_size"
+                        condition=models.Q(("tree_size__gt", 0)),
+                        name="phi_oidc_auditcheckpoint_size",
                     )
                 ],
             },
@@ -306,7 +339,9 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
                     models.Index(
-                        condition=models.Q(("actor__gt", "")), fields=["actor", "id"], name="phi_oidc_audit_actor"
+                        condition=models.Q(("actor__gt", "")),
+                        fields=["actor", "id"],
+                        name="phi_oidc_audit_actor",
                     ),
                     models.Index(
                         models.Func(
@@ -344,7 +379,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="AuditLeaf",
             fields=[
-                ("leaf_index", models.BigIntegerField(editable=False, primary_key=True, serialize=False)),
+                (
+                    "leaf_index",
+                    models.BigIntegerField(editable=False, primary_key=True, serialize=False),
+                ),
                 ("event_id", models.UUIDField(unique=True)),
                 ("leaf_hash", models.BinaryField(max_length=32)),
             ],
@@ -356,14 +394,21 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
                 "base_manager_name": "objects",
                 "constraints": [
-                    models.CheckConstraint(condition=models.Q(("leaf_index__gte", 0)), name="phi_oidc_auditleaf_index")
+                    models.CheckConstraint(
+                        condition=models.Q(("leaf_index__gte", 0)), name="phi_oidc_auditleaf_index"
+                    )
                 ],
             },
         ),
         migrations.CreateModel(
             name="Cosignature",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("witness", models.CharField(max_length=64)),
                 ("origin", models.CharField(max_length=255)),
                 ("tree_size", models.BigIntegerField()),
@@ -376,7 +421,8 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("tree_size", "origin", "witness"), name="phi_oidc_cosignature_unique"
+                        fields=("tree_size", "origin", "witness"),
+                        name="phi_oidc_cosignature_unique",
                     )
                 ],
             },
@@ -384,7 +430,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="RecordedConfiguration",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("component", models.CharField(max_length=64)),
                 ("digest", models.CharField(max_length=64)),
                 ("content", models.TextField()),
@@ -396,14 +447,21 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "recorded configurations",
                 "default_permissions": (),
                 "constraints": [
-                    models.UniqueConstraint(fields=("component", "digest"), name="phi_oidc_configuration_unique")
+                    models.UniqueConstraint(
+                        fields=("component", "digest"), name="phi_oidc_configuration_unique"
+                    )
                 ],
             },
         ),
         migrations.CreateModel(
             name="RefusalCount",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("minute", models.DateTimeField()),
                 ("reason", models.CharField(max_length=64)),
                 ("network", models.CharField(max_length=64)),
@@ -414,7 +472,9 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "refusal counts",
                 "default_permissions": (),
                 "constraints": [
-                    models.UniqueConstraint(fields=("minute", "reason", "network"), name="phi_oidc_refusalcount_unique")
+                    models.UniqueConstraint(
+                        fields=("minute", "reason", "network"), name="phi_oidc_refusalcount_unique"
+                    )
                 ],
             },
         ),

@@ -66,13 +66,13 @@ from . import audit_archives, audit_publication
 
 _EARLIEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 _SUMMARY = (
-    "{events} sealed events ({archived} of them from archives), {checkpoints} checkpoints, {waiting} events wait to be "
-    "sealed; {total} faults."
+    "{events} sealed events ({archived} of them from archives), {checkpoints} checkpoints, "
+    "{waiting} events wait to be sealed; {total} faults."
 )
 _EXPORT_SUMMARY = (
-    "{line_count} events, SHA-256 {sha256}: {sealed_count} are as sealed under the checkpoint of {tree_size} events, "
-    "{waiting_count} wait to be sealed, {detached_count} have left the log, {unlisted_count} do not match the filters; "
-    "{faults} faults."
+    "{line_count} events, SHA-256 {sha256}: {sealed_count} are as sealed under the checkpoint of "
+    "{tree_size} events, {waiting_count} wait to be sealed, {detached_count} have left the log, "
+    "{unlisted_count} do not match the filters; {faults} faults."
 )
 _FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
 
@@ -95,44 +95,98 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Ask the witnesses to cosign the newest checkpoint, and print what each has cosigned.",
     )
     tiles = add(
-        "tiles", audit_publication.write_tiles, "Export new tiles of the log: hashes and the checkpoint, and no events."
+        "tiles",
+        audit_publication.write_tiles,
+        "Export new tiles of the log: hashes and the checkpoint, and no events.",
     )
-    tiles.add_argument("--folder", type=Path, metavar="FOLDER", help="Export here, not to the declared place.")
+    tiles.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="Export here, not to the declared place."
+    )
     prove = add("prove", _prove, "Print the proof that an event is in the log.")
     prove.add_argument("event_id", type=uuid.UUID, metavar="EVENT_ID", help="Its UUID.")
     text = "An archive with the event, if its partition was detached; may be repeated."
-    prove.add_argument("--archive", action="append", type=Path, default=[], metavar="FILE", help=text)
-    check = add("check-proof", _check_proof, "Check a proof, like python -m django_phi_oidc.audit.log.bundle.")
+    prove.add_argument(
+        "--archive", action="append", type=Path, default=[], metavar="FILE", help=text
+    )
+    check = add(
+        "check-proof",
+        _check_proof,
+        "Check a proof, like python -m django_phi_oidc.audit.log.bundle.",
+    )
     check.add_argument("file", type=Path, help="The proof.")
-    check.add_argument("--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP)
+    check.add_argument(
+        "--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP
+    )
     bundle.add_witness_arguments(check)
-    consistency = add("consistency", _consistency, "Print the proof that one checkpoint continues another.")
+    consistency = add(
+        "consistency", _consistency, "Print the proof that one checkpoint continues another."
+    )
     consistency.add_argument("old", type=Path, help="The file of the smaller checkpoint.")
     consistency.add_argument("new", type=Path, help="The file of the larger checkpoint.")
-    checkpoint = add("checkpoint", _checkpoint, "Print the newest checkpoint, to be kept elsewhere.")
-    checkpoint.add_argument("--public-key", action="store_true", help="Print the verifier key instead.")
+    checkpoint = add(
+        "checkpoint", _checkpoint, "Print the newest checkpoint, to be kept elsewhere."
+    )
+    checkpoint.add_argument(
+        "--public-key", action="store_true", help="Print the verifier key instead."
+    )
     _add_filters(add("export", _export, "Print events as lines of JSON."))
-    check_export = add("check-export", _check_export, "Check an exported file of JSON lines against the sealed log.")
-    check_export.add_argument("file", type=Path, help="The export; decompressed if its name ends with .gz.")
+    check_export = add(
+        "check-export",
+        _check_export,
+        "Check an exported file of JSON lines against the sealed log.",
+    )
+    check_export.add_argument(
+        "file", type=Path, help="The export; decompressed if its name ends with .gz."
+    )
     _add_filters(check_export)
-    archive = add("archive", audit_archives.write_archive, "Write sealed events to a file that verify accepts.")
-    archive.add_argument("file", type=Path, help="A new file; compressed if its name ends with .gz.")
-    archive.add_argument("--first", type=int, metavar="N", help="The first leaf (default: the first in no archive).")
-    archive.add_argument("--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time.")
-    text = "Then detach the partitions of past months whose events are all in archives, as the owner of the tables."
+    archive = add(
+        "archive",
+        audit_archives.write_archive,
+        "Write sealed events to a file that verify accepts.",
+    )
+    archive.add_argument(
+        "file", type=Path, help="A new file; compressed if its name ends with .gz."
+    )
+    archive.add_argument(
+        "--first", type=int, metavar="N", help="The first leaf (default: the first in no archive)."
+    )
+    archive.add_argument(
+        "--before", type=_parse_time, metavar="TIME", help="Only events sealed before that time."
+    )
+    text = (
+        "Then detach the partitions of past months whose events are "
+        "all in archives, as the owner of the tables."
+    )
     archive.add_argument("--detach", action="store_true", help=text)
-    text = "Create one partition a month for the log, as the owner of the tables, while others write (PostgreSQL)."
+    text = (
+        "Create one partition a month for the log, as the owner of "
+        "the tables, while others write (PostgreSQL)."
+    )
     add("partition", _partition, text)
-    attach = add("attach", _attach, "Return a partition to the log after it was detached, as the owner of the tables.")
+    attach = add(
+        "attach",
+        _attach,
+        "Return a partition to the log after it was detached, as the owner of the tables.",
+    )
     attach.add_argument("table", metavar="TABLE", help="Its name.")
     resume = add("resume", _resume, "Continue a log that was restored from a backup.")
     text = "The largest one kept elsewhere."
     resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=text)
-    resume.add_argument("--reason", required=True, help="Why it was restored; recorded in the audit log.")
-    add("repair", _repair, "Create the triggers again as the migrations made them, as the owner of the tables.")
-    grants = add("grants", _grants, "Print the SQL for a PostgreSQL role that cannot change the audit log.")
+    resume.add_argument(
+        "--reason", required=True, help="Why it was restored; recorded in the audit log."
+    )
+    add(
+        "repair",
+        _repair,
+        "Create the triggers again as the migrations made them, as the owner of the tables.",
+    )
+    grants = add(
+        "grants", _grants, "Print the SQL for a PostgreSQL role that cannot change the audit log."
+    )
     grants.add_argument("role", help="Its name.")
-    grants.add_argument("--sealer", action="store_true", help="For the process that has the signing key.")
+    grants.add_argument(
+        "--sealer", action="store_true", help="For the process that has the signing key."
+    )
 
 
 def _add_verification_arguments(verify: ArgumentParser) -> None:
@@ -144,26 +198,45 @@ def _add_verification_arguments(verify: ArgumentParser) -> None:
     files = {"--checkpoint": "A checkpoint kept elsewhere", "--archive": "An archive of events"}
     for option, text in files.items():
         help_text = f"{text}; may be repeated."
-        verify.add_argument(option, action="append", type=Path, default=[], metavar="FILE", help=help_text)
-    text = "Verify these files instead of the database: JSON lines of a sink, or archives, in their order."
+        verify.add_argument(
+            option, action="append", type=Path, default=[], metavar="FILE", help=help_text
+        )
+    text = (
+        "Verify these files instead of the database: JSON lines "
+        "of a sink, or archives, in their order."
+    )
     verify.add_argument("--copy", action="append", type=Path, default=[], metavar="FILE", help=text)
     text = "The size that a restore lost, which is then no fault; may be repeated."
-    verify.add_argument("--lost-size", action="append", type=int, default=[], metavar="N", help=text)
+    verify.add_argument(
+        "--lost-size", action="append", type=int, default=[], metavar="N", help=text
+    )
     delay = UNSEALED_AFTER // timedelta(seconds=1)
     text = f"Report events that have waited for longer to be sealed (default: {delay})."
-    verify.add_argument("--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text)
+    verify.add_argument(
+        "--unsealed-after", type=parse_number, default=delay, metavar="SECONDS", help=text
+    )
 
 
 def _add_filters(export: ArgumentParser) -> None:
     parse_action = create_choice_parser("action", list_actions())
-    export.add_argument("--action", type=parse_action, help="Only events of this action, such as claim.revealed.")
+    export.add_argument(
+        "--action", type=parse_action, help="Only events of this action, such as claim.revealed."
+    )
     parse_outcome = create_choice_parser("outcome", OUTCOMES)
-    export.add_argument("--outcome", type=parse_outcome, help=f"Only events of this outcome: {', '.join(OUTCOMES)}.")
-    actor_help = "Only events of this actor: the primary key of a user, or the operator of a command (os:…)."
+    export.add_argument(
+        "--outcome", type=parse_outcome, help=f"Only events of this outcome: {', '.join(OUTCOMES)}."
+    )
+    actor_help = (
+        "Only events of this actor: the primary key of a user, or the operator of a command (os:…)."
+    )
     export.add_argument("--actor", help=actor_help)
     export.add_argument("--subject", help="Only events about this subject: its UUID.")
-    export.add_argument("--since", type=_parse_time, metavar="TIME", help="Only events of this time or later.")
-    export.add_argument("--until", type=_parse_time, metavar="TIME", help="Only events before this time.")
+    export.add_argument(
+        "--since", type=_parse_time, metavar="TIME", help="Only events of this time or later."
+    )
+    export.add_argument(
+        "--until", type=_parse_time, metavar="TIME", help="Only events before this time."
+    )
 
 
 def _run(handler: Handler, options: Options, output: Output) -> None:
@@ -186,14 +259,18 @@ def _drain(options: Options, output: Output) -> None:
                     moved += step
                     progress(moved)
         except AuditUnavailable as error:
-            raise CommandError(f"{error} Moved: {moved}; the other events stay in the outbox.") from error
+            raise CommandError(
+                f"{error} Moved: {moved}; the other events stay in the outbox."
+            ) from error
     if left := AuditOutbox.objects.count():
         raise CommandError(f"Moved: {moved}; left in the outbox: {left}. See the server log.")
     if (emergency := conf.emergency()) and emergency.spool:
         try:
             moved += spool.flush_spool(emergency.spool, now=clock.now())
         except OSError as error:
-            raise CommandError(f"The spool cannot be read: {type(error).__name__}. Moved: {moved}.") from error
+            raise CommandError(
+                f"The spool cannot be read: {type(error).__name__}. Moved: {moved}."
+            ) from error
     output.confirm({"moved": moved}, f"Moved: {moved}.")
 
 
@@ -203,12 +280,17 @@ def _seal(options: Options, output: Output) -> None:
         for batch in sequencer.append_all_to_log(
             key=signing_keys.get_signing_key(), clock=clock.now, retry_refused=options["again"]
         ):
-            events, refused = events + batch.event_count, refused + batch.refused_count
+            events = events + batch.event_count
+            refused = refused + batch.refused_count
             progress(events)
     witnesses.submit_newest_checkpoint(clock=clock.now)
-    row, text, fault = {"sealed": events, "refused": refused}, f"Sealed: {events}; refused: {refused}.", ""
+    row = {"sealed": events, "refused": refused}
+    text = f"Sealed: {events}; refused: {refused}."
+    fault = ""
     if refused:
-        fault = "Their MAC is wrong or its key is missing, or they are no events: see `audit verify`."
+        fault = (
+            "Their MAC is wrong or its key is missing, or they are no events: see `audit verify`."
+        )
     output.confirm(row, text, fault=fault)
 
 
@@ -225,16 +307,24 @@ def _verify(options: Options, output: Output) -> None:
     restore_events = [event for archive in verified for event in archive.restore_events]
     summary = VerificationSummary()
     unsealed_after = timedelta(seconds=options["unsealed_after"])
-    cosigned, findings = cosigned_checkpoints.verify_witnesses(keys, now=clock.now(), after=unsealed_after)
+    cosigned, findings = cosigned_checkpoints.verify_witnesses(
+        keys, now=clock.now(), after=unsealed_after
+    )
     for finding in findings:
         summary.add(finding)
         _write_finding(finding, output)
     witnessed = [*witnessed, *cosigned]
     start, parts = _select_events(options, keys, witnessed, output)
-    summary.first = start.tree.size if start else 0
+    if start:
+        summary.first = start.tree.size
+    else:
+        summary.first = 0
+
     archived = archive_records.read_archive_record()
     with (
-        archives.open_archives(verified) if verified else nullcontext(lambda index: None) as find_archived,
+        archives.open_archives(verified)
+        if verified
+        else nullcontext(lambda index: None) as find_archived,
         ProgressLine(output, "events verified") as progress,
     ):
         for finding in verify_log(
@@ -254,19 +344,27 @@ def _verify(options: Options, output: Output) -> None:
         ):
             progress.end()
             _write_finding(finding, output)
-    outcome = "failure" if summary.fault_count else "success"
+
+    if summary.fault_count:
+        outcome = "failure"
+    else:
+        outcome = "success"
+
     _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
     _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
     # After the totals: an external signer may fail.
     if parts is None and not summary.fault_count and (key := signing_keys.find_signing_key()):
-        size, root_hash = summary.verified_size, summary.verified_root
+        size = summary.verified_size
+        root_hash = summary.verified_root
         verification_records.record_verified_log(size, root_hash, key=key, now=clock.now())
     counts = summary.counts_by_kind
     unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
     if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
         raise CommandError("The audit log was changed after it was sealed.")
     if unwitnessed:
-        raise CommandError("The newest checkpoint is not cosigned by enough witnesses: see `audit witnesses`.")
+        raise CommandError(
+            "The newest checkpoint is not cosigned by enough witnesses: see `audit witnesses`."
+        )
     if summary.fault_count:
         raise CommandError("The audit log can be changed: `audit repair` restores its triggers.")
 
@@ -276,7 +374,8 @@ def _select_events(
 ) -> tuple[LogRange | None, list[Part] | None]:
     """Return the range to verify (None: all), and the parts of a sample.
 
-    The checkpoint of the last verification is added to the witnessed ones, unless the range begins there.
+    The checkpoint of the last verification is added to the witnessed ones, unless the range begins
+    there.
     """
     last = verification_records.find_last_verification(keys)
     is_continued = not (options["full"] or options["sample"] or options["archive"])
@@ -298,11 +397,18 @@ def _format_totals(row: Mapping[str, Any], *, is_sample: bool) -> str:
     text = _SUMMARY.format(**row, total=row["faults"] or "no")
     if is_sample:
         return f"A sample: {text}"
-    return f"After {row['first']} events that were verified before: {text}" if row["first"] else text
+
+    if row["first"]:
+        return f"After {row['first']} events that were verified before: {text}"
+    return text
 
 
-def _verify_copy(options: Options, output: Output, keys: Sequence[LogKey], witnessed: Sequence[Checkpoint]) -> None:
-    """Verify files. The database is not used at all: it may be what the copy is compared with later."""
+def _verify_copy(
+    options: Options, output: Output, keys: Sequence[LogKey], witnessed: Sequence[Checkpoint]
+) -> None:
+    """Verify files. The database is not used at all: it may be what the copy is compared with
+    later.
+    """
     summary = VerificationSummary()
     with ProgressLine(output, "lines verified") as progress:
         for finding in copies.verify_copy(
@@ -321,11 +427,17 @@ def _verify_copy(options: Options, output: Output, keys: Sequence[LogKey], witne
 
 def _write_finding(finding: LogFinding, output: Output) -> None:
     row = {"kind": finding.kind.value, "fault": finding.is_fault}
-    row |= {name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")}
-    output.write_row(row, output.colour(finding.render_line(), "failure" if finding.is_fault else "warning"))
+    row |= {
+        name: getattr(finding, name) for name in ("event_id", "leaf_index", "tree_size", "text")
+    }
+    output.write_row(
+        row, output.colour(finding.render_line(), "failure" if finding.is_fault else "warning")
+    )
 
 
-def _write_totals(summary: VerificationSummary, output: Output, format_row: Callable[[Mapping[str, Any]], str]) -> None:
+def _write_totals(
+    summary: VerificationSummary, output: Output, format_row: Callable[[Mapping[str, Any]], str]
+) -> None:
     counts = {kind.value: count for kind, count in sorted(summary.counts_by_kind.items())}
     names = ("tree_size", "first", "events", "checkpoints", "waiting", "archived")
     totals = {name: getattr(summary, name) for name in names}
@@ -337,10 +449,15 @@ def _repair(options: Options, output: Output) -> None:
     triggers.repair()
     left = triggers.list_deviations()
     for text in before:
-        state = "left" if text in left else "repaired"
+        if text in left:
+            state = "left"
+        else:
+            state = "repaired"
         output.write_row({"deviation": text, "state": state}, f"{state}: {text}")
     if left:
-        raise CommandError("Drop the triggers and rules that are left, and correct the settings of the server.")
+        raise CommandError(
+            "Drop the triggers and rules that are left, and correct the settings of the server."
+        )
     output.write("The audit log is append-only, as the migrations made it. Run `audit verify`.")
 
 
@@ -349,19 +466,32 @@ def _record(action: Action, **fields: Any) -> None:
 
 
 def _prove(options: Options, output: Output) -> None:
-    keys = signing_keys.get_public_keys() if options["archive"] else ()
+    if options["archive"]:
+        keys = signing_keys.get_public_keys()
+    else:
+        keys = ()
+
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
     proof = proofs.create_inclusion_proof(options["event_id"], archives=verified)
-    _record(Action.AUDIT_EXPORTED, resource=f"AuditEvent/{options['event_id']}", detail={"format": "proof"})
+    _record(
+        Action.AUDIT_EXPORTED,
+        resource=f"AuditEvent/{options['event_id']}",
+        detail={"format": "proof"},
+    )
     output.write_row({"event": str(options["event_id"]), "proof": json.loads(proof)}, proof)
 
 
 def _check_proof(options: Options, output: Output) -> None:
     witnesses = bundle.build_witness_policy(options["witness"], quorum=options["quorum"])
     if not options["witness"]:
-        keys, quorum = [*cosigned_checkpoints.get_witness_keys().values()], conf.witness_quorum()
-        witnesses = bundle.WitnessPolicy(keys=keys, quorum=quorum if options["quorum"] is None else options["quorum"])
-    text = bundle.verify_proof_file(options["file"], public_keys=options["public_key"], witnesses=witnesses)
+        keys = [*cosigned_checkpoints.get_witness_keys().values()]
+        quorum = conf.witness_quorum()
+        witnesses = bundle.WitnessPolicy(
+            keys=keys, quorum=quorum if options["quorum"] is None else options["quorum"]
+        )
+    text = bundle.verify_proof_file(
+        options["file"], public_keys=options["public_key"], witnesses=witnesses
+    )
     output.write_row({"holds": True, "text": text}, text)
 
 
@@ -376,9 +506,17 @@ def _checkpoint(options: Options, output: Output) -> None:
     if options["public_key"]:
         name = signing_keys.get_checkpoint_origin(newest.epoch if newest else 1)
         for key in signing_keys.get_public_keys():
-            size = key.max_tree_size if isinstance(key, RetiredKey) else None
+            size = None
+            if isinstance(key, RetiredKey):
+                size = key.max_tree_size
+
             text = encode_verifier_key(name, key.public_key if isinstance(key, RetiredKey) else key)
-            until = "" if size is None else f" until {size} events"
+
+            if size is None:
+                until = ""
+            else:
+                until = f" until {size} events"
+
             output.write_row({"public_key": text, "max_tree_size": size}, f"{text}{until}")
     elif newest is None:
         raise CommandError("The audit log has no checkpoint yet.")
@@ -388,7 +526,9 @@ def _checkpoint(options: Options, output: Output) -> None:
 
 
 def _build_filters(options: Options) -> EventFilters:
-    return EventFilters(**{name: options[name] or getattr(EventFilters(), name) for name in _FILTER_OPTIONS})
+    return EventFilters(
+        **{name: options[name] or getattr(EventFilters(), name) for name in _FILTER_OPTIONS}
+    )
 
 
 def _export(options: Options, output: Output) -> None:
@@ -407,19 +547,42 @@ def _check_export(options: Options, output: Output) -> None:
     _record(Action.AUDIT_VIEWED, subject=filters.subject, detail=detail)
     with ProgressLine(output, "lines checked") as progress:
         lines = progress.track(copies.read_copy_lines([options["file"]]))
-        result = verify_exported_file(lines, filters, keys=signing_keys.get_public_keys(), now=clock.now())
+        result = verify_exported_file(
+            lines, filters, keys=signing_keys.get_public_keys(), now=clock.now()
+        )
     for fault in result.faults:
-        row = {"kind": fault.kind.value, "line": fault.line, "event_id": fault.event_id, "text": fault.describe()}
+        row = {
+            "kind": fault.kind.value,
+            "line": fault.line,
+            "event_id": fault.event_id,
+            "text": fault.describe(),
+        }
         output.write_row(row, output.colour(fault.describe(), "failure"))
-    names = "line_count", "sealed_count", "waiting_count", "detached_count", "unlisted_count", "fault_count"
-    size = result.checkpoint.tree_size if result.checkpoint else 0
+    names = (
+        "line_count",
+        "sealed_count",
+        "waiting_count",
+        "detached_count",
+        "unlisted_count",
+        "fault_count",
+    )
+
+    if result.checkpoint:
+        size = result.checkpoint.tree_size
+    else:
+        size = 0
+
     totals = {name: getattr(result, name) for name in (*names, "has_later_events")}
     totals |= {"sha256": result.sha256, "tree_size": size}
-    output.write_row(totals, lambda row: _EXPORT_SUMMARY.format(**row, faults=row["fault_count"] or "no"))
+    output.write_row(
+        totals, lambda row: _EXPORT_SUMMARY.format(**row, faults=row["fault_count"] or "no")
+    )
     if result.fault_count:
         raise CommandError("The file is not what was exported with these filters.")
     if not result.is_verified:
-        raise CommandError("The file is not verified: it is empty, or some events are not sealed yet or have left.")
+        raise CommandError(
+            "The file is not verified: it is empty, or some events are not sealed yet or have left."
+        )
 
 
 def _partition(options: Options, output: Output) -> None:
@@ -435,7 +598,8 @@ def _attach(options: Options, output: Output) -> None:
 
 
 def _resume(options: Options, output: Output) -> None:
-    note, reason = options["checkpoint"].read_text("utf-8"), options["reason"]
+    note = options["checkpoint"].read_text("utf-8")
+    reason = options["reason"]
     key = signing_keys.get_signing_key()
     checkpoint = recovery.resume_log(witnessed_note=note, reason=reason, key=key, now=clock.now())
     output.write_row({"checkpoint": checkpoint}, checkpoint)
@@ -443,7 +607,9 @@ def _resume(options: Options, output: Output) -> None:
 
 def _grants(options: Options, output: Output) -> None:
     try:
-        for statement in db_privileges.grant_statements(options["role"], is_sealer=options["sealer"]):
+        for statement in db_privileges.grant_statements(
+            options["role"], is_sealer=options["sealer"]
+        ):
             output.write_row({"sql": statement}, statement)
     except ValueError as error:
         raise CommandError(str(error)) from error

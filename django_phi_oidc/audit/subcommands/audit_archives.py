@@ -25,15 +25,27 @@ def write_archive(options: Options, output: Output) -> None:
     last = checkpoints.first()
     if last is None:
         raise CommandError("There is no checkpoint from before that time.")
-    earlier, newest_leaf = archive_records.read_archive_record(), get_newest_tree_size() - 1
+    earlier = archive_records.read_archive_record()
+    newest_leaf = get_newest_tree_size() - 1
     archived_size = earlier.archived_size
-    first = archived_size if options["first"] is None else options["first"]
+
+    if options["first"] is None:
+        first = archived_size
+    else:
+        first = options["first"]
+
     if options["detach"] and first > archived_size:
-        raise CommandError(f"Nothing is detached: the leaves {archived_size} to {first - 1} are in no archive.")
-    size, path = last.tree_size, options["file"]
+        raise CommandError(
+            f"Nothing is detached: the leaves {archived_size} to {first - 1} are in no archive."
+        )
+    size = last.tree_size
+    path = options["file"]
     with ProgressLine(output, "events archived") as progress:
-        digest = archives.write_archive(path, first_leaf_index=first, tree_size=size, progress=progress)
-    keys, now = signing_keys.get_public_keys(), clock.now()
+        digest = archives.write_archive(
+            path, first_leaf_index=first, tree_size=size, progress=progress
+        )
+    keys = signing_keys.get_public_keys()
+    now = clock.now()
     archive = archives.verify_archive(path, keys)
     removable: list[partitions.Partition] = []
     leaves: dict[partitions.Partition, list[archive_records.LeafRange]] = {}
@@ -42,16 +54,29 @@ def write_archive(options: Options, output: Output) -> None:
     if options["detach"]:
         try:
             removable = archives.list_removable_partitions(archive, keys=keys, now=now)
-            leaves, kept = leaf_removal.list_removable_leaves(archive, removed=removable, keys=keys, now=now)
+            leaves, kept = leaf_removal.list_removable_leaves(
+                archive, removed=removable, keys=keys, now=now
+            )
             detached_leaves = archive_records.build_detached_leaves(earlier, leaves)
         except (LookupError, OSError, PhiOidcError, DatabaseError) as error:
-            removable, leaves, fault = [], {}, f"Nothing is detached: {error}"
+            removable = []
+            leaves = {}
+            fault = f"Nothing is detached: {error}"
     detail = {"first": first, "tree_size": size, "sha256": digest}
     # An archive behind a gap leaves events that are in no archive.
-    detail["archived_size"] = max(archived_size, size) if first <= archived_size else archived_size
-    lists = {"detached": [partition.suffix for partition in removable], "detached_leaves": detached_leaves}
+    if first <= archived_size:
+        detail["archived_size"] = max(archived_size, size)
+    else:
+        detail["archived_size"] = archived_size
+
+    lists = {
+        "detached": [partition.suffix for partition in removable],
+        "detached_leaves": detached_leaves,
+    }
     detail_with_lists = detail | {name: items for name, items in lists.items() if items}
-    record(Action.AUDIT_ARCHIVED, origin=current_origin(), now=clock.now(), detail=detail_with_lists)
+    record(
+        Action.AUDIT_ARCHIVED, origin=current_origin(), now=clock.now(), detail=detail_with_lists
+    )
     archive_files.register_archive(archive, sha256=digest)
     for partition in removable:
         partitions.detach_partition(partition, newest_leaf=newest_leaf)
