@@ -1,7 +1,8 @@
-"""Adds the attacks to a project's pytest run: `pytest --phi-oidc-attack`. Without the flag, nothing is added.
+"""Adds the attacks to a project's pytest run: `pytest --phi-oidc-attack`. Without the flag, nothing
+is added.
 
-The attacks run once, in a separate process with the project's settings and separate databases, so that they do not
-affect the tests. Each attack is a test with its name; select with `-k`.
+The attacks run once, in a separate process with the project's settings and separate databases, so
+that they do not affect the tests. Each attack is a test with its name; select with `-k`.
 """
 
 import os
@@ -49,12 +50,18 @@ class AttackItem(pytest.Item):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--phi-oidc-attack", action="store_true", help="attack the project with django_phi_oidc's kit")
+    parser.addoption(
+        "--phi-oidc-attack",
+        action="store_true",
+        help="attack the project with django_phi_oidc's kit",
+    )
 
 
 # Run first, so that `-k` applies to the attacks.
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
     if not config.getoption("phi_oidc_attack"):
         return
     # Import late: without the flag, this plugin is also loaded in projects without Django.
@@ -77,9 +84,16 @@ def get_outcomes(session: pytest.Session) -> "dict[str, AttackOutcome]":
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         codes = {item.code for item in session.items if isinstance(item, AttackItem)}
-        command = [*ATTACK_COMMAND, *(argument for code in sorted(codes) for argument in ("--only", code))]
-        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        outcomes = [parse_json(line) for line in process.stdout.splitlines() if line.startswith("{")]
+        command = [
+            *ATTACK_COMMAND,
+            *(argument for code in sorted(codes) for argument in ("--only", code)),
+        ]
+        process = subprocess.run(  # noqa: S603
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+        outcomes = [
+            parse_json(line) for line in process.stdout.splitlines() if line.startswith("{")
+        ]
         if not outcomes:
             raise AttackTestFailure(process.stderr)
         stash[_OUTCOMES_KEY] = {outcome.name: outcome for outcome in outcomes}

@@ -1,12 +1,14 @@
 """The test runner for host projects. It needs one line of configuration.
 
 With pytest, in the root `conftest.py`:  pytest_plugins = ["django_phi_oidc.testing.runner"]
-With `manage.py test`, in the settings:  TEST_RUNNER = "django_phi_oidc.testing.runner.PHIAuditTestRunner"
+With `manage.py test`, in the settings:  TEST_RUNNER =
+"django_phi_oidc.testing.runner.PHIAuditTestRunner"
                                          (or PHIAuditTestRunnerMixin before an existing runner)
 
-Each test that may use `default` may then use the audit database, too, isolated and flushed as usual. Flushing needs
-DELETE and TRUNCATE, so the triggers that forbid them are dropped, but only in databases that Django's test runner
-created; UPDATE stays forbidden. A disallowed detail of an event raises an error instead of being logged.
+Each test that may use `default` may then use the audit database, too, isolated and flushed as
+usual. Flushing needs DELETE and TRUNCATE, so the triggers that forbid them are dropped, but only in
+databases that Django's test runner created; UPDATE stays forbidden. A disallowed detail of an event
+raises an error instead of being logged.
 """
 
 from collections.abc import Mapping
@@ -47,7 +49,9 @@ DROP_TRIGGER_STATEMENTS: Mapping[str, tuple[str, ...]] = {
         for prefix in _TRIGGER_PREFIXES
         for operation in ("delete", "truncate")
     ),
-    "sqlite": tuple(f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES),
+    "sqlite": tuple(
+        f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES
+    ),
 }
 _HOLD_TRIGGERS = {
     "phi_oidc_claim_held": "django_phi_oidc_storedclaim",
@@ -63,7 +67,9 @@ def set_up_process() -> None:
     """Prepare this process for tests. Requires: no test database was created yet."""
     if _original_database_names:
         return
-    _original_database_names.update({alias: str(connections.settings[alias]["NAME"]) for alias in connections})
+    _original_database_names.update(
+        {alias: str(connections.settings[alias]["NAME"]) for alias in connections}
+    )
     _cleanup_stack.callback(_original_database_names.clear)
     _cleanup_stack.enter_context(raise_on_refused_detail())
     _cleanup_stack.enter_context(triggers.allow_deletion())
@@ -141,7 +147,8 @@ def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
 
 def pytest_runtest_call(item: "pytest.Item") -> None:
     if _pytest_sessions_to_finalize and _uses_database(item):
-        # As in teardown_databases. A finalizer runs before those that the fixtures of the session added earlier.
+        # As in teardown_databases. A finalizer runs before those that the fixtures of the session
+        # added earlier.
         _pytest_sessions_to_finalize.pop().addfinalizer(_close_connections)
 
 
@@ -152,8 +159,8 @@ def pytest_unconfigure() -> None:
 def _close_connections() -> None:
     """Close the connections of all aliases, and their pools.
 
-    Django does this for one alias before it drops a database, but PostgreSQL does not drop a database with open
-    connections of the other alias.
+    Django does this for one alias before it drops a database, but PostgreSQL does not drop a
+    database with open connections of the other alias.
     """
     connections.close_all()
     for connection in connections.all(initialized_only=True):
@@ -168,24 +175,45 @@ def _uses_database(item: "pytest.Item") -> bool:
 
 
 def _allow_audit_database_for_item(item: "pytest.Item") -> None:
-    """Add the audit alias to the django_db mark of a pytest function that uses the default database."""
+    """Add the audit alias to the django_db mark of a pytest function that uses the default
+    database.
+    """
     if not _uses_database(item):
         return
     marker = item.get_closest_marker("django_db")
-    args, kwargs = (marker.args, dict(marker.kwargs)) if marker else ((), {})
+    if marker:
+        args = marker.args
+        kwargs = dict(marker.kwargs)
+    else:
+        args = ()
+        kwargs = {}
+
     # `databases` is the third parameter of the mark, if it is positional.
-    databases = args[2] if len(args) > 2 else kwargs.pop("databases", None)
-    databases = (DEFAULT_DB_ALIAS,) if databases is None else databases
-    if databases == "__all__" or DEFAULT_DB_ALIAS not in databases or AUDIT_ALIAS not in connections:
+    if len(args) > 2:
+        databases = args[2]
+    else:
+        databases = kwargs.pop("databases", None)
+
+    if databases is None:
+        databases = (DEFAULT_DB_ALIAS,)
+
+    if (
+        databases == "__all__"
+        or DEFAULT_DB_ALIAS not in databases
+        or AUDIT_ALIAS not in connections
+    ):
         return
     kwargs |= dict(zip(("transaction", "reset_sequences"), args, strict=False))
     kwargs |= dict(zip(("serialized_rollback", "available_apps"), args[3:], strict=False))
-    item.add_marker(pytest.mark.django_db(databases=[*databases, AUDIT_ALIAS], **kwargs), append=False)
+    item.add_marker(
+        pytest.mark.django_db(databases=[*databases, AUDIT_ALIAS], **kwargs), append=False
+    )
 
 
 def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) -> None:
     """Allow DELETE and TRUNCATE of the audit tables in the test database that was just migrated."""
-    if not is_own_label(sender.label) or "plan" not in kwargs:  # a flush also sends this signal, without a plan
+    # a flush also sends this signal, without a plan
+    if not is_own_label(sender.label) or "plan" not in kwargs:
         return
     connection = connections[using]
     _validate_is_test_database(connection)
@@ -199,20 +227,32 @@ def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) 
             tables = connection.introspection.table_names(cursor)
             for name, table in _HOLD_TRIGGERS.items():
                 if table in tables:
-                    on_table = f" ON {table}" if connection.vendor == "postgresql" else ""
+                    if connection.vendor == "postgresql":
+                        on_table = f" ON {table}"
+                    else:
+                        on_table = ""
                     cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
 
 
 def _validate_is_test_database(connection: BaseDatabaseWrapper) -> None:
     """Raises: ImproperlyConfigured unless the connection is certainly to a test database."""
-    original_name, name = _original_database_names.get(connection.alias), str(connection.settings_dict["NAME"])
+    original_name = _original_database_names.get(connection.alias)
+    name = str(connection.settings_dict["NAME"])
     declared_name = str(connection.settings_dict["TEST"]["NAME"])
-    test_names = (declared_name, f"{TEST_DATABASE_PREFIX}{original_name}", f"file:memorydb_{connection.alias}")
+    test_names = (
+        declared_name,
+        f"{TEST_DATABASE_PREFIX}{original_name}",
+        f"file:memorydb_{connection.alias}",
+    )
     if original_name is None or name == original_name or name.partition("?")[0] not in test_names:
-        raise ImproperlyConfigured(f"{connection.alias} is not a test database: its triggers are kept.")
+        raise ImproperlyConfigured(
+            f"{connection.alias} is not a test database: its triggers are kept."
+        )
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_database()")
             row = cursor.fetchone()
         if row is None or row[0] != name:
-            raise ImproperlyConfigured(f"{connection.alias} is connected to another database than its test database.")
+            raise ImproperlyConfigured(
+                f"{connection.alias} is connected to another database than its test database."
+            )

@@ -1,4 +1,6 @@
-"""Attacks on availability: floods by a stranger, and a provider that does not answer, must not stop other users."""
+"""Attacks on availability: floods by a stranger, and a provider that does not answer, must not stop
+other users.
+"""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,23 +15,35 @@ from ... import conf
 from ..mock_provider import MutableExchange
 from .browser import PortalResponse
 from .environment import WHOAMI_PATH, AttackEnvironment, advance_clock
-from .logout_attacks import create_signed_in_browser, create_tampered_logout_token, post_logout_token
+from .logout_attacks import (
+    create_signed_in_browser,
+    create_tampered_logout_token,
+    post_logout_token,
+)
 from .provider_attacks import AttackFunction, create_break_glass_account, create_csrf_token
 from .tampering import sign_with_foreign_key
 
 FLOOD_SIZE = 60
 """Requests of one sender, all in one minute."""
-SENDER_ADDRESS, OTHER_ADDRESS = "203.0.113.77", "203.0.113.78"
+SENDER_ADDRESS = "203.0.113.77"
+OTHER_ADDRESS = "203.0.113.78"
 MIN_THREADS = 8
-"""Of the attacked server. It has twice as many as the project allows concurrent calls to the provider, or more."""
+"""Of the attacked server. It has twice as many as the project allows concurrent calls to the
+provider, or more.
+"""
 MAX_ANSWER_SECONDS = 6.0
-"""Within this time a page must answer while the provider hangs. The calls to the provider time out later."""
+"""Within this time a page must answer while the provider hangs. The calls to the provider time out
+later.
+"""
 HANG_SECONDS = 60.0
 
 
 def flood_break_glass_page(environment: AttackEnvironment) -> None:
-    """One address sends empty forms of the break-glass account, and the person signs in from another address."""
-    username, url = next(iter(conf.break_glass_accounts()), ""), reverse("oidc_local_login")
+    """One address sends empty forms of the break-glass account, and the person signs in from
+    another address.
+    """
+    username = next(iter(conf.break_glass_accounts()), "")
+    url = reverse("oidc_local_login")
     if not username:
         environment.skip_attack("there is no break-glass account")
     with environment.override_declaration(), advance_clock(timedelta()):
@@ -44,37 +58,55 @@ def flood_break_glass_page(environment: AttackEnvironment) -> None:
             page = browser.post(url, username=username, password=password, csrfmiddlewaretoken=csrf)
             if forms:
                 is_signed_in = environment.find_signed_in_user(browser)
-                environment.report_fault("" if is_signed_in else f"the right password is refused: {page.status}")
+                environment.report_fault(
+                    "" if is_signed_in else f"the right password is refused: {page.status}"
+                )
             else:
                 environment.assert_accepted(browser, page)
 
 
 def flood_callback(environment: AttackEnvironment) -> None:
-    """A used callback is requested again and again, with and without its cookies, to fill the audit log."""
+    """A used callback is requested again and again, with and without its cookies, to fill the audit
+    log.
+    """
     with environment.override_declaration():
         browser = environment.create_browser()
-        callback, cookies = browser.get_callback_url(environment.op), dict(browser.cookies)
+        callback = browser.get_callback_url(environment.op)
+        cookies = dict(browser.cookies)
         environment.assert_accepted(browser, browser.get(callback))
         # The clock is stopped, so that the requests are in one minute.
         with advance_clock(timedelta()):
             for number in range(FLOOD_SIZE):
-                page = environment.create_browser(cookies=dict(cookies) if number % 2 else {}).get(callback)
-                environment.report_fault("" if page.status == 403 else f"the status is {page.status}")
+                page = environment.create_browser(cookies=dict(cookies) if number % 2 else {}).get(
+                    callback
+                )
+                environment.report_fault(
+                    "" if page.status == 403 else f"the status is {page.status}"
+                )
         events = environment.portal.count_refusals()
         environment.assert_control(events, "a replay is not in the audit log")
-        fault = f"{events} of {FLOOD_SIZE} replays are events" if events > FLOOD_SIZE / 2 else ""
+
+        if events > FLOOD_SIZE / 2:
+            fault = f"{events} of {FLOOD_SIZE} replays are events"
+        else:
+            fault = ""
+
         environment.report_fault(fault)
 
 
 def rotate_keys_after_invented_kid(environment: AttackEnvironment) -> None:
-    """A stranger sends a logout token with an invented kid, then the provider rotates its keys and a user signs in."""
+    """A stranger sends a logout token with an invented kid, then the provider rotates its keys and
+    a user signs in.
+    """
     for is_sent in (False, True):
         with environment.override_declaration():
             create_signed_in_browser(environment)
             if is_sent:
                 token = create_tampered_logout_token(environment, _sign_with_invented_key, None)
                 status = post_logout_token(environment, token).status
-                environment.report_fault("" if status in (400, 503) else f"the status of the token is {status}")
+                environment.report_fault(
+                    "" if status in (400, 503) else f"the status of the token is {status}"
+                )
                 environment.op.mutate = environment.create_honest_hook()
             environment.op.rotate_keys()
             browser = environment.create_browser()
@@ -82,7 +114,9 @@ def rotate_keys_after_invented_kid(environment: AttackEnvironment) -> None:
             if is_sent:
                 is_signed_in = environment.find_signed_in_user(browser)
                 code = environment.portal.find_refusal_code()
-                environment.report_fault("" if is_signed_in else f"the sign-in is refused: {page.status}, {code}")
+                environment.report_fault(
+                    "" if is_signed_in else f"the sign-in is refused: {page.status}, {code}"
+                )
             else:
                 environment.assert_accepted(browser, page)
 
@@ -94,7 +128,8 @@ def _sign_with_invented_key(exchange: MutableExchange, value: object) -> None:
 
 def hang_during_sign_ins(environment: AttackEnvironment) -> None:
     """The provider does not answer, and more sign-ins are started than the server has threads."""
-    is_hanging, is_released = Event(), Event()
+    is_hanging = Event()
+    is_released = Event()
     threads = max(MIN_THREADS, 2 * environment.declaration.max_concurrent_calls)
 
     def hang(endpoint: str, exchange: MutableExchange) -> None:
@@ -110,9 +145,14 @@ def hang_during_sign_ins(environment: AttackEnvironment) -> None:
         with ThreadPoolExecutor(threads) as server:
             for _ in range(2 * threads):
                 server.submit(_run_request, environment.create_browser().start_sign_in)
-            page = server.submit(_run_request, partial(environment.create_browser().get, WHOAMI_PATH))
+            page = server.submit(
+                _run_request, partial(environment.create_browser().get, WHOAMI_PATH)
+            )
             try:
-                fault = "" if page.result(MAX_ANSWER_SECONDS).status == 200 else "another page has an error"
+                if page.result(MAX_ANSWER_SECONDS).status == 200:
+                    fault = ""
+                else:
+                    fault = "another page has an error"
             except TimeoutError:
                 fault = f"another page does not answer within {MAX_ANSWER_SECONDS:.0f} seconds"
             finally:

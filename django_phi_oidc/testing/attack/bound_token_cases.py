@@ -1,8 +1,15 @@
-"""Attack cases for tokens that are bound to a key, and for the profile `fapi2`. Spec: RFC 9449 5; FAPI 2.0 5.3.3."""
+"""Attack cases for tokens that are bound to a key, and for the profile `fapi2`. Spec: RFC 9449 5;
+FAPI 2.0 5.3.3.
+"""
 
 from typing import Any
 
-from .cases import PRIVATE_KEY_JWT_CLIENT, PRIVATE_KEY_JWT_OPTIONS, REQUEST_STAGE_FIELDS, create_case_factory
+from .cases import (
+    PRIVATE_KEY_JWT_CLIENT,
+    PRIVATE_KEY_JWT_OPTIONS,
+    REQUEST_STAGE_FIELDS,
+    create_case_factory,
+)
 from .tampering import tamper_member
 
 _DPOP_FIELDS: dict[str, Any] = {
@@ -43,6 +50,20 @@ BOUND_TOKEN_CASES = [
         "fapi2",
         **_FAPI2_FIELDS,
     ),
-    _token_case("token_type_unsupported", tamper_member("token_type"), "Bearer", "dpop", "DPoP", **_DPOP_FIELDS),
-    _token_case("token_type_unsupported", tamper_member("token_type"), "Bearer", "DPoP", "fapi2", **_FAPI2_FIELDS),
+    _token_case(
+        "token_type_unsupported",
+        tamper_member("token_type"),
+        "Bearer",
+        "dpop",
+        "DPoP",
+        **_DPOP_FIELDS,
+    ),
+    _token_case(
+        "token_type_unsupported",
+        tamper_member("token_type"),
+        "Bearer",
+        "DPoP",
+        "fapi2",
+        **_FAPI2_FIELDS,
+    ),
 ]

@@ -82,16 +82,26 @@ class Browser:
         query = urlencode({"next": self.default_next_url if next_url is None else next_url})
         page = self.get(f"{path or self.sign_in_url}?{query}")
         consent_url = find_consent_url(page)
-        return self.get(consent_url) if consent_url else page
+        if consent_url:
+            return self.get(consent_url)
+        return page
 
-    def get_callback_url(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> str:
-        """Sign in at the provider and return the callback URL without visiting it. Raises: SignInNotStarted."""
+    def get_callback_url(
+        self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None
+    ) -> str:
+        """Sign in at the provider and return the callback URL without visiting it. Raises:
+        SignInNotStarted.
+        """
         response = self.start_sign_in(next_url=next_url)
         if response.status != 302:
-            raise SignInNotStarted(f"The portal returned status {response.status} and did not start a sign-in.")
+            raise SignInNotStarted(
+                f"The portal returned status {response.status} and did not start a sign-in."
+            )
         return op.authorize(response.location, username, cookies=self.provider_cookies)
 
-    def sign_in(self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None) -> PortalResponse:
+    def sign_in(
+        self, op: DemoProvider, username: str = "amina", *, next_url: str | None = None
+    ) -> PortalResponse:
         """Sign in and return the response of the callback."""
         return self.get(self.get_callback_url(op, username, next_url=next_url))
 
@@ -111,10 +121,17 @@ class Browser:
         client = Client(enforce_csrf_checks=True, raise_request_exception=False)
         return self._parse_response(self._call_client(method, url, body or b"", client=client))
 
-    def _call_client(self, method: str, url: str, body: bytes, *, client: Client, **environ: Any) -> Any:
+    def _call_client(
+        self, method: str, url: str, body: bytes, *, client: Client, **environ: Any
+    ) -> Any:
         parts = urlsplit(url)
         client.cookies.load(self.cookies)
-        origin = {"origin": self.base_url} if method == "POST" else {}
+
+        if method == "POST":
+            origin = {"origin": self.base_url}
+        else:
+            origin = {}
+
         return client.generic(
             method,
             # With the host, because a path may begin with two slashes.
@@ -131,7 +148,9 @@ class Browser:
         cookies = [morsel.OutputString() for morsel in response.cookies.values()]
         self._store_cookies(cookies)
         headers = [*response.items(), *(("Set-Cookie", cookie) for cookie in cookies)]
-        return PortalResponse(response.status_code, response.get("Location", ""), _read_body(response), headers)
+        return PortalResponse(
+            response.status_code, response.get("Location", ""), _read_body(response), headers
+        )
 
     def _store_cookies(self, set_cookie_headers: list[str]) -> None:
         for line in set_cookie_headers:
@@ -143,11 +162,21 @@ class Browser:
 
 
 def find_consent_url(page: PortalResponse) -> str:
-    """Return the link of the page that asks whether to replace the session; empty if it is another page."""
-    link = _CONSENT_LINK.search(page.body) if page.status == 200 else None
-    return html.unescape(link[1]) if link else ""
+    """Return the link of the page that asks whether to replace the session; empty if it is another
+    page.
+    """
+    link = None
+    if page.status == 200:
+        link = _CONSENT_LINK.search(page.body)
+    if link:
+        return html.unescape(link[1])
+    return ""
 
 
 def _read_body(response: HttpResponseBase) -> str:
-    content: bytes = b"".join(response) if response.streaming else response.content  # type: ignore[attr-defined]
+    content: bytes
+    if response.streaming:
+        content = b"".join(response)
+    else:
+        content = response.content  # type: ignore[attr-defined]
     return content.decode("utf-8", "replace")

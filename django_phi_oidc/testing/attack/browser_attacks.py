@@ -1,4 +1,6 @@
-"""Attacks from browsers: forged or stolen states, codes, cookies, tokens, headers and parameters."""
+"""Attacks from browsers: forged or stolen states, codes, cookies, tokens, headers and
+parameters.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,7 +21,12 @@ from .logout_attacks import (
     send_logout_token_of_another_subject,
     send_logout_token_with_general_type,
 )
-from .provider_attacks import AttackFunction, create_csrf_token, get_session, replace_query_parameters
+from .provider_attacks import (
+    AttackFunction,
+    create_csrf_token,
+    get_session,
+    replace_query_parameters,
+)
 
 ATTACKER_HOST = "evil.example"
 EXTERNAL_URLS = (
@@ -60,7 +67,8 @@ PER_REQUEST_PARAMETERS = {"state", "nonce", "code_challenge"}
 def use_state_of_another_browser(environment: AttackEnvironment) -> None:
     """Login CSRF: the victim opens the callback of the attacker's sign-in."""
     with environment.override_declaration():
-        attacker, victim = environment.create_browser(), environment.create_browser()
+        attacker = environment.create_browser()
+        victim = environment.create_browser()
         callback = attacker.get_callback_url(environment.op, "jonas")
         environment.assert_refused(victim, victim.get(callback), "state_unknown")
         environment.assert_accepted(attacker, attacker.get(callback))
@@ -72,7 +80,9 @@ def forge_next_url(environment: AttackEnvironment) -> None:
         browser = environment.create_browser(default_next_url=WHOAMI_PATH)
         page = browser.sign_in(environment.op)
         environment.assert_accepted(browser, page)
-        environment.assert_control(page.location == WHOAMI_PATH, "the sign-in does not lead to a page of the portal")
+        environment.assert_control(
+            page.location == WHOAMI_PATH, "the sign-in does not lead to a page of the portal"
+        )
         for url in EXTERNAL_URLS:
             browser = environment.create_browser()
             page = browser.sign_in(environment.op, next_url=url)
@@ -82,7 +92,9 @@ def forge_next_url(environment: AttackEnvironment) -> None:
 
 
 def forge_relative_next_url(environment: AttackEnvironment) -> None:
-    """A sign-in link names a relative `next` URL, with which the callback would redirect to itself: an error page."""
+    """A sign-in link names a relative `next` URL, with which the callback would redirect to itself:
+    an error page.
+    """
     with environment.override_declaration():
         for url in RELATIVE_URLS:
             browser = environment.create_browser()
@@ -90,7 +102,9 @@ def forge_relative_next_url(environment: AttackEnvironment) -> None:
             page = browser.get(callback)
             environment.assert_accepted(browser, page)
             is_callback = urlsplit(urljoin(callback, page.location)).path == urlsplit(callback).path
-            environment.report_fault(f"the callback redirects to itself with {url!r}" if is_callback else "")
+            environment.report_fault(
+                f"the callback redirects to itself with {url!r}" if is_callback else ""
+            )
 
 
 def forge_request_parameters(environment: AttackEnvironment) -> None:
@@ -104,7 +118,11 @@ def forge_request_parameters(environment: AttackEnvironment) -> None:
             environment, browser.get(f"{browser.sign_in_url}?{urlencode(FORGED_PARAMETERS)}")
         )
         changed = sorted(
-            {name for name in {*plain, *forged} - PER_REQUEST_PARAMETERS if plain.get(name) != forged.get(name)}
+            {
+                name
+                for name in {*plain, *forged} - PER_REQUEST_PARAMETERS
+                if plain.get(name) != forged.get(name)
+            }
             | {
                 name
                 for name in PER_REQUEST_PARAMETERS
@@ -114,26 +132,43 @@ def forge_request_parameters(environment: AttackEnvironment) -> None:
         environment.report_fault(f"the link changes {', '.join(changed)}" if changed else "")
 
 
-def get_authorization_parameters(environment: AttackEnvironment, response: PortalResponse) -> dict[str, str]:
+def get_authorization_parameters(
+    environment: AttackEnvironment, response: PortalResponse
+) -> dict[str, str]:
     """Return the parameters of the authorization request, pushed or not."""
     parameters = dict(parse_qsl(urlsplit(response.location).query))
     if "request_uri" in parameters:
-        return dict([request.parameters for request in environment.op.requests if request.path == "/par"][-1])
+        return dict(
+            [request.parameters for request in environment.op.requests if request.path == "/par"][
+                -1
+            ]
+        )
     return parameters
 
 
 def forge_host_header(header: str, environment: AttackEnvironment) -> None:
     """A request has a forged Host or X-Forwarded-Host header."""
+    if "*" in settings.ALLOWED_HOSTS:
+        host = "ALLOWED_HOSTS"
+    else:
+        host = ""
+
     allowing_settings = {
-        "host": "ALLOWED_HOSTS" if "*" in settings.ALLOWED_HOSTS else "",
+        "host": host,
         "x-forwarded-host": "USE_X_FORWARDED_HOST" if settings.USE_X_FORWARDED_HOST else "",
     }
     with environment.override_declaration():
-        environment.assert_control(environment.create_browser().start_sign_in().status == 302, "no sign-in starts")
+        environment.assert_control(
+            environment.create_browser().start_sign_in().status == 302, "no sign-in starts"
+        )
         browser = environment.create_browser(headers={header: ATTACKER_HOST})
         parameters = get_authorization_parameters(environment, browser.start_sign_in())
         is_forged = ATTACKER_HOST in parameters.get("redirect_uri", "")
-        fault = "the redirect URI is on the forged host" if is_forged else ""
+        if is_forged:
+            fault = "the redirect URI is on the forged host"
+        else:
+            fault = ""
+
         environment.report_fault(fault, allowing_setting=allowing_settings[header])
 
 
@@ -144,15 +179,24 @@ def forge_client_address(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         browser = environment.create_browser(headers=headers)
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-        fault = (
-            "the forged address is in the audit log" if AuditEvent.objects.filter(client_ip=address).exists() else ""
-        )
-        setting = "TRUSTED_PROXIES" if get_phi_oidc_setting().get("TRUSTED_PROXIES") else ""
+
+        if AuditEvent.objects.filter(client_ip=address).exists():
+            fault = "the forged address is in the audit log"
+        else:
+            fault = ""
+
+        if get_phi_oidc_setting().get("TRUSTED_PROXIES"):
+            setting = "TRUSTED_PROXIES"
+        else:
+            setting = ""
+
         environment.report_fault(fault, allowing_setting=setting)
 
 
 def fixate_session(environment: AttackEnvironment) -> None:
-    """Session fixation: the attacker sets a session cookie in the victim's browser before the sign-in."""
+    """Session fixation: the attacker sets a session cookie in the victim's browser before the
+    sign-in.
+    """
     with environment.override_declaration():
         attacker = environment.create_browser()
         planted = get_session(attacker)
@@ -174,19 +218,28 @@ def forge_cross_site_logout(environment: AttackEnvironment) -> None:
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
         token = create_csrf_token(browser)
         browser.get(reverse("oidc_logout"))
-        environment.report_fault("" if environment.find_signed_in_user(browser) == amina else "a link signs out")
-        browser.headers = {"origin": f"https://{ATTACKER_HOST}", "referer": f"https://{ATTACKER_HOST}/"}
+        environment.report_fault(
+            "" if environment.find_signed_in_user(browser) == amina else "a link signs out"
+        )
+        browser.headers = {
+            "origin": f"https://{ATTACKER_HOST}",
+            "referer": f"https://{ATTACKER_HOST}/",
+        }
         for forged in ("", get_random_string(32)):
             browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=forged)
             is_signed_in = environment.find_signed_in_user(browser) == amina
             environment.report_fault("" if is_signed_in else "a form of another site signs out")
         browser.headers = {}
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=token)
-        environment.assert_control(not environment.find_signed_in_user(browser), "the sign-out does not work")
+        environment.assert_control(
+            not environment.find_signed_in_user(browser), "the sign-out does not work"
+        )
 
 
 def inject_stolen_code(environment: AttackEnvironment) -> None:
-    """Code injection: the attacker uses a stolen code in a sign-in of their own. The provider verifies PKCE."""
+    """Code injection: the attacker uses a stolen code in a sign-in of their own. The provider
+    verifies PKCE.
+    """
     _inject_code(environment, "token_error", enforces_pkce=True)
 
 
@@ -195,13 +248,17 @@ def inject_stolen_code_without_pkce(environment: AttackEnvironment) -> None:
     _inject_code(environment, "token_replayed", enforces_pkce=False)
 
 
-def _inject_code(environment: AttackEnvironment, expected_rule_code: str, *, enforces_pkce: bool) -> None:
+def _inject_code(
+    environment: AttackEnvironment, expected_rule_code: str, *, enforces_pkce: bool
+) -> None:
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
     with environment.override_declaration():
         victim = environment.create_browser()
-        stolen_code = dict(parse_qsl(urlsplit(victim.get_callback_url(environment.op)).query))["code"]
+        stolen_code = dict(parse_qsl(urlsplit(victim.get_callback_url(environment.op)).query))[
+            "code"
+        ]
         attacker = environment.create_browser()
         callback = attacker.get_callback_url(environment.op, "jonas")
         victim_grant = environment.op.state.find_grant(stolen_code)
@@ -217,7 +274,9 @@ def use_stolen_cookie(environment: AttackEnvironment) -> None:
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
         attacker = environment.create_browser(cookies=dict(browser.cookies))
-        environment.assert_control(environment.find_signed_in_user(attacker) == amina, "the cookie is not signed in")
+        environment.assert_control(
+            environment.find_signed_in_user(attacker) == amina, "the cookie is not signed in"
+        )
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         with advance_clock(2 * conf.session_recheck()):
             is_signed_in = environment.find_signed_in_user(attacker)
@@ -229,7 +288,9 @@ def use_cookie_after_idle_timeout(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
-        environment.assert_control(environment.find_signed_in_user(browser) == amina, "the cookie is not signed in")
+        environment.assert_control(
+            environment.find_signed_in_user(browser) == amina, "the cookie is not signed in"
+        )
         with advance_clock(conf.idle_timeout() + timedelta(minutes=2)):
             is_signed_in = environment.find_signed_in_user(browser)
             environment.report_fault("the cookie is still signed in" if is_signed_in else "")
@@ -245,7 +306,9 @@ def use_stolen_tokens_after_logout(environment: AttackEnvironment) -> None:
         kinds = {token.kind for token in environment.op.active_tokens}
         environment.assert_control("refresh_token" in kinds, "the provider issued no refresh token")
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
-        environment.report_fault("; ".join(f"{token.kind} is still valid" for token in environment.op.active_tokens))
+        environment.report_fault(
+            "; ".join(f"{token.kind} is still valid" for token in environment.op.active_tokens)
+        )
 
 
 BROWSER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {

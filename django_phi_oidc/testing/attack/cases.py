@@ -1,8 +1,10 @@
-"""Attack cases for R1 to R3 and R5 to R7. Each tampers with a provider response in two ways that differ in one value.
+"""Attack cases for R1 to R3 and R5 to R7. Each tampers with a provider response in two ways that
+differ in one value.
 
-With `invalid_value`, the portal must refuse the sign-in with the rule's code. With `valid_value`, it must accept it.
-`invalid_value` breaks the strict default rule. `valid_value` also meets a stricter setting of the project. If the
-project loosened the rule, the portal accepts `invalid_value`, and the report names the setting.
+With `invalid_value`, the portal must refuse the sign-in with the rule's code. With `valid_value`,
+it must accept it. `invalid_value` breaks the strict default rule. `valid_value` also meets a
+stricter setting of the project. If the project loosened the rule, the portal accepts
+`invalid_value`, and the report names the setting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +44,9 @@ from .throwaway_ca import create_private_key_pem
 
 @dataclass(frozen=True)
 class TamperingCase:
-    """One rule: `tamper(exchange, invalid_value)` at the endpoint leads to a refusal, `valid_value` does not."""
+    """One rule: `tamper(exchange, invalid_value)` at the endpoint leads to a refusal, `valid_value`
+    does not.
+    """
 
     code: str
     endpoint: str
@@ -73,14 +77,21 @@ class TamperingCase:
     id: str = ""
 
     def __str__(self) -> str:
-        return f"{self.code}-{self.id}" if self.id else self.code
+        if self.id:
+            return f"{self.code}-{self.id}"
+        return self.code
 
 
 def create_case_factory(endpoint: str, **common_fields: Any) -> Callable[..., TamperingCase]:
     """Return a function that creates cases at one endpoint with common field values."""
 
     def create_case(
-        code: str, tamper: TamperFunction, invalid_value: Any, valid_value: Any, case_id: str = "", **fields: Any
+        code: str,
+        tamper: TamperFunction,
+        invalid_value: Any,
+        valid_value: Any,
+        case_id: str = "",
+        **fields: Any,
     ) -> TamperingCase:
         fields = {**common_fields, **fields, "id": case_id}
         return TamperingCase(code, endpoint, tamper, invalid_value, valid_value, **fields)
@@ -137,9 +148,16 @@ HEART_FIELDS: dict[str, Any] = {
 }
 TRUST_MARK = "https://op.example/trust-mark"
 VECTOR = {"vot": "Cd.P9.Cp", "vtm": TRUST_MARK}
-VECTOR_FIELDS: dict[str, Any] = {"options": {"vtr": ["P9.Cp.Cd", "P9.Cm"], "vtm": TRUST_MARK}, "sqlite_only": True}
+VECTOR_FIELDS: dict[str, Any] = {
+    "options": {"vtr": ["P9.Cp.Cd", "P9.Cm"], "vtm": TRUST_MARK},
+    "sqlite_only": True,
+}
 REQUEST_STAGE_FIELDS: dict[str, Any] = {"holds_tokens": False, "stage": "request"}
-PAR_FIELDS: dict[str, Any] = {"provider_state": {"par": "offered"}, "sqlite_only": True, **REQUEST_STAGE_FIELDS}
+PAR_FIELDS: dict[str, Any] = {
+    "provider_state": {"par": "offered"},
+    "sqlite_only": True,
+    **REQUEST_STAGE_FIELDS,
+}
 HTML_HEADERS = {"headers": {"Content-Type": "text/html"}}
 
 _discovery_case = create_case_factory("discovery", **REQUEST_STAGE_FIELDS)
@@ -157,10 +175,17 @@ _SIGNED_USERINFO_FIELDS: dict[str, Any] = {
 _signed_userinfo_case = create_case_factory("userinfo_jwt", **_SIGNED_USERINFO_FIELDS)
 
 TRANSPORT_CASES = [
-    _transport_case("transport_redirect", tamper_reply, {"status": 302, "headers": {"Location": "/token"}}, None),
+    _transport_case(
+        "transport_redirect", tamper_reply, {"status": 302, "headers": {"Location": "/token"}}, None
+    ),
     _transport_case("transport_unreachable", tamper_reply, {"raw": ()}, None),
     _transport_case("transport_too_large", tamper_reply, {"body": b" " * (MIB + 1)}, {}),
-    _transport_case("transport_encoding", tamper_reply, {"headers": {"Content-Encoding": "gzip"}}, {"headers": {}}),
+    _transport_case(
+        "transport_encoding",
+        tamper_reply,
+        {"headers": {"Content-Encoding": "gzip"}},
+        {"headers": {}},
+    ),
     _transport_case(
         "transport_timeout",
         tamper_reply,
@@ -168,7 +193,9 @@ TRANSPORT_CASES = [
         {"raw": lambda reply: stream_slowly(reply, pause_seconds=0)},
     ),
     _discovery_case("provider_unavailable", tamper_reply, {"status": 503}, {"status": 200}),
-    create_case_factory("jwks")("provider_unavailable", tamper_reply, {"status": 429}, {"status": 200}, "keys"),
+    create_case_factory("jwks")(
+        "provider_unavailable", tamper_reply, {"status": 429}, {"status": 200}, "keys"
+    ),
     _discovery_case(
         "transport_not_https",
         tamper_member("token_endpoint"),
@@ -178,7 +205,9 @@ TRANSPORT_CASES = [
     ),
 ]
 METADATA_CASES = [
-    _discovery_case("issuer_mismatch", tamper_member("issuer"), with_slash("issuer"), unchanged("issuer")),
+    _discovery_case(
+        "issuer_mismatch", tamper_member("issuer"), with_slash("issuer"), unchanged("issuer")
+    ),
     _discovery_case("metadata_invalid", tamper_member("jwks_uri"), OMITTED, unchanged("jwks_uri")),
     _discovery_case("metadata_invalid", tamper_reply, {"body": b"<html>"}, None, "html"),
     _discovery_case(
@@ -202,7 +231,9 @@ METADATA_CASES = [
         allowing_setting="revocation",
     ),
     _id_token_case("key_not_found", tamper_header("kid"), "unknown", OMITTED),
-    create_case_factory("jwks")("key_not_found", tamper_key_set("use"), True, False, "encryption key"),
+    create_case_factory("jwks")(
+        "key_not_found", tamper_key_set("use"), True, False, "encryption key"
+    ),
     _par_metadata_case(
         "par_unsupported",
         tamper_member("pushed_authorization_request_endpoint"),
@@ -223,10 +254,16 @@ PAR_ERROR_REPLY = Reply(status=400, json={"error": "invalid_request"})
 JSON_HEADERS = {"headers": {"Content-Type": "application/json"}}
 PAR_CASES = [
     _par_case("par_error", replace_reply, PAR_ERROR_REPLY, None, tamper_before_endpoint=True),
-    _par_case("par_error", tamper_reply, {"status": 500}, {"status": 201}, "500", refusal_status=503),
+    _par_case(
+        "par_error", tamper_reply, {"status": 500}, {"status": 201}, "500", refusal_status=503
+    ),
     _par_case("par_response_invalid", tamper_reply, {"status": 200}, {"status": 201}),
     _par_case(
-        "par_response_invalid", tamper_member("request_uri"), OMITTED, unchanged("request_uri"), "no request_uri"
+        "par_response_invalid",
+        tamper_member("request_uri"),
+        OMITTED,
+        unchanged("request_uri"),
+        "no request_uri",
     ),
     _par_case("par_response_invalid", tamper_member("expires_in"), 0, 1, "expires_in"),
     _par_case("par_response_invalid", tamper_reply, HTML_HEADERS, JSON_HEADERS, "html"),
@@ -239,9 +276,24 @@ _TOKEN_RESPONSE_CASES = [
         None,
         tamper_before_endpoint=True,
     ),
-    _token_case("token_error", tamper_reply, {"status": 500}, {"status": 200}, "500 with tokens", refusal_status=503),
-    _token_case("token_error", tamper_member("error"), "server_error", OMITTED, "200 with an error"),
-    _transport_case("token_response_invalid", replace_reply, Reply(json=["tokens"]), None, tamper_before_endpoint=True),
+    _token_case(
+        "token_error",
+        tamper_reply,
+        {"status": 500},
+        {"status": 200},
+        "500 with tokens",
+        refusal_status=503,
+    ),
+    _token_case(
+        "token_error", tamper_member("error"), "server_error", OMITTED, "200 with an error"
+    ),
+    _transport_case(
+        "token_response_invalid",
+        replace_reply,
+        Reply(json=["tokens"]),
+        None,
+        tamper_before_endpoint=True,
+    ),
     _token_case(
         "token_response_invalid",
         tamper_reply,
@@ -249,36 +301,78 @@ _TOKEN_RESPONSE_CASES = [
         {"headers": {"Content-Type": "application/json;charset=UTF-8"}},
         "html",
     ),
-    _token_case("token_type_unsupported", tamper_member("token_type"), "DPoP", "bEARER", options={"dpop": "never"}),
     _token_case(
-        "token_type_unsupported", tamper_member("token_type"), OMITTED, "Bearer", "missing", options={"dpop": "never"}
+        "token_type_unsupported",
+        tamper_member("token_type"),
+        "DPoP",
+        "bEARER",
+        options={"dpop": "never"},
+    ),
+    _token_case(
+        "token_type_unsupported",
+        tamper_member("token_type"),
+        OMITTED,
+        "Bearer",
+        "missing",
+        options={"dpop": "never"},
     ),
     _token_case("id_token_missing", tamper_member("id_token"), OMITTED, unchanged("id_token")),
-    _token_case("id_token_missing", tamper_member("id_token"), {}, unchanged("id_token"), "an object"),
-    _token_case("access_token_missing", tamper_member("access_token"), OMITTED, unchanged("access_token")),
-    _token_case("access_token_missing", tamper_member("access_token"), "", unchanged("access_token"), "empty"),
+    _token_case(
+        "id_token_missing", tamper_member("id_token"), {}, unchanged("id_token"), "an object"
+    ),
+    _token_case(
+        "access_token_missing", tamper_member("access_token"), OMITTED, unchanged("access_token")
+    ),
+    _token_case(
+        "access_token_missing",
+        tamper_member("access_token"),
+        "",
+        unchanged("access_token"),
+        "empty",
+    ),
     _token_case("access_token_lifetime", tamper_member("expires_in"), "300", 300, "a string"),
     _token_case("access_token_lifetime", tamper_member("expires_in"), 0, 1, "zero"),
     _token_case("access_token_lifetime", tamper_member("expires_in"), True, OMITTED, "a bool"),
-    _token_case("access_token_lifetime", tamper_member("expires_in"), 3601, 3600, "heart", **HEART_FIELDS),
-    _token_case("access_token_lifetime", tamper_member("expires_in"), OMITTED, 3600, "heart, missing", **HEART_FIELDS),
+    _token_case(
+        "access_token_lifetime", tamper_member("expires_in"), 3601, 3600, "heart", **HEART_FIELDS
+    ),
+    _token_case(
+        "access_token_lifetime",
+        tamper_member("expires_in"),
+        OMITTED,
+        3600,
+        "heart, missing",
+        **HEART_FIELDS,
+    ),
 ]
 _ID_TOKEN_CASES = [
     _id_token_case("token_malformed", replace_token, lambda exchange: "not.a.token", None),
-    _id_token_case("token_malformed", replace_token, create_token_with_duplicate_member, None, "duplicate member"),
+    _id_token_case(
+        "token_malformed",
+        replace_token,
+        create_token_with_duplicate_member,
+        None,
+        "duplicate member",
+    ),
     _id_token_case("token_malformed", tamper_header("crit"), ["exp"], OMITTED, "crit"),
     _id_token_case("token_malformed", tamper_member("padding"), "x" * 65536, "x" * 1024, "64 KiB"),
     _id_token_case("alg_not_allowed", tamper_header("alg"), "none", OMITTED),
-    _id_token_case("alg_not_allowed", tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
+    _id_token_case(
+        "alg_not_allowed", tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"
+    ),
     _id_token_case(
         "signature_invalid",
         replace_token,
-        lambda exchange: corrupt_signature(sign_jwt(exchange.header, exchange.claims, exchange.key)),
+        lambda exchange: corrupt_signature(
+            sign_jwt(exchange.header, exchange.claims, exchange.key)
+        ),
         None,
     ),
     _id_token_case("signature_invalid", sign_with_foreign_key, True, False, "foreign key"),
     _id_token_case("typ_invalid", tamper_header("typ"), "logout+jwt", "JWT"),
-    _id_token_case("typ_invalid", tamper_header("typ"), "application/at+jwt", OMITTED, "access token"),
+    _id_token_case(
+        "typ_invalid", tamper_header("typ"), "application/at+jwt", OMITTED, "access token"
+    ),
     _id_token_case("iss_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss")),
     _id_token_case("aud_invalid", tamper_member("aud"), "another", unchanged("aud")),
     _id_token_case(
@@ -288,7 +382,9 @@ _ID_TOKEN_CASES = [
         lambda claims: [claims["aud"]],
         "additional audience",
     ),
-    _id_token_case("aud_invalid", tamper_member("aud"), [], lambda claims: [claims["aud"]], "empty"),
+    _id_token_case(
+        "aud_invalid", tamper_member("aud"), [], lambda claims: [claims["aud"]], "empty"
+    ),
     _id_token_case("azp_invalid", tamper_member("azp"), "another", unchanged("aud")),
     _id_token_case(
         "azp_invalid",
@@ -303,7 +399,9 @@ _ID_TOKEN_CASES = [
     _id_token_case("exp_invalid", tamper_time_claim("exp"), OMITTED, 60, "missing"),
     _id_token_case("iat_invalid", tamper_time_claim("iat"), True, 0, "a bool"),
     _id_token_case("nonce_invalid", tamper_member("nonce"), OMITTED, unchanged("nonce")),
-    _id_token_case("nonce_invalid", tamper_member("nonce"), "x" * 64, unchanged("nonce"), "foreign"),
+    _id_token_case(
+        "nonce_invalid", tamper_member("nonce"), "x" * 64, unchanged("nonce"), "foreign"
+    ),
     _id_token_case(
         "nonce_invalid",
         tamper_members,
@@ -323,7 +421,9 @@ _ID_TOKEN_CASES = [
         "amina.example.org",
         allowing_setting="subject_type",
     ),
-    _id_token_case("auth_time_missing", tamper_time_claim("auth_time"), OMITTED, 0, options=MAX_AGE_OPTIONS),
+    _id_token_case(
+        "auth_time_missing", tamper_time_claim("auth_time"), OMITTED, 0, options=MAX_AGE_OPTIONS
+    ),
     _id_token_case(
         "auth_time_stale",
         tamper_member("auth_time"),
@@ -334,7 +434,11 @@ _ID_TOKEN_CASES = [
         allowing_setting="allow_auth_time_zero",
     ),
     _id_token_case(
-        "acr_insufficient", tamper_member("acr"), "1", "2", options={"acr_values": ["2", "3"], "acr_accepted": []}
+        "acr_insufficient",
+        tamper_member("acr"),
+        "1",
+        "2",
+        options={"acr_values": ["2", "3"], "acr_accepted": []},
     ),
     _id_token_case(
         "acr_insufficient",
@@ -344,15 +448,42 @@ _ID_TOKEN_CASES = [
         "requested but not accepted",
         options={"acr_values": ["3"], "acr_accepted": ["2"]},
     ),
-    _id_token_case("vtm_invalid", tamper_members, {**VECTOR, "vtm": f"{TRUST_MARK}/"}, VECTOR, **VECTOR_FIELDS),
-    _id_token_case("vtm_invalid", tamper_members, {**VECTOR, "vtm": OMITTED}, VECTOR, "missing", **VECTOR_FIELDS),
-    _id_token_case("vot_insufficient", tamper_members, {**VECTOR, "vot": "P9.Cp"}, VECTOR, **VECTOR_FIELDS),
-    _id_token_case("vot_insufficient", tamper_members, {**VECTOR, "vot": OMITTED}, VECTOR, "missing", **VECTOR_FIELDS),
     _id_token_case(
-        "amr_insufficient", tamper_member("amr"), ["pwd"], ["pwd", "mfa"], options={"amr_required": ["mfa", "hwk"]}
+        "vtm_invalid", tamper_members, {**VECTOR, "vtm": f"{TRUST_MARK}/"}, VECTOR, **VECTOR_FIELDS
     ),
     _id_token_case(
-        "amr_insufficient", tamper_member("amr"), "mfa", ["mfa"], "a string", options={"amr_required": ["mfa"]}
+        "vtm_invalid",
+        tamper_members,
+        {**VECTOR, "vtm": OMITTED},
+        VECTOR,
+        "missing",
+        **VECTOR_FIELDS,
+    ),
+    _id_token_case(
+        "vot_insufficient", tamper_members, {**VECTOR, "vot": "P9.Cp"}, VECTOR, **VECTOR_FIELDS
+    ),
+    _id_token_case(
+        "vot_insufficient",
+        tamper_members,
+        {**VECTOR, "vot": OMITTED},
+        VECTOR,
+        "missing",
+        **VECTOR_FIELDS,
+    ),
+    _id_token_case(
+        "amr_insufficient",
+        tamper_member("amr"),
+        ["pwd"],
+        ["pwd", "mfa"],
+        options={"amr_required": ["mfa", "hwk"]},
+    ),
+    _id_token_case(
+        "amr_insufficient",
+        tamper_member("amr"),
+        "mfa",
+        ["mfa"],
+        "a string",
+        options={"amr_required": ["mfa"]},
     ),
     _id_token_case("at_hash_invalid", set_foreign_at_hash, True, False),
     _id_token_case("id_token_lifetime", set_token_lifetime, 301, 300, **HEART_FIELDS),
@@ -367,12 +498,20 @@ SIGNED_USERINFO_CASES = [
         **_SIGNED_USERINFO_FIELDS,
     ),
     _signed_userinfo_case("userinfo_invalid", tamper_header("alg"), "none", OMITTED, "alg none"),
-    _signed_userinfo_case("userinfo_invalid", tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"),
+    _signed_userinfo_case(
+        "userinfo_invalid", tamper_header("alg"), "HS256", OMITTED, "HS256 with the public key"
+    ),
     _signed_userinfo_case("userinfo_invalid", sign_with_foreign_key, True, False, "foreign key"),
-    _signed_userinfo_case("userinfo_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss"), "iss"),
-    _signed_userinfo_case("userinfo_invalid", tamper_member("aud"), "another", unchanged("aud"), "aud"),
+    _signed_userinfo_case(
+        "userinfo_invalid", tamper_member("iss"), with_slash("iss"), unchanged("iss"), "iss"
+    ),
+    _signed_userinfo_case(
+        "userinfo_invalid", tamper_member("aud"), "another", unchanged("aud"), "aud"
+    ),
     _signed_userinfo_case("userinfo_invalid", tamper_time_claim("exp"), -31, 60, "exp"),
-    _signed_userinfo_case("userinfo_sub_mismatch", tamper_member("sub"), "another", unchanged("sub"), "signed"),
+    _signed_userinfo_case(
+        "userinfo_sub_mismatch", tamper_member("sub"), "another", unchanged("sub"), "signed"
+    ),
     _signed_userinfo_case("key_not_found", tamper_header("kid"), "unknown", OMITTED, "UserInfo"),
 ]
 
@@ -382,7 +521,11 @@ def list_token_response_cases(*, max_lifetime: timedelta = DAY) -> list[Tamperin
     longest_seconds = int(min(max_lifetime, DAY).total_seconds())
     setting = "max_access_token_lifetime"
     case = _token_case(
-        "access_token_lifetime", tamper_member("expires_in"), 86401, longest_seconds, allowing_setting=setting
+        "access_token_lifetime",
+        tamper_member("expires_in"),
+        86401,
+        longest_seconds,
+        allowing_setting=setting,
     )
     return [*_TOKEN_RESPONSE_CASES, case]
 
@@ -395,9 +538,12 @@ def list_id_token_cases(
     other_audience = [*trusted_audiences, "another"][0]
     allowed: dict[str, Any] = {"allowing_setting": "leeway"}
     max_age: dict[str, Any] = {"options": MAX_AGE_OPTIONS}
-    exp, iat, nbf, auth_time = (tamper_time_claim(name) for name in ("exp", "iat", "nbf", "auth_time"))
+    exp, iat, nbf, auth_time = (
+        tamper_time_claim(name) for name in ("exp", "iat", "nbf", "auth_time")
+    )
     # Also with a larger leeway, the portal refuses what is beyond it.
-    beyond, beyond_id = int(leeway.total_seconds()) + 5, "beyond the leeway"
+    beyond = int(leeway.total_seconds()) + 5
+    beyond_id = "beyond the leeway"
     loosened_cases = [
         _id_token_case("exp_invalid", exp, -beyond, 60, beyond_id),
         _id_token_case("iat_invalid", iat, -600 - beyond, 0, beyond_id),
@@ -414,7 +560,10 @@ def list_id_token_cases(
         _id_token_case(
             "aud_invalid",
             tamper_members,
-            {"aud": lambda claims: [claims["aud"], other_audience], "azp": lambda claims: claims["aud"][0]},
+            {
+                "aud": lambda claims: [claims["aud"], other_audience],
+                "azp": lambda claims: claims["aud"][0],
+            },
             {"azp": lambda claims: claims["aud"]},
             "additional audience with azp",
             allowing_setting="trusted_audiences",
@@ -430,19 +579,30 @@ def list_userinfo_cases(*, claim_name: str = "birthdate") -> list[TamperingCase]
         _userinfo_case("userinfo_invalid", tamper_reply, {"status": 500}, {"status": 200}),
         _userinfo_case("userinfo_invalid", tamper_reply, {"body": b"[]"}, None, "not an object"),
         _userinfo_case("userinfo_sub_mismatch", tamper_member("sub"), "another", unchanged("sub")),
-        _userinfo_case("claim_missing", claim, OMITTED, unchanged(claim_name), is_claim_essential=True),
+        _userinfo_case(
+            "claim_missing", claim, OMITTED, unchanged(claim_name), is_claim_essential=True
+        ),
     ]
 
 
 def list_cases(declaration: ProviderDeclaration, *, claim_name: str) -> list[TamperingCase]:
-    """Return all cases for that declaration. claim_name: a claim that the project requests; empty: none."""
-    max_lifetime = timedelta(hours=1) if declaration.profile == "heart" else DAY
+    """Return all cases for that declaration. claim_name: a claim that the project requests; empty:
+    none.
+    """
+    if declaration.profile == "heart":
+        max_lifetime = timedelta(hours=1)
+    else:
+        max_lifetime = DAY
     return [
         *TRANSPORT_CASES,
         *METADATA_CASES,
         *PAR_CASES,
-        *list_token_response_cases(max_lifetime=min(declaration.max_access_token_lifetime, max_lifetime)),
-        *list_id_token_cases(leeway=declaration.leeway, trusted_audiences=declaration.trusted_audiences),
+        *list_token_response_cases(
+            max_lifetime=min(declaration.max_access_token_lifetime, max_lifetime)
+        ),
+        *list_id_token_cases(
+            leeway=declaration.leeway, trusted_audiences=declaration.trusted_audiences
+        ),
         *list_userinfo_cases(claim_name=claim_name),
         *SIGNED_USERINFO_CASES,
     ]

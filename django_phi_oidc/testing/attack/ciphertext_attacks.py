@@ -1,7 +1,8 @@
-"""Attacks with forged ciphertexts: a cookie or parameter that the portal did not encrypt, or under another kind of key.
+"""Attacks with forged ciphertexts: a cookie or parameter that the portal did not encrypt, or under
+another kind of key.
 
-The portal must treat them as missing. An error page, with a mail to the administrators, would be a fault: any site of
-the same domain can set such a cookie, and would lock the user out.
+The portal must treat them as missing. An error page, with a mail to the administrators, would be a
+fault: any site of the same domain can set such a cookie, and would lock the user out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,12 @@ from django.urls import reverse
 from ...crypto import keyring
 from .browser import Browser, PortalResponse
 from .environment import AttackEnvironment
-from .provider_attacks import AttackFunction, create_csrf_token, create_step_up_link, replace_query_parameters
+from .provider_attacks import (
+    AttackFunction,
+    create_csrf_token,
+    create_step_up_link,
+    replace_query_parameters,
+)
 
 # The attack environment uses https.
 STATE_COOKIE_PREFIX = "__Host-phi_oidc_"
@@ -23,7 +29,9 @@ PENDING_SIGN_IN = "pending sign-in"
 
 
 def list_forged_ciphertexts(ciphertext: str, *, context: Sequence[str]) -> list[str]:
-    """Return malformed texts, and the content of a valid ciphertext under keys for other purposes."""
+    """Return malformed texts, and the content of a valid ciphertext under keys for other
+    purposes.
+    """
     token = ciphertext.partition(":")[2]
     keys = (keyring.get_keys("subject")[0], *keyring.get_keys("encryption"))
     return [
@@ -50,7 +58,8 @@ def forge_state_cookie(environment: AttackEnvironment) -> None:
 
 def forge_activation_cookie(environment: AttackEnvironment) -> None:
     """The cookie of the activation page is forged."""
-    accounts, url = environment.op.state.accounts, reverse("oidc_activate")
+    accounts = environment.op.state.accounts
+    url = reverse("oidc_activate")
     accounts["unlinked"] = replace(accounts["amina"], username="unlinked")
     with environment.override_declaration(provisioning="invitation"):
         browser = environment.create_browser()
@@ -61,9 +70,13 @@ def forge_activation_cookie(environment: AttackEnvironment) -> None:
         for forged in list_forged_ciphertexts(ciphertext, context=["newcomer", ACTIVATION_COOKIE]):
             victim = environment.create_browser(cookies={ACTIVATION_COOKIE: forged})
             page = victim.get(url)
-            environment.report_fault("" if page.status == 302 else f"the status of the page is {page.status}")
+            environment.report_fault(
+                "" if page.status == 302 else f"the status of the page is {page.status}"
+            )
             page = victim.post(url, code="x", csrfmiddlewaretoken=create_csrf_token(victim))
-            environment.report_fault("" if page.status == 403 else f"the status of the form is {page.status}")
+            environment.report_fault(
+                "" if page.status == 403 else f"the status of the form is {page.status}"
+            )
 
 
 def forge_last_session_cookie(environment: AttackEnvironment) -> None:
@@ -73,10 +86,14 @@ def forge_last_session_cookie(environment: AttackEnvironment) -> None:
         environment.assert_accepted(browser, browser.sign_in(environment.op))
         ciphertext = browser.cookies.get(LAST_SESSION_COOKIE, "")
         environment.assert_control(ciphertext, "the sign-in does not set the cookie")
-        for forged in list_forged_ciphertexts(ciphertext, context=["last session", LAST_SESSION_COOKIE]):
+        for forged in list_forged_ciphertexts(
+            ciphertext, context=["last session", LAST_SESSION_COOKIE]
+        ):
             victim = environment.create_browser(cookies={LAST_SESSION_COOKIE: forged})
             page = victim.start_sign_in()
-            environment.report_fault("" if page.status == 302 else f"the status of the sign-in is {page.status}")
+            environment.report_fault(
+                "" if page.status == 302 else f"the status of the sign-in is {page.status}"
+            )
 
 
 def forge_step_up(environment: AttackEnvironment) -> None:
@@ -88,23 +105,35 @@ def forge_step_up(environment: AttackEnvironment) -> None:
         (demand,) = parse_qs(urlsplit(url).query)["demand"]
         for forged in list_forged_ciphertexts(demand, context=["step-up"]):
             environment.portal.mark_refusals_seen()
-            _report_accepted_step_up(environment, browser.get(replace_query_parameters(url, demand=forged)))
+            _report_accepted_step_up(
+                environment, browser.get(replace_query_parameters(url, demand=forged))
+            )
         earlier_cookies = set(browser.cookies)
         page = browser.get(url)
-        environment.assert_control(page.status == 302, f"the status of the step-up is {page.status}")
+        environment.assert_control(
+            page.status == 302, f"the status of the step-up is {page.status}"
+        )
         callback = environment.op.authorize(page.location, "amina")
         for cookies in _list_forged_state_cookies(browser, earlier_cookies):
             environment.portal.mark_refusals_seen()
-            _report_accepted_step_up(environment, environment.create_browser(cookies=cookies).get(callback))
+            _report_accepted_step_up(
+                environment, environment.create_browser(cookies=cookies).get(callback)
+            )
         is_signed_in = environment.find_signed_in_user(browser) == user
         environment.report_fault("" if is_signed_in else "the session was ended")
         page = browser.get(callback)
-        environment.assert_control(page.status == 302, f"the status of the callback is {page.status}")
+        environment.assert_control(
+            page.status == 302, f"the status of the callback is {page.status}"
+        )
 
 
 def _list_forged_state_cookies(browser: Browser, earlier_cookies: set[str]) -> list[dict[str, str]]:
-    """Return the cookies of the browser with the new state cookie forged, for each forged ciphertext."""
-    (name,) = {name for name in browser.cookies if name.startswith(STATE_COOKIE_PREFIX)} - earlier_cookies
+    """Return the cookies of the browser with the new state cookie forged, for each forged
+    ciphertext.
+    """
+    (name,) = {
+        name for name in browser.cookies if name.startswith(STATE_COOKIE_PREFIX)
+    } - earlier_cookies
     forged = list_forged_ciphertexts(browser.cookies[name], context=[PENDING_SIGN_IN, name])
     return [{**browser.cookies, name: ciphertext} for ciphertext in forged]
 
@@ -112,7 +141,11 @@ def _list_forged_state_cookies(browser: Browser, earlier_cookies: set[str]) -> l
 def _report_accepted_step_up(environment: AttackEnvironment, page: PortalResponse) -> None:
     code = environment.portal.find_refusal_code()
     is_refused = page.status in environment.portal.refusal_statuses and code == "state_unknown"
-    fault = "" if is_refused else f"the status is {page.status}, the audit log contains {code or 'no refusal'}"
+    if is_refused:
+        fault = ""
+    else:
+        fault = f"the status is {page.status}, the audit log contains {code or 'no refusal'}"
+
     environment.report_fault(fault)
 
 

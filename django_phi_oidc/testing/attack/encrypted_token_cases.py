@@ -3,7 +3,13 @@
 from typing import Any
 
 from ...config.client_keys import parse_client_keys
-from ..mock_provider import MutableExchange, corrupt_signature, create_signing_key, encrypt_jwt, sign_jwt
+from ..mock_provider import (
+    MutableExchange,
+    corrupt_signature,
+    create_signing_key,
+    encrypt_jwt,
+    sign_jwt,
+)
 from .cases import CLIENT_KEY, CLIENT_KEY_PEM, PRIVATE_KEY_JWT_OPTIONS, create_case_factory
 from .tampering import OMITTED, replace_token, tamper_header
 from .throwaway_ca import create_private_key_pem
@@ -36,13 +42,17 @@ def encrypt_without_declaration(exchange: MutableExchange) -> str:
 
 def encrypt_to_foreign_key(exchange: MutableExchange) -> str:
     """Return the token encrypted to a foreign key, with the kid of the portal's key."""
-    (foreign,) = parse_client_keys("client_keys", {"key": create_private_key_pem("EC"), "use": "enc"})
+    (foreign,) = parse_client_keys(
+        "client_keys", {"key": create_private_key_pem("EC"), "use": "enc"}
+    )
     return encrypt_jwt(exchange.header, exchange.signed_token, foreign.build_public_jwk())
 
 
 def encrypt_with_corrupt_tag(exchange: MutableExchange) -> str:
     """Return the encrypted token with one bit of its authentication tag flipped."""
-    return corrupt_signature(encrypt_jwt(exchange.header, exchange.signed_token, ENCRYPTION_KEY.build_public_jwk()))
+    return corrupt_signature(
+        encrypt_jwt(exchange.header, exchange.signed_token, ENCRYPTION_KEY.build_public_jwk())
+    )
 
 
 _id_token_case = create_case_factory("id_token")
@@ -55,15 +65,28 @@ ENCRYPTED_TOKEN_CASES = [
         encrypt_without_declaration,
         None,
         options={**ENCRYPTION_FIELDS["options"], "id_token_encrypted_response_alg": []},
-        client_options={**ENCRYPTION_FIELDS["client_options"], "id_token_encrypted_response_alg": ""},
+        client_options={
+            **ENCRYPTION_FIELDS["client_options"],
+            "id_token_encrypted_response_alg": "",
+        },
         sqlite_only=True,
     ),
-    _encrypted_id_token_case("encryption_missing", replace_token, lambda exchange: exchange.signed_token, None),
+    _encrypted_id_token_case(
+        "encryption_missing", replace_token, lambda exchange: exchange.signed_token, None
+    ),
     _encrypted_id_token_case("token_malformed", tamper_header("zip"), "DEF", OMITTED, "compressed"),
     _encrypted_id_token_case("token_malformed", tamper_header("cty"), "json", "jwt", "cty"),
-    _encrypted_id_token_case("alg_not_allowed", tamper_header("alg"), "ECDH-ES+A128KW", OMITTED, "key management"),
-    _encrypted_id_token_case("alg_not_allowed", tamper_header("enc"), "A128CBC-HS256", OMITTED, "content encryption"),
-    _encrypted_id_token_case("decryption_failed", replace_token, encrypt_to_foreign_key, None, "foreign key"),
-    _encrypted_id_token_case("decryption_failed", replace_token, encrypt_with_corrupt_tag, None, "tag"),
+    _encrypted_id_token_case(
+        "alg_not_allowed", tamper_header("alg"), "ECDH-ES+A128KW", OMITTED, "key management"
+    ),
+    _encrypted_id_token_case(
+        "alg_not_allowed", tamper_header("enc"), "A128CBC-HS256", OMITTED, "content encryption"
+    ),
+    _encrypted_id_token_case(
+        "decryption_failed", replace_token, encrypt_to_foreign_key, None, "foreign key"
+    ),
+    _encrypted_id_token_case(
+        "decryption_failed", replace_token, encrypt_with_corrupt_tag, None, "tag"
+    ),
     _encrypted_id_token_case("decryption_failed", tamper_header("kid"), "unknown", OMITTED, "kid"),
 ]

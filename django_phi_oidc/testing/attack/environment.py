@@ -1,4 +1,6 @@
-"""The environment of an attack: the mock provider, the portal, browsers, and assertions about responses."""
+"""The environment of an attack: the mock provider, the portal, browsers, and assertions about
+responses.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +37,9 @@ SUBSTITUTE_SECRET = "secret instead of a certificate"
 def whoami_view(request: HttpRequest) -> HttpResponse:
     """Return the primary key of the user of the request, as the project's middleware has set it."""
     user = getattr(request, "user", None)
-    return HttpResponse(f"user={user.pk}" if user is not None and user.is_authenticated else "nobody")
+    return HttpResponse(
+        f"user={user.pk}" if user is not None and user.is_authenticated else "nobody"
+    )
 
 
 guarded_view = require_assurance(max_age=MAX_SIGN_IN_AGE)(whoami_view)
@@ -55,14 +59,20 @@ def advance_clock(duration: timedelta) -> Iterator[None]:
 
 
 class Portal:
-    """The host project: the settings that connect it to the provider, and the refusals in its audit log."""
+    """The host project: the settings that connect it to the provider, and the refusals in its audit
+    log.
+    """
 
     refusal_statuses: tuple[int, ...] = (403, 503)
     """The statuses of pages that refuse a sign-in."""
 
-    def __init__(self, name: str, raw_declaration: Mapping[str, Any], declaration: ProviderDeclaration) -> None:
+    def __init__(
+        self, name: str, raw_declaration: Mapping[str, Any], declaration: ProviderDeclaration
+    ) -> None:
         """raw_declaration: the provider as in the settings; declaration: the parsed form."""
-        self.name, self.raw_declaration, self.declaration = name, raw_declaration, declaration
+        self.name = name
+        self.raw_declaration = raw_declaration
+        self.declaration = declaration
         self._seen_event_ids: set[Any] = set()
 
     @classmethod
@@ -70,8 +80,12 @@ class Portal:
         """Return the project with the provider of that name. Raises: ImproperlyConfigured."""
         return cls(name, get_phi_oidc_setting()["PROVIDERS"][name], conf.providers()[name])
 
-    def build_settings(self, op: DemoProvider, *, ca_bundle: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the project's settings with op as the provider, and with those options of the declaration."""
+    def build_settings(
+        self, op: DemoProvider, *, ca_bundle: str, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the project's settings with op as the provider, and with those options of the
+        declaration.
+        """
         claims = {**get_phi_oidc_setting().get("CLAIMS", {}), **options.get("CLAIMS", {})}
         provider = {
             **self.raw_declaration,
@@ -82,7 +96,13 @@ class Portal:
             "userinfo_encrypted_response_alg": [],
             **{name: value for name, value in options.items() if name != "CLAIMS"},
         }
-        return {"PHI_OIDC": {**get_phi_oidc_setting(), "PROVIDERS": {self.name: provider}, "CLAIMS": claims}}
+        return {
+            "PHI_OIDC": {
+                **get_phi_oidc_setting(),
+                "PROVIDERS": {self.name: provider},
+                "CLAIMS": claims,
+            }
+        }
 
     def create_essential_claim(self, claim: str) -> dict[str, Any]:
         """Return the declaration of the claim as an essential claim."""
@@ -96,6 +116,11 @@ class Portal:
         encryption = declaration.id_token_encryption
         names = ("oidc_authentication_callback", "oidc_logged_out", "oidc_backchannel_logout")
         callback, logged_out, logout = (f"{PORTAL_URL}{reverse(name)}" for name in names)
+
+        jwks = None
+        if keys:
+            jwks = {"keys": keys}
+
         return Client(
             declaration.client_id,
             replaced.get("client_secret", declaration.client_secret),
@@ -105,21 +130,27 @@ class Portal:
             token_endpoint_auth_methods=(
                 replaced.get("token_endpoint_auth_method", declaration.token_endpoint_auth_method),
             ),
-            jwks={"keys": keys} if keys else None,
+            jwks=jwks,
             id_token_encrypted_response_alg=encryption.algs[0] if encryption.algs else "",
             id_token_encrypted_response_enc=encryption.encs[0],
         )
 
     def mark_refusals_seen(self) -> None:
-        """Remember the refusals in the audit log. Reset the counts, so that the next ones are recorded individually."""
+        """Remember the refusals in the audit log. Reset the counts, so that the next ones are
+        recorded individually.
+        """
         RefusalCount.objects.all().delete()
         self._seen_event_ids = set(_list_refusals().values_list("pk", flat=True))
 
     def find_refusal_code(self) -> str | None:
-        """Return the rule code of the new refusal; empty: there is none; None: the project records none."""
+        """Return the rule code of the new refusal; empty: there is none; None: the project records
+        none.
+        """
         # Select by id, not by time: some attacks advance the clock.
         event = self._list_new_refusals().order_by("-id").first()
-        return event.reason if event is not None else ""
+        if event is not None:
+            return event.reason
+        return ""
 
     def count_refusals(self) -> int:
         """Return the number of new refusals in the audit log."""
@@ -130,7 +161,9 @@ class Portal:
 
 
 def _list_replaced_options(declaration: ProviderDeclaration) -> dict[str, Any]:
-    """Return options instead of those that the mock provider does not support, and of other systems."""
+    """Return options instead of those that the mock provider does not support, and of other
+    systems.
+    """
     options: dict[str, Any] = {
         "request_object_signing_alg": "",
         "client_key_header": "kid",
@@ -142,12 +175,20 @@ def _list_replaced_options(declaration: ProviderDeclaration) -> dict[str, Any]:
         options["client_keys"] = []
     if declaration.token_endpoint_auth_method in MTLS_METHODS:
         options |= {"client_certificate": None, "client_certificate_key": None}
-        options |= {"token_endpoint_auth_method": "client_secret_basic", "client_secret": SUBSTITUTE_SECRET}
+        options |= {
+            "token_endpoint_auth_method": "client_secret_basic",
+            "client_secret": SUBSTITUTE_SECRET,
+        }
     return options
 
 
 def _list_refusals() -> QuerySet[AuditEvent]:
-    actions = (Action.LOGIN_REFUSED, Action.LOGOUT_REFUSED, Action.SIGNAL_REFUSED, Action.SCIM_REFUSED)
+    actions = (
+        Action.LOGIN_REFUSED,
+        Action.LOGOUT_REFUSED,
+        Action.SIGNAL_REFUSED,
+        Action.SCIM_REFUSED,
+    )
     return AuditEvent.objects.filter(action__in=actions)
 
 
@@ -175,24 +216,42 @@ class AttackEnvironment:
         """Return a new browser."""
         sign_in_url = reverse("oidc_authentication_init")
         cookie_name = settings.SESSION_COOKIE_NAME
-        return Browser(PORTAL_URL, session_cookie_name=cookie_name, sign_in_url=sign_in_url, **fields)
+        return Browser(
+            PORTAL_URL, session_cookie_name=cookie_name, sign_in_url=sign_in_url, **fields
+        )
 
     @contextmanager
     def override_declaration(
         self, *, client_options: Mapping[str, Any] | None = None, **options: Any
     ) -> Iterator[None]:
-        """Declare the provider with these options, and reset it. client_options: of the portal's registration."""
+        """Declare the provider with these options, and reset it. client_options: of the portal's
+        registration.
+        """
         op = self.op
-        with override_settings(**self.portal.build_settings(op, ca_bundle=self.trusted_ca_bundle, options=options)):
+        with override_settings(
+            **self.portal.build_settings(op, ca_bundle=self.trusted_ca_bundle, options=options)
+        ):
             op.register_client(replace(self.portal.create_registration(), **(client_options or {})))
             with op.state.lock:
                 op.state.tokens.clear()
                 op.state.id_tokens.clear()
-            op.mutate, op.intercept = self.create_honest_hook(), None
+            op.mutate = self.create_honest_hook()
+            op.intercept = None
             op.signing_alg = next(iter(self.declaration.id_token_signed_response_alg))
-            op.par = "offered" if self.declaration.par == "require" else "off"
+
+            if self.declaration.par == "require":
+                op.par = "offered"
+            else:
+                op.par = "off"
+
             op.state.heart_claims = self.declaration.profile == "heart"
-            op.state.dpop, op.state.dpop_nonce = "off" if self.declaration.dpop == "never" else "offered", ""
+
+            if self.declaration.dpop == "never":
+                op.state.dpop = "off"
+            else:
+                op.state.dpop = "offered"
+
+            op.state.dpop_nonce = ""
             self.portal.mark_refusals_seen()
             yield
 
@@ -200,7 +259,11 @@ class AttackEnvironment:
         """Return the hook with which the provider sends the declared claims."""
 
         def add_claims(endpoint: str, exchange: MutableExchange) -> Reply | None:
-            if endpoint == "userinfo" and isinstance(exchange.reply.json, dict) and exchange.reply.status == 200:
+            if (
+                endpoint == "userinfo"
+                and isinstance(exchange.reply.json, dict)
+                and exchange.reply.status == 200
+            ):
                 exchange.reply.json |= self.claim_values
             elif endpoint == "userinfo_jwt" or (endpoint == "id_token" and in_id_token):
                 exchange.claims |= self.claim_values
@@ -211,10 +274,14 @@ class AttackEnvironment:
     def find_signed_in_user(self, browser: Browser) -> str:
         """Return the signed-in user of the browser, as the project's views see it; empty: none."""
         page = browser.get(WHOAMI_PATH)
-        return page.body.partition("user=")[2] if page.status == 200 else ""
+        if page.status == 200:
+            return page.body.partition("user=")[2]
+        return ""
 
     def assert_accepted(self, browser: Browser, response: PortalResponse) -> str:
-        """Return the user who is signed in after the callback: the positive control of an attack."""
+        """Return the user who is signed in after the callback: the positive control of an
+        attack.
+        """
         user = self.find_signed_in_user(browser)
         if response.status != 302 or not user:
             code = self.portal.find_refusal_code()
@@ -232,15 +299,19 @@ class AttackEnvironment:
         allowed_active_tokens: int = 0,
         allowing_setting: str = "",
     ) -> None:
-        """Check that no user is signed in, only the audit log contains the rule code, and all tokens are revoked.
+        """Check that no user is signed in, only the audit log contains the rule code, and all
+        tokens are revoked.
 
-        expected_status: of the page; 0: any refusal. allowed_active_tokens: the number of valid tokens of other
-        sign-ins. allowing_setting: the setting with which the project accepts the attack.
+        expected_status: of the page; 0: any refusal. allowed_active_tokens: the number of valid
+        tokens of other sign-ins. allowing_setting: the setting with which the project accepts the
+        attack.
         """
         faults = []
         if self.find_signed_in_user(browser):
             faults.append("a user is signed in")
-        if response.status not in ((expected_status,) if expected_status else self.portal.refusal_statuses):
+        if response.status not in (
+            (expected_status,) if expected_status else self.portal.refusal_statuses
+        ):
             faults.append(f"the status is {response.status}")
         code = self.portal.find_refusal_code()
         if code not in (expected_code, None):
@@ -250,7 +321,9 @@ class AttackEnvironment:
         if len(self.op.active_tokens) > allowed_active_tokens:
             faults.append("tokens are still valid")
         # The setting allows the sign-in, but no other fault.
-        self.report_fault("; ".join(faults), allowing_setting=allowing_setting if response.status == 302 else "")
+        self.report_fault(
+            "; ".join(faults), allowing_setting=allowing_setting if response.status == 302 else ""
+        )
 
     @staticmethod
     def report_fault(fault: str, *, allowing_setting: str = "") -> None:

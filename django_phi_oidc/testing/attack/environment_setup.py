@@ -1,4 +1,6 @@
-"""Sets up an attack environment: temporary databases, caches, keys and broker, otherwise the project's settings."""
+"""Sets up an attack environment: temporary databases, caches, keys and broker, otherwise the
+project's settings.
+"""
 
 import logging
 import os
@@ -15,7 +17,12 @@ from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import override_settings
-from django.test.utils import setup_databases, setup_test_environment, teardown_databases, teardown_test_environment
+from django.test.utils import (
+    setup_databases,
+    setup_test_environment,
+    teardown_databases,
+    teardown_test_environment,
+)
 from django.urls import get_resolver, include, path
 
 from ..._internal import randomness
@@ -23,7 +30,14 @@ from ...config.claims import ClaimDeclaration
 from ...config.providers import ProviderDeclaration
 from ...crypto import retention_keys
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
-from .environment import GUARDED_PATH, WHOAMI_PATH, AttackEnvironment, Portal, guarded_view, whoami_view
+from .environment import (
+    GUARDED_PATH,
+    WHOAMI_PATH,
+    AttackEnvironment,
+    Portal,
+    guarded_view,
+    whoami_view,
+)
 from .throwaway_ca import create_certificate_authority
 
 LOCMEM_CACHE_BACKEND = "django.core.cache.backends.locmem.LocMemCache"
@@ -36,11 +50,13 @@ _ERROR_HANDLERS = ("handler400", "handler403", "handler404", "handler500")
 def set_up_attack_environment(
     portal: Portal, claim_declarations: Mapping[str, ClaimDeclaration]
 ) -> Iterator[AttackEnvironment]:
-    """Connect the project to the mock provider for the duration of the block, without writing to its own data.
+    """Connect the project to the mock provider for the duration of the block, without writing to
+    its own data.
 
-    Settings, middleware, URLs, backends and templates are those of the project. Replaced are: the databases, by new
-    ones that are destroyed afterwards; caches, mails and Celery's broker, by ones in memory; the directory of
-    `KEYS['retention']`; the issuer; and `provisioning`, because the controls need new accounts.
+    Settings, middleware, URLs, backends and templates are those of the project. Replaced are: the
+    databases, by new ones that are destroyed afterwards; caches, mails and Celery's broker, by ones
+    in memory; the directory of `KEYS['retention']`; the issuer; and `provisioning`, because the
+    controls need new accounts.
     Raises: ImproperlyConfigured if a database would be an existing one.
     """
     with ExitStack() as stack:
@@ -51,19 +67,27 @@ def set_up_attack_environment(
         stack.enter_context(_suppress_logging())
         stack.enter_context(_use_in_memory_broker())
         stack.enter_context(override_settings(**_create_isolation_settings(folder)))
-        yield stack.enter_context(run_attack_provider(folder, portal, create_claim_values(claim_declarations)))
+        yield stack.enter_context(
+            run_attack_provider(folder, portal, create_claim_values(claim_declarations))
+        )
 
 
 @contextmanager
-def run_attack_provider(directory: Path, portal: Portal, claims: Mapping[str, Any]) -> Iterator[AttackEnvironment]:
+def run_attack_provider(
+    directory: Path, portal: Portal, claims: Mapping[str, Any]
+) -> Iterator[AttackEnvironment]:
     """Run the mock provider over TLS. directory: for its certificates."""
     authority = create_certificate_authority(directory, "attack")
     certificate = authority.create_server_certificate("127.0.0.1")
-    op = DemoProvider(accounts=_create_accounts(portal.declaration), tls=TLSFiles(certificate, certificate))
+    op = DemoProvider(
+        accounts=_create_accounts(portal.declaration), tls=TLSFiles(certificate, certificate)
+    )
     op.state.trust_mark = portal.declaration.vtm
     untrusted = create_certificate_authority(directory, "untrusted")
     with op.running():
-        yield AttackEnvironment(op, portal, authority.certificate_path, untrusted.certificate_path, claims)
+        yield AttackEnvironment(
+            op, portal, authority.certificate_path, untrusted.certificate_path, claims
+        )
 
 
 def _create_accounts(declaration: ProviderDeclaration) -> list[Account]:
@@ -78,7 +102,8 @@ def _create_accounts(declaration: ProviderDeclaration) -> list[Account]:
 
 @contextmanager
 def create_throwaway_databases(directory: Path) -> Iterator[None]:
-    """Create an empty database for each alias, and destroy it afterwards. SQLite files are in directory.
+    """Create an empty database for each alias, and destroy it afterwards. SQLite files are in
+    directory.
 
     Their names contain the process id, so that they do not collide with a test run of the project.
     Raises: ImproperlyConfigured if an alias still refers to its own database.
@@ -90,19 +115,27 @@ def create_throwaway_databases(directory: Path) -> Iterator[None]:
                 # Durability is not needed.
                 command = connections[alias].settings_dict["OPTIONS"].get("init_command", "")
                 command = f"{command};PRAGMA synchronous=OFF"
-                stack.enter_context(_override_connection_settings(alias, "OPTIONS", init_command=command))
+                stack.enter_context(
+                    _override_connection_settings(alias, "OPTIONS", init_command=command)
+                )
                 test_name = str(directory / f"{alias}.sqlite3")
             else:
                 test_name = f"attack_{os.getpid()}_{name}"
             stack.enter_context(_override_connection_settings(alias, "TEST", NAME=test_name))
         created = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
         stack.callback(teardown_databases, created, verbosity=0)
-        # Django closes only one alias before it drops a database, but PostgreSQL does not drop a database with open
-        # connections.
+        # Django closes only one alias before it drops a database, but PostgreSQL does not drop a
+        # database with open connections.
         stack.callback(connections.close_all)
-        unchanged = [alias for alias, name in names.items() if connections[alias].settings_dict["NAME"] == name]
+        unchanged = [
+            alias
+            for alias, name in names.items()
+            if connections[alias].settings_dict["NAME"] == name
+        ]
         if unchanged:
-            raise ImproperlyConfigured(f"No temporary database could be created for {', '.join(unchanged)}.")
+            raise ImproperlyConfigured(
+                f"No temporary database could be created for {', '.join(unchanged)}."
+            )
         yield
 
 
@@ -132,13 +165,18 @@ def _create_claim_value(name: str, claim: ClaimDeclaration) -> Any:
     if name == "email":
         return f"{randomness.token_b64url(12)}@example.org".lower()
     if claim.members or name == "address":
-        return {member: f"{text} {member}" for member in claim.members or ("street_address", "locality")}
+        return {
+            member: f"{text} {member}" for member in claim.members or ("street_address", "locality")
+        }
     return text
 
 
 def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     """Return the settings that keep an attack away from the project's data."""
-    caches = {alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"} for alias in settings.CACHES}
+    caches = {
+        alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"}
+        for alias in settings.CACHES
+    }
     overrides: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
     declared = getattr(settings, "PHI_OIDC", {})
     if "retention" in declared.get("KEYS", {}):

@@ -1,4 +1,6 @@
-"""Attack cases of OpenID Federation: statements of the provider's superiors. They need `build_federation_options`."""
+"""Attack cases of OpenID Federation: statements of the provider's superiors. They need
+`build_federation_options`.
+"""
 
 from typing import Any
 
@@ -48,7 +50,11 @@ FEDERATION_CASES = [
     _statement_case(
         "metadata_policy_error",
         tamper_member("metadata_policy"),
-        {"openid_provider": {"subject_types_supported": {"superset_of": ["pairwise", "ephemeral"]}}},
+        {
+            "openid_provider": {
+                "subject_types_supported": {"superset_of": ["pairwise", "ephemeral"]}
+            }
+        },
         {"openid_provider": {"subject_types_supported": {"superset_of": ["pairwise"]}}},
     ),
 ]

@@ -1,4 +1,6 @@
-"""Attack cases for third-party initiated login: other sites choose the target, the issuer, or frame the page."""
+"""Attack cases for third-party initiated login: other sites choose the target, the issuer, or frame
+the page.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,19 +17,27 @@ from .logout_attacks import create_signed_in_browser
 from .provider_attacks import AttackFunction
 
 OTHER_ISSUER = "https://other.example"
-_OTHER_DECLARATION = {"issuer": OTHER_ISSUER, "client_id": "portal", "client_secret": "of the attack kit"}
+_OTHER_DECLARATION = {
+    "issuer": OTHER_ISSUER,
+    "client_id": "portal",
+    "client_secret": "of the attack kit",
+}
 
 
 @contextmanager
 def _third_party_login_allowed(
     environment: AttackEnvironment, *, is_allowed: bool = True, **providers: Any
 ) -> Iterator[None]:
-    """Allow third-party login with the provider. providers: others, which are declared and not allowed."""
+    """Allow third-party login with the provider. providers: others, which are declared and not
+    allowed.
+    """
     with environment.override_declaration():
         declared = get_phi_oidc_setting()
         name = environment.portal.name
         own = {**declared["PROVIDERS"][name], "third_party_login": is_allowed}
-        with override_settings(PHI_OIDC={**declared, "PROVIDERS": {**declared["PROVIDERS"], name: own, **providers}}):
+        with override_settings(
+            PHI_OIDC={**declared, "PROVIDERS": {**declared["PROVIDERS"], name: own, **providers}}
+        ):
             yield
 
 
@@ -38,20 +48,30 @@ def forge_target(environment: AttackEnvironment) -> None:
         for method in ("get", "post"):
             browser = environment.create_browser()
             target = f"{PORTAL_URL}{WHOAMI_PATH}"
-            page = _sign_in(environment, browser, _initiate(browser, method, iss=[issuer], target_link_uri=[target]))
+            page = _sign_in(
+                environment,
+                browser,
+                _initiate(browser, method, iss=[issuer], target_link_uri=[target]),
+            )
             environment.assert_accepted(browser, page)
-            environment.assert_control(page.location == target, "the sign-in does not lead to the target")
+            environment.assert_control(
+                page.location == target, "the sign-in does not lead to the target"
+            )
             for url in EXTERNAL_URLS:
                 browser = environment.create_browser()
                 page = _initiate(browser, method, iss=[issuer], target_link_uri=[url])
-                environment.assert_control(page.status in (302, 303), f"the status is {page.status}")
+                environment.assert_control(
+                    page.status in (302, 303), f"the status is {page.status}"
+                )
                 for location in (page.location, _sign_in(environment, browser, page).location):
                     is_local = environment.is_portal_url(location)
                     environment.report_fault("" if is_local else f"the sign-in leads to {url!r}")
 
 
 def forge_issuer(environment: AttackEnvironment) -> None:
-    """Another site names an issuer that is unknown, similar, or declared but not allowed; no issuer, or two."""
+    """Another site names an issuer that is unknown, similar, or declared but not allowed; no
+    issuer, or two.
+    """
     with _third_party_login_allowed(environment, attack_other=_OTHER_DECLARATION):
         issuer = environment.op.issuer
         cases: Sequence[tuple[list[str], str]] = (
@@ -73,45 +93,64 @@ def forge_issuer(environment: AttackEnvironment) -> None:
 
 
 def frame_consent(environment: AttackEnvironment) -> None:
-    """Another site sends a signed-in user's browser to the sign-in, and frames the page that asks for consent."""
+    """Another site sends a signed-in user's browser to the sign-in, and frames the page that asks
+    for consent.
+    """
     with _third_party_login_allowed(environment):
         browser = create_signed_in_browser(environment)
-        user, session_key = environment.find_signed_in_user(browser), browser.cookies[browser.session_cookie_name]
-        browser.headers = {"origin": f"https://{ATTACKER_HOST}", "referer": f"https://{ATTACKER_HOST}/"}
+        user = environment.find_signed_in_user(browser)
+        session_key = browser.cookies[browser.session_cookie_name]
+        browser.headers = {
+            "origin": f"https://{ATTACKER_HOST}",
+            "referer": f"https://{ATTACKER_HOST}/",
+        }
         for method in ("get", "post"):
             start = _initiate(browser, method, iss=[environment.op.issuer])
             page = browser.get(start.location)
             if not environment.is_portal_url(page.location):
-                browser.get(environment.op.authorize(page.location, "amina", cookies=browser.provider_cookies))
+                browser.get(
+                    environment.op.authorize(
+                        page.location, "amina", cookies=browser.provider_cookies
+                    )
+                )
             is_same = browser.cookies.get(browser.session_cookie_name) == session_key
             is_same = is_same and environment.find_signed_in_user(browser) == user
             environment.report_fault("" if is_same else "another site replaces the session")
             environment.assert_control(find_consent_url(page), "no page asks for consent")
             refusal = _initiate(browser, method, iss=[OTHER_ISSUER])
             for shown in (start, page, refusal):
-                environment.report_fault("" if _forbids_frames(shown) else "another site can frame the page")
+                environment.report_fault(
+                    "" if _forbids_frames(shown) else "another site can frame the page"
+                )
 
 
 def _initiate(browser: Browser, method: str, **parameters: list[str]) -> PortalResponse:
     """Send the browser to the portal, by a link or a form of another site."""
-    url, query = reverse("oidc_initiate_login"), urlencode(parameters, doseq=True)
+    url = reverse("oidc_initiate_login")
+    query = urlencode(parameters, doseq=True)
     if method == "get":
         return browser.get(f"{url}?{query}")
     fields = {name: values[0] for name, values in parameters.items()}
     return browser.post(url, **{"csrfmiddlewaretoken": "", **fields})
 
 
-def _sign_in(environment: AttackEnvironment, browser: Browser, page: PortalResponse) -> PortalResponse:
+def _sign_in(
+    environment: AttackEnvironment, browser: Browser, page: PortalResponse
+) -> PortalResponse:
     """Follow the redirects and return the response of the callback."""
     start = browser.get(page.location)
-    return browser.get(environment.op.authorize(start.location, "amina", cookies=browser.provider_cookies))
+    return browser.get(
+        environment.op.authorize(start.location, "amina", cookies=browser.provider_cookies)
+    )
 
 
 def _forbids_frames(page: PortalResponse) -> bool:
     """Return whether the page can't be in a frame of another site. Spec: RFC 7034; CSP 3 6.4.2."""
     policy = page.join_header_values("Content-Security-Policy")
     directives = [directive.split() for directive in policy.split(";")]
-    ancestors = [sources for name, *sources in filter(None, directives) if name.lower() == "frame-ancestors"]
+    ancestors = [
+        sources for name, *sources in filter(None, directives) if name.lower() == "frame-ancestors"
+    ]
     if ancestors:
         return all(sources in (["'none'"], ["'self'"]) for sources in ancestors)
     return page.join_header_values("X-Frame-Options").upper() in ("DENY", "SAMEORIGIN")

@@ -1,4 +1,6 @@
-"""Attack cases for R9: a logout token with one invalid value ends no session, with a valid value it does."""
+"""Attack cases for R9: a logout token with one invalid value ends no session, with a valid value it
+does.
+"""
 
 from functools import partial
 from typing import Any
@@ -33,7 +35,11 @@ LOGOUT_CASES = [
     _logout_case(tamper_time_claim("iat"), -635, 0, "iat", allowing_setting="leeway"),
     _logout_case(tamper_time_claim("exp"), -31, 60, "exp", allowing_setting="leeway"),
     _logout_case(
-        tamper_member("exp"), OMITTED, unchanged("exp"), "no exp", allowing_setting="allow_logout_token_without_exp"
+        tamper_member("exp"),
+        OMITTED,
+        unchanged("exp"),
+        "no exp",
+        allowing_setting="allow_logout_token_without_exp",
     ),
     _logout_case(tamper_member("jti"), OMITTED, unchanged("jti"), "no jti"),
     _logout_case(
@@ -46,23 +52,37 @@ LOGOUT_CASES = [
 ]
 
 
-def run_logout_case(case: TamperingCase, environment: AttackEnvironment, *, allowing_setting: str) -> None:
+def run_logout_case(
+    case: TamperingCase, environment: AttackEnvironment, *, allowing_setting: str
+) -> None:
     """Check that the valid token ends a session, and the invalid one does not."""
     browser = create_signed_in_browser(environment)
-    page = post_logout_token(environment, create_tampered_logout_token(environment, case.tamper, case.valid_value))
+    page = post_logout_token(
+        environment, create_tampered_logout_token(environment, case.tamper, case.valid_value)
+    )
     _assert_logout_accepted(environment, page)
     with advance_clock(2 * conf.session_recheck()):
-        environment.assert_control(not environment.find_signed_in_user(browser), "the session was not ended")
+        environment.assert_control(
+            not environment.find_signed_in_user(browser), "the session was not ended"
+        )
     browser = create_signed_in_browser(environment)
-    page = post_logout_token(environment, create_tampered_logout_token(environment, case.tamper, case.invalid_value))
-    faults = [] if page.status == 400 else [f"the status is {page.status}"]
+    page = post_logout_token(
+        environment, create_tampered_logout_token(environment, case.tamper, case.invalid_value)
+    )
+    if page.status != 400:
+        faults = [f"the status is {page.status}"]
+    else:
+        faults = []
+
     code = environment.portal.find_refusal_code()
     if code not in (case.code, None):
         faults.append(f"the audit log contains {code or 'no refusal'}")
     with advance_clock(2 * conf.session_recheck()):
         if not environment.find_signed_in_user(browser):
             faults.append("the session was ended")
-    environment.report_fault("; ".join(faults), allowing_setting=allowing_setting if page.status == 200 else "")
+    environment.report_fault(
+        "; ".join(faults), allowing_setting=allowing_setting if page.status == 200 else ""
+    )
 
 
 def replay_logout_token(environment: AttackEnvironment) -> None:
@@ -75,16 +95,26 @@ def replay_logout_token(environment: AttackEnvironment) -> None:
         code = environment.portal.find_refusal_code()
         environment.report_fault("" if page.status == 400 else f"the status is {page.status}")
         is_recorded = code in ("logout_token_replayed", None)
-        environment.report_fault("" if is_recorded else f"the audit log contains {code or 'no refusal'}")
+        environment.report_fault(
+            "" if is_recorded else f"the audit log contains {code or 'no refusal'}"
+        )
 
 
 def complete_sign_in_after_logout(environment: AttackEnvironment) -> None:
-    """The provider ends the user's session after the authorization, and the callback is opened afterwards."""
+    """The provider ends the user's session after the authorization, and the callback is opened
+    afterwards.
+    """
     for is_same_session in (False, True):
         with environment.override_declaration():
             browser = environment.create_browser()
-            callback, grant = browser.get_callback_url(environment.op), environment.op.last_grant
-            sid = grant.sid if is_same_session else f"{grant.sid}x"
+            callback = browser.get_callback_url(environment.op)
+            grant = environment.op.last_grant
+
+            if is_same_session:
+                sid = grant.sid
+            else:
+                sid = f"{grant.sid}x"
+
             logout_token = create_logout_token(environment.op.state, grant.client, sid=sid)
             _assert_logout_accepted(environment, post_logout_token(environment, logout_token))
             page = browser.get(callback)
@@ -95,26 +125,41 @@ def complete_sign_in_after_logout(environment: AttackEnvironment) -> None:
 
 
 def send_logout_token_with_general_type(environment: AttackEnvironment) -> None:
-    """The provider's logout tokens have the type JWT, as a plain JWT library writes it. Spec: BCL 2.4, 4.1."""
+    """The provider's logout tokens have the type JWT, as a plain JWT library writes it. Spec: BCL
+    2.4, 4.1.
+    """
     setting = "require_logout_typ"
-    allowing_setting = setting if getattr(environment.declaration, setting) else ""
+    if getattr(environment.declaration, setting):
+        allowing_setting = setting
+    else:
+        allowing_setting = ""
+
     for typ in ("logout+jwt", "JWT"):
         with environment.override_declaration():
             is_ended = _is_session_ended(environment, tamper_header("typ"), typ)
             if typ == "JWT":
-                fault = "" if is_ended else "the session was not ended"
+                if is_ended:
+                    fault = ""
+                else:
+                    fault = "the session was not ended"
                 environment.report_fault(fault, allowing_setting=allowing_setting)
             else:
                 environment.assert_control(is_ended, "the session was not ended")
 
 
 def send_logout_token_of_another_subject(environment: AttackEnvironment) -> None:
-    """A logout token names a session by its sid, with another sub, as Keycloak sends it to pairwise clients."""
+    """A logout token names a session by its sid, with another sub, as Keycloak sends it to pairwise
+    clients.
+    """
     with environment.override_declaration():
-        is_ended = _is_session_ended(environment, tamper_member("sid"), lambda claims: f"{claims['sid']}x")
+        is_ended = _is_session_ended(
+            environment, tamper_member("sid"), lambda claims: f"{claims['sid']}x"
+        )
         environment.assert_control(not is_ended, "another sid ended the session")
     with environment.override_declaration():
-        is_ended = _is_session_ended(environment, tamper_member("sub"), lambda claims: f"{claims['sub']}x")
+        is_ended = _is_session_ended(
+            environment, tamper_member("sub"), lambda claims: f"{claims['sub']}x"
+        )
         environment.report_fault("" if is_ended else "the session was not ended")
 
 
@@ -140,7 +185,9 @@ def create_signed_in_browser(environment: AttackEnvironment) -> Browser:
     return browser
 
 
-def create_tampered_logout_token(environment: AttackEnvironment, tamper: TamperFunction, value: Any) -> str:
+def create_tampered_logout_token(
+    environment: AttackEnvironment, tamper: TamperFunction, value: Any
+) -> str:
     """Return a logout token of the provider for the last sign-in, tampered with."""
 
     def hook(endpoint: str, exchange: MutableExchange) -> None:
@@ -154,4 +201,6 @@ def create_tampered_logout_token(environment: AttackEnvironment, tamper: TamperF
 
 def post_logout_token(environment: AttackEnvironment, logout_token: str) -> PortalResponse:
     """Post the token to the portal and return the response."""
-    return environment.create_browser().post(reverse("oidc_backchannel_logout"), logout_token=logout_token)
+    return environment.create_browser().post(
+        reverse("oidc_backchannel_logout"), logout_token=logout_token
+    )

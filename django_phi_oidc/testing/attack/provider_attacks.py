@@ -1,4 +1,6 @@
-"""Attacks on R4 and on accounts: replayed, late or altered callbacks, and users who must not get access."""
+"""Attacks on R4 and on accounts: replayed, late or altered callbacks, and users who must not get
+access.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,11 +59,15 @@ def alter_callback(code: str, environment: AttackEnvironment) -> None:
     invalid, valid = CALLBACK_PARAMETER_CASES[code]
     with environment.override_declaration():
         browser = environment.create_browser()
-        page = browser.get(replace_query_parameters(browser.get_callback_url(environment.op), **valid))
+        page = browser.get(
+            replace_query_parameters(browser.get_callback_url(environment.op), **valid)
+        )
         environment.assert_accepted(browser, page)
     with environment.override_declaration():
         browser = environment.create_browser()
-        page = browser.get(replace_query_parameters(browser.get_callback_url(environment.op), **invalid))
+        page = browser.get(
+            replace_query_parameters(browser.get_callback_url(environment.op), **invalid)
+        )
         environment.assert_refused(browser, page, code)
         environment.report_fault("the portal requested tokens" if environment.op.tokens else "")
 
@@ -70,12 +76,16 @@ def replay_callback(environment: AttackEnvironment) -> None:
     """A callback is requested a second time, with the same cookies."""
     with environment.override_declaration():
         browser = environment.create_browser()
-        callback, cookies = browser.get_callback_url(environment.op), dict(browser.cookies)
+        callback = browser.get_callback_url(environment.op)
+        cookies = dict(browser.cookies)
         environment.assert_accepted(browser, browser.get(callback))
-        issued, active = len(environment.op.tokens), len(environment.op.active_tokens)
+        issued = len(environment.op.tokens)
+        active = len(environment.op.active_tokens)
         attacker = environment.create_browser(cookies=cookies)
         page = attacker.get(callback)
-        environment.report_fault("the portal requested tokens" if len(environment.op.tokens) > issued else "")
+        environment.report_fault(
+            "the portal requested tokens" if len(environment.op.tokens) > issued else ""
+        )
         environment.assert_refused(attacker, page, "state_replayed", allowed_active_tokens=active)
 
 
@@ -127,7 +137,9 @@ def request_unknown_provider(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         build_url = partial(reverse, "oidc_authentication_init")
         browser = environment.create_browser()
-        page = browser.start_sign_in(path=build_url(kwargs={"provider": environment.declaration.name}))
+        page = browser.start_sign_in(
+            path=build_url(kwargs={"provider": environment.declaration.name})
+        )
         environment.assert_control(page.status == 302, f"the status is {page.status}")
         page = browser.start_sign_in(path=build_url(kwargs={"provider": "nobody"}))
         environment.assert_refused(browser, page, "provider_unknown")
@@ -142,7 +154,9 @@ def remove_subject_key(environment: AttackEnvironment) -> None:
     keys = {**declared["KEYS"], "subject": [keyring.generate_key()]}
     with override_settings(PHI_OIDC={**declared, "KEYS": keys}), environment.override_declaration():
         browser = environment.create_browser()
-        environment.assert_refused(browser, browser.sign_in(environment.op, "amina"), "subject_key_missing")
+        environment.assert_refused(
+            browser, browser.sign_in(environment.op, "amina"), "subject_key_missing"
+        )
 
 
 def sign_in_without_account(environment: AttackEnvironment) -> None:
@@ -151,20 +165,26 @@ def sign_in_without_account(environment: AttackEnvironment) -> None:
     accounts["stranger"] = replace(accounts["amina"], username="stranger")
     with environment.override_declaration(provisioning="existing"):
         browser = environment.create_browser()
-        environment.assert_refused(browser, browser.sign_in(environment.op, "stranger"), "not_provisioned")
+        environment.assert_refused(
+            browser, browser.sign_in(environment.op, "stranger"), "not_provisioned"
+        )
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op, "stranger"))
 
 
 def link_unverified_email(environment: AttackEnvironment) -> None:
-    """The e-mail address of an attacker at the provider is that of another user's account, and is not verified."""
+    """The e-mail address of an attacker at the provider is that of another user's account, and is
+    not verified.
+    """
     for statement in (False, "true", OMITTED):
         with _override_email_linking(environment):
             address = _create_account_with_email(environment)
             _send_email(environment, email=address, email_verified=statement)
             browser = environment.create_browser()
-            environment.assert_refused(browser, browser.sign_in(environment.op, _OWNER), "not_provisioned")
+            environment.assert_refused(
+                browser, browser.sign_in(environment.op, _OWNER), "not_provisioned"
+            )
             _assert_linked_by_email(environment, address)
 
 
@@ -172,13 +192,17 @@ def link_privileged_account(environment: AttackEnvironment) -> None:
     """The verified e-mail address of a user is that of a superuser's account."""
     with _override_email_linking(environment):
         address = _create_account_with_email(environment)
-        accounts = get_user_model()._default_manager.filter(**{get_user_model().get_email_field_name(): address})
+        accounts = get_user_model()._default_manager.filter(
+            **{get_user_model().get_email_field_name(): address}
+        )
         if not hasattr(get_user_model(), "is_superuser"):
             environment.skip_attack("there are no superusers")
         accounts.update(is_superuser=True)
         _send_email(environment, email=address, email_verified=True)
         browser = environment.create_browser()
-        environment.assert_refused(browser, browser.sign_in(environment.op, _OWNER), "email_match_refused")
+        environment.assert_refused(
+            browser, browser.sign_in(environment.op, _OWNER), "email_match_refused"
+        )
         accounts.update(is_superuser=False)
         _assert_linked_by_email(environment, address)
 
@@ -191,7 +215,8 @@ def _override_email_linking(environment: AttackEnvironment) -> Iterator[None]:
     """Declare e-mail linking from today, and a new account at the provider."""
     if not has_required_fields(get_user_model()):
         environment.skip_attack("accounts have no e-mail address or time of creation")
-    accounts, today = environment.op.state.accounts, clock.now().date()
+    accounts = environment.op.state.accounts
+    today = clock.now().date()
     accounts[_OWNER] = replace(accounts["amina"], username=f"{_OWNER} {randomness.token_b64url(8)}")
     linking = {"accounts_created_before": today, "until": today + timedelta(days=1)}
     with environment.override_declaration(provisioning="existing", link_verified_email=linking):
@@ -199,12 +224,17 @@ def _override_email_linking(environment: AttackEnvironment) -> Iterator[None]:
 
 
 def _create_account_with_email(environment: AttackEnvironment) -> str:
-    """Create an account that is older than the option, as the project creates one, and return its new address."""
+    """Create an account that is older than the option, as the project creates one, and return its
+    new address.
+    """
     user_model: Any = get_user_model()
     backend: Any = next(backend for backend in get_backends() if hasattr(backend, "create_user"))
     user = backend.create_user(environment.claim_values)
     address = f"{randomness.token_b64url(9)}@attack.example"
-    fields = {user_model.get_email_field_name(): address, CREATION_FIELD: clock.now() - timedelta(days=2)}
+    fields = {
+        user_model.get_email_field_name(): address,
+        CREATION_FIELD: clock.now() - timedelta(days=2),
+    }
     user_model._default_manager.filter(pk=user.pk).update(**fields)
     return address
 
@@ -216,14 +246,20 @@ def _send_email(environment: AttackEnvironment, **claims: Any) -> None:
     def add_email(endpoint: str, exchange: MutableExchange) -> None:
         honest_hook(endpoint, exchange)
         if endpoint == "userinfo" and isinstance(exchange.reply.json, dict):
-            known = {name: value for name, value in exchange.reply.json.items() if name not in claims}
-            exchange.reply.json = known | {name: value for name, value in claims.items() if value is not OMITTED}
+            known = {
+                name: value for name, value in exchange.reply.json.items() if name not in claims
+            }
+            exchange.reply.json = known | {
+                name: value for name, value in claims.items() if value is not OMITTED
+            }
 
     environment.op.mutate = add_email
 
 
 def _assert_linked_by_email(environment: AttackEnvironment, address: str) -> None:
-    """Check the positive control: the account of that address is linked if the provider has verified it."""
+    """Check the positive control: the account of that address is linked if the provider has
+    verified it.
+    """
     user_model: Any = get_user_model()
     account = user_model._default_manager.get(**{user_model.get_email_field_name(): address})
     _send_email(environment, email=address, email_verified=True)
@@ -260,11 +296,15 @@ def sign_in_with_altered_link(environment: AttackEnvironment) -> None:
         pks: list[Any] = []
         for username in ("amina", "altered", "altered"):
             browser = environment.create_browser()
-            pks.append(environment.assert_accepted(browser, browser.sign_in(environment.op, username)))
+            pks.append(
+                environment.assert_accepted(browser, browser.sign_in(environment.op, username))
+            )
     PairwiseSubject.objects.filter(user=pks[1]).update(user=pks[0])
     with environment.override_declaration():
         browser = environment.create_browser()
-        environment.assert_refused(browser, browser.sign_in(environment.op, "altered"), "subject_altered")
+        environment.assert_refused(
+            browser, browser.sign_in(environment.op, "altered"), "subject_altered"
+        )
 
 
 def sign_in_with_deactivated_account(environment: AttackEnvironment) -> None:
@@ -289,14 +329,18 @@ def step_up_as_another_user(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         browser = environment.create_browser()
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op, "amina"))
-        environment.assert_control(_step_up(environment, browser, "amina").status == 302, "no step-up")
+        environment.assert_control(
+            _step_up(environment, browser, "amina").status == 302, "no step-up"
+        )
         active = len(environment.op.active_tokens)
         environment.portal.mark_refusals_seen()
         page = _step_up(environment, browser, "jonas")
         faults = []
         code = environment.portal.find_refusal_code()
         if page.status != 403 or code != "subject_changed":
-            faults.append(f"the status is {page.status}, the audit log contains {code or 'no refusal'}")
+            faults.append(
+                f"the status is {page.status}, the audit log contains {code or 'no refusal'}"
+            )
         if environment.find_signed_in_user(browser) != amina:
             faults.append("another user is signed in")
         if len(environment.op.active_tokens) > active:
@@ -305,23 +349,31 @@ def step_up_as_another_user(environment: AttackEnvironment) -> None:
 
 
 def _step_up(environment: AttackEnvironment, browser: Browser, username: str) -> Any:
-    return browser.get(environment.op.authorize(browser.get(create_step_up_link(browser)).location, username))
+    return browser.get(
+        environment.op.authorize(browser.get(create_step_up_link(browser)).location, username)
+    )
 
 
 def create_step_up_link(browser: Browser) -> str:
     """Return the URL that begins a step-up of the session of the browser."""
-    session_id, assurance = str(get_session(browser)[SESSION_KEY]), Assurance(max_age=timedelta(minutes=5))
+    session_id = str(get_session(browser)[SESSION_KEY])
+    assurance = Assurance(max_age=timedelta(minutes=5))
     return create_step_up_url(assurance, session_id=session_id, next_url="/", now=clock.now())
 
 
 def guess_local_account_password(environment: AttackEnvironment) -> None:
-    """An attacker guesses the password of the break-glass account. Without one, its page must not exist."""
-    username, url = next(iter(conf.break_glass_accounts()), ""), reverse("oidc_local_login")
+    """An attacker guesses the password of the break-glass account. Without one, its page must not
+    exist.
+    """
+    username = next(iter(conf.break_glass_accounts()), "")
+    url = reverse("oidc_local_login")
     with environment.override_declaration():
         page = environment.create_browser().get(url)
         if not username:
             is_missing = page.status == 404
-            environment.report_fault("" if is_missing else f"its page returns {page.status} without such an account")
+            environment.report_fault(
+                "" if is_missing else f"its page returns {page.status} without such an account"
+            )
             environment.skip_attack("there is no break-glass account")
         password = create_break_glass_account(username)
         for attempt, is_right in ((password, True), (f"{password}x", False)):
@@ -337,7 +389,8 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
 
 def create_break_glass_account(username: str) -> str:
     """Create the account, unless another attack has, and return its new password."""
-    password, users = randomness.token_b64url(16), get_user_model()._default_manager
+    password = randomness.token_b64url(16)
+    users = get_user_model()._default_manager
     user = users.filter(**{get_user_model().USERNAME_FIELD: username}).first()
     if user is None:
         users.create_user(username, password=password)

@@ -16,7 +16,8 @@ class AttackEnded(Exception):
     def __init__(self, result: AttackResult, detail: str) -> None:
         """detail: what was observed, without any token, sub or claim value."""
         super().__init__(detail)
-        self.result, self.detail = result, detail
+        self.result = result
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,16 @@ class AttackOutcome:
 
 def format_attack_name(code: str, id: str) -> str:  # noqa: A002 -- the name of the field
     """Return the name of an attack: the code and the id."""
-    return f"{code} ({id})" if id else code
+    if id:
+        return f"{code} ({id})"
+    return code
 
 
 def render_line(outcome: AttackOutcome) -> str:
     """Return the outcome as one line of text."""
-    return f"  {outcome.result:<18}  {outcome.name}" + (f": {outcome.detail}" if outcome.detail else "")
+    return f"  {outcome.result:<18}  {outcome.name}" + (
+        f": {outcome.detail}" if outcome.detail else ""
+    )
 
 
 def render_total(outcomes: Iterable[AttackOutcome]) -> str:
@@ -66,22 +71,38 @@ def parse_json(text: str) -> AttackOutcome:
 
 
 def render_junit(outcomes: Sequence[AttackOutcome]) -> bytes:
-    """Return a JUnit report. `accepted by choice` and `not applicable` are reported as skipped, with the detail."""
+    """Return a JUnit report. `accepted by choice` and `not applicable` are reported as skipped,
+    with the detail.
+    """
     suite = ElementTree.Element(
         "testsuite",
         name="phi_oidc attack",
         tests=str(len(outcomes)),
         failures=str(sum(outcome.result == "failed" for outcome in outcomes)),
-        skipped=str(sum(outcome.result in ("accepted by choice", "not applicable") for outcome in outcomes)),
+        skipped=str(
+            sum(outcome.result in ("accepted by choice", "not applicable") for outcome in outcomes)
+        ),
         time=f"{sum(outcome.seconds for outcome in outcomes):.3f}",
     )
     for outcome in outcomes:
         case = ElementTree.SubElement(
-            suite, "testcase", classname="phi_oidc.attack", name=outcome.name, time=f"{outcome.seconds:.3f}"
+            suite,
+            "testcase",
+            classname="phi_oidc.attack",
+            name=outcome.name,
+            time=f"{outcome.seconds:.3f}",
         )
         if outcome.result != "held":
-            kind = "failure" if outcome.result == "failed" else "skipped"
-            message = outcome.detail if kind == "failure" else f"{outcome.result}: {outcome.detail}"
+            if outcome.result == "failed":
+                kind = "failure"
+            else:
+                kind = "skipped"
+
+            if kind == "failure":
+                message = outcome.detail
+            else:
+                message = f"{outcome.result}: {outcome.detail}"
+
             ElementTree.SubElement(case, kind, message=message)
     report: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
     return report

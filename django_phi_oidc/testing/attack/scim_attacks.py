@@ -1,4 +1,6 @@
-"""Attack cases for SCIM: requests without a valid token, of another provider's client, and with forged content."""
+"""Attack cases for SCIM: requests without a valid token, of another provider's client, and with
+forged content.
+"""
 
 import base64
 import hashlib
@@ -64,8 +66,12 @@ PRIVILEGES: Mapping[str, Any] = {
 
 
 @contextmanager
-def _provisioned(environment: AttackEnvironment) -> Iterator[tuple[AttackSCIMClient, AttackSCIMClient, str, Browser]]:
-    """Yield a client of the provider, one of another, the id of a SCIM user, and the browser of that person."""
+def _provisioned(
+    environment: AttackEnvironment,
+) -> Iterator[tuple[AttackSCIMClient, AttackSCIMClient, str, Browser]]:
+    """Yield a client of the provider, one of another, the id of a SCIM user, and the browser of
+    that person.
+    """
     with environment.override_declaration():
         browser = create_signed_in_browser(environment)
         with override_scim_declaration(environment):
@@ -75,7 +81,9 @@ def _provisioned(environment: AttackEnvironment) -> Iterator[tuple[AttackSCIMCli
 
 
 def send_forged_token(environment: AttackEnvironment) -> None:
-    """A request has no token, an unknown one, a part of a valid one, or the digest that the database stores."""
+    """A request has no token, an unknown one, a part of a valid one, or the digest that the
+    database stores.
+    """
     with environment.override_declaration(), override_scim_declaration(environment):
         client = create_scim_client(environment.portal.name)
         token = client.token
@@ -97,10 +105,13 @@ def send_forged_token(environment: AttackEnvironment) -> None:
         _assert_accepted(environment, client.send("GET", "Users"))
 
 
-def use_withdrawn_token(withdraw: Callable[[AttackSCIMClient], Any], environment: AttackEnvironment) -> None:
+def use_withdrawn_token(
+    withdraw: Callable[[AttackSCIMClient], Any], environment: AttackEnvironment
+) -> None:
     """A token is used after it was rotated out, or its client was revoked."""
     with environment.override_declaration(), override_scim_declaration(environment):
-        client, unaffected = create_scim_client(environment.portal.name), create_scim_client(environment.portal.name)
+        client = create_scim_client(environment.portal.name)
+        unaffected = create_scim_client(environment.portal.name)
         _assert_accepted(environment, client.send("GET", "Users"))
         successor = withdraw(client) or unaffected
         answer = client.send("GET", "Users")
@@ -119,10 +130,17 @@ def use_expired_token(environment: AttackEnvironment) -> None:
 
 
 def send_foreign_access_token(environment: AttackEnvironment) -> None:
-    """An access token has no scope, another audience or issuer, or is that of a person or of another client."""
-    own, audience, issuer = "attack-client", "https://portal.example/scim", environment.op.issuer
+    """An access token has no scope, another audience or issuer, or is that of a person or of
+    another client.
+    """
+    own = "attack-client"
+    audience = "https://portal.example/scim"
+    issuer = environment.op.issuer
     declared = {"audience": audience, "method": "jwt", "subs": {own: own}}
-    with environment.override_declaration(), override_scim_declaration(environment, access_tokens=declared):
+    with (
+        environment.override_declaration(),
+        override_scim_declaration(environment, access_tokens=declared),
+    ):
         client = create_scim_client(environment.portal.name)
         options = {"audience": audience, "scope": "scim"}
         create_token = environment.op.create_client_token
@@ -140,23 +158,40 @@ def send_foreign_access_token(environment: AttackEnvironment) -> None:
         for name, token in forged.items():
             answer = client.send("GET", "Users", authorization=f"Bearer {token}")
             _assert_refused(environment, answer, f"with a token {name}", expected_status=401)
-        accepted = client.send("GET", "Users", authorization=f"Bearer {create_token(own, **options)}")
+        accepted = client.send(
+            "GET", "Users", authorization=f"Bearer {create_token(own, **options)}"
+        )
         _assert_accepted(environment, accepted)
 
 
 def read_foreign_person(environment: AttackEnvironment) -> None:
     """A client of another provider reads a person by the id, and searches for the person."""
     with _provisioned(environment) as (own, other, user_id, _):
-        _assert_hidden(environment, other.send("GET", f"Users/{user_id}"), "the person is read", user_id)
+        _assert_hidden(
+            environment, other.send("GET", f"Users/{user_id}"), "the person is read", user_id
+        )
         unknown = other.send("GET", f"Users/{UNKNOWN_ID}")
-        is_same = unknown.text.replace(UNKNOWN_ID, user_id) == other.send("GET", f"Users/{user_id}").text
-        environment.report_fault("" if is_same else "a foreign id is answered otherwise than an unknown one")
-        for scim_filter in ("userName pr", f'id eq "{user_id}"', 'userName sw "attack"', 'not (userName eq "x")'):
+        is_same = (
+            unknown.text.replace(UNKNOWN_ID, user_id) == other.send("GET", f"Users/{user_id}").text
+        )
+        environment.report_fault(
+            "" if is_same else "a foreign id is answered otherwise than an unknown one"
+        )
+        for scim_filter in (
+            "userName pr",
+            f'id eq "{user_id}"',
+            'userName sw "attack"',
+            'not (userName eq "x")',
+        ):
             environment.report_fault(_find_matches(other.search("Users", scim_filter), scim_filter))
             body = {"filter": scim_filter}
             for path in ("Users/.search", ".search"):
-                environment.report_fault(_find_matches(other.send("POST", path, body), f"{path}: {scim_filter}"))
-        environment.assert_control(own.search("Users", f'id eq "{user_id}"').body.get("totalResults") == 1, "no match")
+                environment.report_fault(
+                    _find_matches(other.send("POST", path, body), f"{path}: {scim_filter}")
+                )
+        environment.assert_control(
+            own.search("Users", f'id eq "{user_id}"').body.get("totalResults") == 1, "no match"
+        )
         _assert_accepted(environment, own.send("GET", f"Users/{user_id}"))
 
 
@@ -165,72 +200,117 @@ def change_foreign_person(environment: AttackEnvironment) -> None:
     with _provisioned(environment) as (own, other, user_id, browser):
         path = f"Users/{user_id}"
         body = {"schemas": [USER_SCHEMA], "userName": "taken over", "active": False}
-        _assert_hidden(environment, other.set_active(user_id, active=False), "the person is changed", user_id)
-        _assert_hidden(environment, other.send("PUT", path, body), "the person is replaced", user_id)
+        _assert_hidden(
+            environment, other.set_active(user_id, active=False), "the person is changed", user_id
+        )
+        _assert_hidden(
+            environment, other.send("PUT", path, body), "the person is replaced", user_id
+        )
         _assert_hidden(environment, other.send("DELETE", path), "the person is deleted", user_id)
         data = {"schemas": [PATCH_SCHEMA], "Operations": [DISABLE]}
         operation = {"method": "PATCH", "path": f"/{path}", "data": data}
         bulk = other.send("POST", "Bulk", {"schemas": [BULK_SCHEMA], "Operations": [operation]})
         statuses = [str(part.get("status")) for part in bulk.body.get("Operations", ())]
-        environment.report_fault("" if statuses == ["404"] else f"a bulk request is answered by {statuses}")
-        environment.report_fault("" if _is_signed_in(environment, browser) else "the session was ended")
+        environment.report_fault(
+            "" if statuses == ["404"] else f"a bulk request is answered by {statuses}"
+        )
+        environment.report_fault(
+            "" if _is_signed_in(environment, browser) else "the session was ended"
+        )
         _assert_accepted(environment, own.set_active(user_id, active=False))
-        environment.assert_control(not _is_signed_in(environment, browser), "the session was not ended")
+        environment.assert_control(
+            not _is_signed_in(environment, browser), "the session was not ended"
+        )
 
 
 def add_foreign_member(environment: AttackEnvironment) -> None:
-    """A client of another provider puts a person into its group, and changes a group of this provider."""
+    """A client of another provider puts a person into its group, and changes a group of this
+    provider.
+    """
     with _provisioned(environment) as (own, other, user_id, _):
         name = f"attack {randomness.uuid4()}"
         answer = other.create_group(name, user_id)
-        _assert_refused(environment, answer, "a foreign member is accepted", expected_status=400, code="")
+        _assert_refused(
+            environment, answer, "a foreign member is accepted", expected_status=400, code=""
+        )
         group = own.create_group(name, user_id)
         _assert_accepted(environment, group)
         path = f"Groups/{group.body['id']}"
         for method in ("GET", "DELETE"):
-            _assert_hidden(environment, other.send(method, path), f"{method} of a foreign group", name)
+            _assert_hidden(
+                environment, other.send(method, path), f"{method} of a foreign group", name
+            )
         answer = other.patch(path, {"op": "remove", "path": "members"})
         _assert_hidden(environment, answer, "a foreign group is changed", name)
-        environment.report_fault(_find_matches(other.search("Groups", f'members.value eq "{user_id}"'), "Groups"))
-        environment.assert_control(own.send("GET", path).body.get("members"), "the group has no member")
+        environment.report_fault(
+            _find_matches(other.search("Groups", f'members.value eq "{user_id}"'), "Groups")
+        )
+        environment.assert_control(
+            own.send("GET", path).body.get("members"), "the group has no member"
+        )
         _assert_accepted(environment, own.send("DELETE", path))
 
 
 def inject_into_filter(environment: AttackEnvironment) -> None:
-    """A filter or an order contains SQL, wildcards of LIKE, lookups of the ORM, or columns that are not attributes."""
+    """A filter or an order contains SQL, wildcards of LIKE, lookups of the ORM, or columns that are
+    not attributes.
+    """
     with _provisioned(environment) as (own, _, user_id, _):
         for scim_filter in INJECTED_FILTERS:
             answer = own.search("Users", scim_filter)
             environment.report_fault(_find_matches(answer, scim_filter, allows_refusal=True))
         for name in ("user__password", "user.password", "password"):
             answer = own.search("Users", f'id eq "{user_id}"', sortBy=name)
-            environment.report_fault("" if answer.status == 400 else f"sortBy={name} is answered by {answer.status}")
-        environment.assert_control(own.search("Users", f'id eq "{user_id}"').body.get("totalResults") == 1, "no match")
+            environment.report_fault(
+                "" if answer.status == 400 else f"sortBy={name} is answered by {answer.status}"
+            )
+        environment.assert_control(
+            own.search("Users", f'id eq "{user_id}"').body.get("totalResults") == 1, "no match"
+        )
 
 
 def set_privileges(environment: AttackEnvironment) -> None:
     """A client sets privileges, the password or the groups of an account by PATCH, PUT and POST."""
     with _provisioned(environment) as (own, _, user_id, browser):
-        account, path = environment.find_signed_in_user(browser), f"Users/{user_id}"
+        account = environment.find_signed_in_user(browser)
+        path = f"Users/{user_id}"
         before = _read_privileges(account)
         group = own.create_group(f"attack {randomness.uuid4()}")
         _assert_accepted(environment, group)
         attributes = {**PRIVILEGES, "groups": [{"value": group.body["id"]}]}
         for name, value in attributes.items():
-            for operation in ({"op": "add", "path": name, "value": value}, {"op": "replace", "value": {name: value}}):
+            for operation in (
+                {"op": "add", "path": name, "value": value},
+                {"op": "replace", "value": {name: value}},
+            ):
                 answer = own.patch(path, operation)
-                environment.report_fault(f"PATCH of {name}: status {answer.status}" if answer.status >= 500 else "")
+                environment.report_fault(
+                    f"PATCH of {name}: status {answer.status}" if answer.status >= 500 else ""
+                )
         user_name = own.send("GET", path).body["userName"]
-        for method, target, name in (("PUT", path, user_name), ("POST", "Users", f"attack-{randomness.uuid4()}")):
-            answer = own.send(method, target, {"schemas": [USER_SCHEMA], "userName": name, **attributes})
-            environment.report_fault(f"{method}: status {answer.status}" if answer.status >= 500 else "")
-        environment.report_fault("" if _read_privileges(account) == before else "the account has other privileges")
+        for method, target, name in (
+            ("PUT", path, user_name),
+            ("POST", "Users", f"attack-{randomness.uuid4()}"),
+        ):
+            answer = own.send(
+                method, target, {"schemas": [USER_SCHEMA], "userName": name, **attributes}
+            )
+            environment.report_fault(
+                f"{method}: status {answer.status}" if answer.status >= 500 else ""
+            )
+        environment.report_fault(
+            "" if _read_privileges(account) == before else "the account has other privileges"
+        )
         created = get_user_model()._default_manager.order_by("-pk").values_list("pk", flat=True)[0]
-        is_privileged = any(_read_privileges(created)[name] for name in ("is_staff", "is_superuser", "groups"))
+        is_privileged = any(
+            _read_privileges(created)[name] for name in ("is_staff", "is_superuser", "groups")
+        )
         environment.report_fault("a new account has privileges" if is_privileged else "")
         members = own.send("GET", f"Groups/{group.body['id']}").body.get("members")
         environment.report_fault("a user adds itself to a group" if members else "")
-        _assert_accepted(environment, own.patch(path, {"op": "add", "path": "externalId", "value": "7"}))
+        _assert_accepted(
+            environment, own.patch(path, {"op": "add", "path": "externalId", "value": "7"})
+        )
         _assert_accepted(environment, own.send("DELETE", f"Groups/{group.body['id']}"))
 
 
@@ -246,7 +326,9 @@ def name_group_like_privileged_one(environment: AttackEnvironment) -> None:
             group = own.create_group(name, user_id)
             _assert_accepted(environment, group)
             has_group = privileged.pk in _read_privileges(account)["groups"]
-            environment.report_fault("the group grants the Django group of its name" if has_group else "")
+            environment.report_fault(
+                "the group grants the Django group of its name" if has_group else ""
+            )
             rule = {"claim": "scim_groups", "values": [name], "groups": [name]}
             roles = {environment.portal.name: [rule]}
             with override_settings(PHI_OIDC={**get_phi_oidc_setting(), "ROLES": roles}):
@@ -261,7 +343,9 @@ def name_group_like_privileged_one(environment: AttackEnvironment) -> None:
 
 
 def send_oversized_requests(environment: AttackEnvironment) -> None:
-    """A client sends too large or deeply nested bodies, long filters, and too many operations of a bulk request."""
+    """A client sends too large or deeply nested bodies, long filters, and too many operations of a
+    bulk request.
+    """
     with _provisioned(environment) as (own, _, user_id, browser):
         path = f"Users/{user_id}"
         user_name = own.send("GET", path).body["userName"]
@@ -271,14 +355,25 @@ def send_oversized_requests(environment: AttackEnvironment) -> None:
         answer = own.send("PUT", path, b'{"a":' * 50_000 + b"1" + b"}" * 50_000)
         _assert_refused(environment, answer, "50,000 levels", expected_status=400)
         operation = {"method": "DELETE", "path": f"/{path}"}
-        answer = own.send("POST", "Bulk", {"schemas": [BULK_SCHEMA], "Operations": [operation] * 101})
+        answer = own.send(
+            "POST", "Bulk", {"schemas": [BULK_SCHEMA], "Operations": [operation] * 101}
+        )
         _assert_refused(environment, answer, "101 operations", expected_status=413, code="")
-        for scim_filter in ("(" * 1000 + "userName pr" + ")" * 1000, " or ".join(["userName pr"] * 1000)):
+        for scim_filter in (
+            "(" * 1000 + "userName pr" + ")" * 1000,
+            " or ".join(["userName pr"] * 1000),
+        ):
             answer = own.send("POST", "Users/.search", {"filter": scim_filter})
             _assert_refused(environment, answer, "a long filter", expected_status=400, code="")
-        environment.report_fault("" if _is_signed_in(environment, browser) else "the session was ended")
-        _assert_accepted(environment, own.send("PUT", path, {**body, "title": "x" * (MAX_BODY_BYTES // 2)}))
-        environment.assert_control(not _is_signed_in(environment, browser), "the session was not ended")
+        environment.report_fault(
+            "" if _is_signed_in(environment, browser) else "the session was ended"
+        )
+        _assert_accepted(
+            environment, own.send("PUT", path, {**body, "title": "x" * (MAX_BODY_BYTES // 2)})
+        )
+        environment.assert_control(
+            not _is_signed_in(environment, browser), "the session was not ended"
+        )
 
 
 def _read_privileges(account: Any) -> dict[str, Any]:
@@ -286,7 +381,9 @@ def _read_privileges(account: Any) -> dict[str, Any]:
     names = ("is_staff", "is_superuser", "password", user.USERNAME_FIELD)
     values = {name: getattr(user, name, None) for name in names}
     relations = {
-        name: set(getattr(user, name).values_list("pk", flat=True)) if hasattr(user, name) else set()
+        name: set(getattr(user, name).values_list("pk", flat=True))
+        if hasattr(user, name)
+        else set()
         for name in ("groups", "user_permissions")
     }
     return values | relations
@@ -301,8 +398,14 @@ def _find_matches(answer: SCIMAnswer, request: str, *, allows_refusal: bool = Fa
     """Return a fault if the search finds something."""
     if answer.status == 400 and allows_refusal:
         return ""
-    is_empty = answer.status == 200 and answer.body.get("totalResults") == 0 and not answer.body.get("Resources")
-    return "" if is_empty else f"{request}: status {answer.status}, {answer.body.get('totalResults')} results"
+    is_empty = (
+        answer.status == 200
+        and answer.body.get("totalResults") == 0
+        and not answer.body.get("Resources")
+    )
+    if is_empty:
+        return ""
+    return f"{request}: status {answer.status}, {answer.body.get('totalResults')} results"
 
 
 def _assert_accepted(environment: AttackEnvironment, answer: SCIMAnswer) -> None:
@@ -311,18 +414,33 @@ def _assert_accepted(environment: AttackEnvironment, answer: SCIMAnswer) -> None
     environment.portal.mark_refusals_seen()
 
 
-def _assert_hidden(environment: AttackEnvironment, answer: SCIMAnswer, fault: str, secret: str) -> None:
-    """Check that the response is that to an unknown id, has no secret, and that the refusal is recorded."""
+def _assert_hidden(
+    environment: AttackEnvironment, answer: SCIMAnswer, fault: str, secret: str
+) -> None:
+    """Check that the response is that to an unknown id, has no secret, and that the refusal is
+    recorded.
+    """
     _assert_refused(environment, answer, fault, expected_status=404)
     resource = {name: value for name, value in answer.body.items() if name != "detail"}
     environment.report_fault(f"{fault}: the response has data" if secret in str(resource) else "")
 
 
 def _assert_refused(
-    environment: AttackEnvironment, answer: SCIMAnswer, case: str, *, expected_status: int, code: str = "scim_"
+    environment: AttackEnvironment,
+    answer: SCIMAnswer,
+    case: str,
+    *,
+    expected_status: int,
+    code: str = "scim_",
 ) -> None:
-    """Check the status, and that the audit log has a refusal whose code begins so. code: empty: it need not."""
-    faults = [] if answer.status == expected_status else [f"{case}: the status is {answer.status}"]
+    """Check the status, and that the audit log has a refusal whose code begins so. code: empty: it
+    need not.
+    """
+    if answer.status != expected_status:
+        faults = [f"{case}: the status is {answer.status}"]
+    else:
+        faults = []
+
     recorded = environment.portal.find_refusal_code()
     if recorded is not None and not recorded.startswith(code):
         faults.append(f"{case}: the audit log contains {recorded or 'no refusal'}")

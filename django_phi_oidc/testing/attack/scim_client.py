@@ -21,7 +21,11 @@ GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 PATCH_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 BULK_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 OTHER_PROVIDER = "attack_other"
-_OTHER_DECLARATION = {"issuer": "https://other.example", "client_id": "portal", "client_secret": "of the attack kit"}
+_OTHER_DECLARATION = {
+    "issuer": "https://other.example",
+    "client_id": "portal",
+    "client_secret": "of the attack kit",
+}
 _USER_NAME = "attack-kit-amina"
 
 
@@ -43,15 +47,40 @@ class AttackSCIMClient:
     token: str = field(repr=False)
 
     def send(
-        self, method: str, path: str, body: Any = None, *, authorization: str | None = None, **query: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        authorization: str | None = None,
+        **query: str,
     ) -> SCIMAnswer:
-        """Send a request. body: to be sent as JSON, or bytes. authorization: instead of the header with the token."""
+        """Send a request. body: to be sent as JSON, or bytes. authorization: instead of the header
+        with the token.
+        """
         http = Client(enforce_csrf_checks=True, raise_request_exception=False)
-        header = f"Bearer {self.token}" if authorization is None else authorization
-        headers = {"host": urlsplit(PORTAL_URL).netloc, **({"authorization": header} if header else {})}
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+
+        if authorization is None:
+            header = f"Bearer {self.token}"
+        else:
+            header = authorization
+
+        headers = {
+            "host": urlsplit(PORTAL_URL).netloc,
+            **({"authorization": header} if header else {}),
+        }
+
+        if isinstance(body, bytes):
+            data = body
+        elif body is None:
+            data = b""
+        else:
+            data = json.dumps(body).encode()
+
         options: Any = {"content_type": "application/scim+json", "secure": True, "headers": headers}
-        response = http.generic(method, f"{reverse('oidc_scim')}{path}", data, query_params=query, **options)
+        response = http.generic(
+            method, f"{reverse('oidc_scim')}{path}", data, query_params=query, **options
+        )
         text = response.content.decode("utf-8", "replace")
         return SCIMAnswer(response.status_code, _parse_object(text), text)
 
@@ -70,7 +99,9 @@ class AttackSCIMClient:
     def create_group(self, name: str, *member_ids: str) -> SCIMAnswer:
         """Create a group with these members."""
         members = [{"value": member_id} for member_id in member_ids]
-        return self.send("POST", "Groups", {"schemas": [GROUP_SCHEMA], "displayName": name, "members": members})
+        return self.send(
+            "POST", "Groups", {"schemas": [GROUP_SCHEMA], "displayName": name, "members": members}
+        )
 
 
 def _parse_object(text: str) -> Mapping[str, Any]:
@@ -78,7 +109,9 @@ def _parse_object(text: str) -> Mapping[str, Any]:
         parsed = json.loads(text)
     except ValueError:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+    if isinstance(parsed, dict):
+        return parsed
+    return {}
 
 
 @contextmanager
@@ -87,7 +120,8 @@ def override_scim_declaration(environment: AttackEnvironment, **options: Any) ->
 
     Raises: AttackEnded if there is no SCIM.
 
-    With two providers, a sign-in begins with a choice: sign in before, if the attack needs a session.
+    With two providers, a sign-in begins with a choice: sign in before, if the attack needs a
+    session.
     """
     try:
         reverse("oidc_scim")
@@ -104,12 +138,16 @@ def override_scim_declaration(environment: AttackEnvironment, **options: Any) ->
 
 def create_scim_client(provider: str) -> AttackSCIMClient:
     """Create a client of the provider, by the command."""
-    return AttackSCIMClient(name := f"attack-{randomness.uuid4()}", provider, _run("create", name, provider=provider))
+    return AttackSCIMClient(
+        name := f"attack-{randomness.uuid4()}", provider, _run("create", name, provider=provider)
+    )
 
 
 def rotate_scim_token(client: AttackSCIMClient) -> AttackSCIMClient:
     """Return the client with a new token; the last one ends now."""
-    return AttackSCIMClient(client.name, client.provider, _run("rotate", client.name, overlap_hours=0))
+    return AttackSCIMClient(
+        client.name, client.provider, _run("rotate", client.name, overlap_hours=0)
+    )
 
 
 def revoke_scim_client(client: AttackSCIMClient) -> None:
@@ -127,14 +165,24 @@ def _run(command: str, name: str, **options: Any) -> str:
 
 @contextmanager
 def provision_person(environment: AttackEnvironment, client: AttackSCIMClient) -> Iterator[str]:
-    """Yield the id of the SCIM user of the person of the last sign-in; enable the account before and after the block.
+    """Yield the id of the SCIM user of the person of the last sign-in; enable the account before
+    and after the block.
 
-    All attacks share this user, because an account has at most one. Raises: AttackEnded if there is no user.
+    All attacks share this user, because an account has at most one. Raises: AttackEnded if there is
+    no user.
     """
     subject = {"sub": environment.op.last_grant.sub}
-    body = {"schemas": [USER_SCHEMA, SUBJECT_SCHEMA], "userName": _USER_NAME, SUBJECT_SCHEMA: subject}
+    body = {
+        "schemas": [USER_SCHEMA, SUBJECT_SCHEMA],
+        "userName": _USER_NAME,
+        SUBJECT_SCHEMA: subject,
+    }
     found = client.search("Users", f'userName eq "{_USER_NAME}"').body.get("Resources") or ()
-    user_id = str(found[0]["id"]) if found else str(client.send("POST", "Users", body).body.get("id", ""))
+    if found:
+        user_id = str(found[0]["id"])
+    else:
+        user_id = str(client.send("POST", "Users", body).body.get("id", ""))
+
     environment.assert_control(user_id, "the client can't create a user")
     try:
         client.set_active(user_id, active=True)

@@ -1,4 +1,6 @@
-"""Attack cases for security events: an event with one invalid value ends no session, with a valid value it does."""
+"""Attack cases for security events: an event with one invalid value ends no session, with a valid
+value it does.
+"""
 
 from functools import partial
 from typing import Any
@@ -32,7 +34,8 @@ SIGNALS = {"delivery": "push", "push_authorization": AUTHORIZATION}
 DAY = 24 * 60 * 60
 
 _case = partial(
-    create_case_factory("security_event", stage="security_event", options={"signals": SIGNALS}), "set_invalid"
+    create_case_factory("security_event", stage="security_event", options={"signals": SIGNALS}),
+    "set_invalid",
 )
 SECURITY_EVENT_CASES = [
     _case(sign_with_foreign_key, True, False, "foreign key"),
@@ -49,7 +52,10 @@ SECURITY_EVENT_CASES = [
     _case(tamper_member("jti"), OMITTED, unchanged("jti"), "no jti"),
     _case(
         tamper_member("events"),
-        lambda claims: {**claims["events"], "https://schemas.openid.net/secevent/risc/event-type/account-disabled": {}},
+        lambda claims: {
+            **claims["events"],
+            "https://schemas.openid.net/secevent/risc/event-type/account-disabled": {},
+        },
         unchanged("events"),
         "two events",
     ),
@@ -66,24 +72,36 @@ SECURITY_EVENT_CASES = [
 def run_security_event_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     """Check that the valid event ends a session, and the invalid one does not."""
     browser = create_signed_in_browser(environment)
-    status = push_event(environment, create_tampered_event(environment, case.tamper, case.valid_value))
+    status = push_event(
+        environment, create_tampered_event(environment, case.tamper, case.valid_value)
+    )
     _assert_ended(environment, browser, status)
     browser = create_signed_in_browser(environment)
-    status = push_event(environment, create_tampered_event(environment, case.tamper, case.invalid_value))
+    status = push_event(
+        environment, create_tampered_event(environment, case.tamper, case.invalid_value)
+    )
     _assert_refused(environment, browser, status)
 
 
 def send_other_tokens_as_events(environment: AttackEnvironment) -> None:
-    """A logout token and an ID Token are pushed as events, and an event is sent as a logout token."""
+    """A logout token and an ID Token are pushed as events, and an event is sent as a logout
+    token.
+    """
     with environment.override_declaration(signals=SIGNALS):
         browser = create_signed_in_browser(environment)
         environment.op.mutate = environment.create_honest_hook()
         grant = environment.op.last_grant
-        logout_token = create_logout_token(environment.op.state, grant.client, sub=grant.sub, sid=grant.sid)
+        logout_token = create_logout_token(
+            environment.op.state, grant.client, sub=grant.sub, sid=grant.sid
+        )
         for token in (logout_token, environment.op.id_tokens[-1]):
             _assert_refused(environment, browser, push_event(environment, token))
-        page = post_logout_token(environment, create_tampered_event(environment, tamper_header("typ"), OMITTED))
-        environment.report_fault("" if page.status == 400 else f"an event as a logout token: status {page.status}")
+        page = post_logout_token(
+            environment, create_tampered_event(environment, tamper_header("typ"), OMITTED)
+        )
+        environment.report_fault(
+            "" if page.status == 400 else f"an event as a logout token: status {page.status}"
+        )
         event = create_tampered_event(environment, tamper_header("typ"), OMITTED)
         _assert_ended(environment, browser, push_event(environment, event))
 
@@ -108,17 +126,25 @@ def replay_event(environment: AttackEnvironment) -> None:
         # At once: a session that begins later would not end anyway, see send_stale_event.
         browser = create_signed_in_browser(environment)
         status = push_event(environment, event)
-        fault = "" if status == 202 else f"the repetition got {status}"
+        if status == 202:
+            fault = ""
+        else:
+            fault = f"the repetition got {status}"
+
         environment.report_fault(fault or _find_end(environment, browser))
 
 
 def send_stale_event(environment: AttackEnvironment) -> None:
-    """The end of earlier sessions is pushed for the first time after the person has signed in again."""
+    """The end of earlier sessions is pushed for the first time after the person has signed in
+    again.
+    """
     with environment.override_declaration(signals=SIGNALS):
         browser = create_signed_in_browser(environment)
         for seconds, is_valid in ((-DAY, False), (0, True)):
             happened = {"event_timestamp": clock.now().timestamp() + seconds}
-            event = create_tampered_event(environment, tamper_member("events"), {SESSION_REVOKED: happened})
+            event = create_tampered_event(
+                environment, tamper_member("events"), {SESSION_REVOKED: happened}
+            )
             status = push_event(environment, event)
             if is_valid:
                 _assert_ended(environment, browser, status)
@@ -126,7 +152,9 @@ def send_stale_event(environment: AttackEnvironment) -> None:
                 environment.report_fault(_find_end(environment, browser))
 
 
-def create_tampered_event(environment: AttackEnvironment, tamper: TamperFunction, value: Any) -> str:
+def create_tampered_event(
+    environment: AttackEnvironment, tamper: TamperFunction, value: Any
+) -> str:
     """Return an event of the provider about the person of the last sign-in, tampered with."""
 
     def hook(endpoint: str, exchange: MutableExchange) -> None:
@@ -137,10 +165,14 @@ def create_tampered_event(environment: AttackEnvironment, tamper: TamperFunction
     environment.op.mutate = hook
     subject = {"format": "iss_sub", "iss": environment.op.issuer, "sub": grant.sub}
     client_id = environment.declaration.client_id
-    return create_security_event(environment.op.state, audience=client_id, event_type=SESSION_REVOKED, sub_id=subject)
+    return create_security_event(
+        environment.op.state, audience=client_id, event_type=SESSION_REVOKED, sub_id=subject
+    )
 
 
-def push_event(environment: AttackEnvironment, token: str, *, authorization: str = AUTHORIZATION) -> int:
+def push_event(
+    environment: AttackEnvironment, token: str, *, authorization: str = AUTHORIZATION
+) -> int:
     """Push the token to the portal and return the status."""
     client = Client(enforce_csrf_checks=True, raise_request_exception=False)
     headers = {"host": urlsplit(environment.create_browser().base_url).netloc}
@@ -148,13 +180,20 @@ def push_event(environment: AttackEnvironment, token: str, *, authorization: str
         headers["authorization"] = authorization
     content_type = "application/secevent+jwt"
     return client.generic(
-        "POST", reverse("oidc_ssf_events"), token, content_type=content_type, secure=True, headers=headers
+        "POST",
+        reverse("oidc_ssf_events"),
+        token,
+        content_type=content_type,
+        secure=True,
+        headers=headers,
     ).status_code
 
 
 def _find_end(environment: AttackEnvironment, browser: Browser) -> str:
     with advance_clock(2 * conf.session_recheck()):
-        return "" if environment.find_signed_in_user(browser) else "the session was ended"
+        if environment.find_signed_in_user(browser):
+            return ""
+        return "the session was ended"
 
 
 def _assert_ended(environment: AttackEnvironment, browser: Browser, status: int) -> None:
@@ -164,7 +203,11 @@ def _assert_ended(environment: AttackEnvironment, browser: Browser, status: int)
 
 
 def _assert_refused(environment: AttackEnvironment, browser: Browser, status: int) -> None:
-    faults = [] if status == 400 else [f"the status is {status}"]
+    if status != 400:
+        faults = [f"the status is {status}"]
+    else:
+        faults = []
+
     code = environment.portal.find_refusal_code()
     if code not in ("set_invalid", None):
         faults.append(f"the audit log contains {code or 'no refusal'}")

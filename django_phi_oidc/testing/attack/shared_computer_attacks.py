@@ -1,4 +1,6 @@
-"""Attacks on the sessions of a browser that several people use, or that another site directs to the sign-in URL."""
+"""Attacks on the sessions of a browser that several people use, or that another site directs to the
+sign-in URL.
+"""
 
 import html
 import re
@@ -27,9 +29,12 @@ _SPACE = re.compile(r"\s+")
 
 
 def forge_cross_site_login(environment: AttackEnvironment) -> None:
-    """Another site sends a signed-in user's browser to the sign-in URL, also with the consent of another session."""
+    """Another site sends a signed-in user's browser to the sign-in URL, also with the consent of
+    another session.
+    """
     with environment.override_declaration():
-        attacker, browser = environment.create_browser(), environment.create_browser()
+        attacker = environment.create_browser()
+        browser = environment.create_browser()
         environment.assert_accepted(attacker, attacker.sign_in(environment.op, "jonas"))
         user = environment.assert_accepted(browser, browser.sign_in(environment.op))
         session_key = browser.cookies[browser.session_cookie_name]
@@ -37,18 +42,29 @@ def forge_cross_site_login(environment: AttackEnvironment) -> None:
         for url in filter(None, (browser.sign_in_url, foreign_url)):
             page = browser.get(url)
             if not environment.is_portal_url(page.location):
-                browser.get(environment.op.authorize(page.location, "amina", cookies=browser.provider_cookies))
+                browser.get(
+                    environment.op.authorize(
+                        page.location, "amina", cookies=browser.provider_cookies
+                    )
+                )
             is_same = browser.cookies.get(browser.session_cookie_name) == session_key
             is_same = is_same and environment.find_signed_in_user(browser) == user
             environment.report_fault("" if is_same else "a link replaces the session")
         environment.assert_accepted(browser, browser.sign_in(environment.op))
         is_replaced = browser.cookies[browser.session_cookie_name] != session_key
-        environment.assert_control(is_replaced, "the link on the portal's own page does not replace the session")
+        environment.assert_control(
+            is_replaced, "the link on the portal's own page does not replace the session"
+        )
 
 
 def sign_in_after_timeout(environment: AttackEnvironment) -> None:
-    """After a timeout, the next person at the browser signs in, and the provider still has the session of the first."""
-    allowing_setting = "reauthentication" if environment.declaration.reauthentication == "never" else ""
+    """After a timeout, the next person at the browser signs in, and the provider still has the
+    session of the first.
+    """
+    if environment.declaration.reauthentication == "never":
+        allowing_setting = "reauthentication"
+    else:
+        allowing_setting = ""
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
@@ -56,13 +72,20 @@ def sign_in_after_timeout(environment: AttackEnvironment) -> None:
             environment.assert_accepted(browser, browser.sign_in(environment.op))
             age = clock.now() - environment.op.last_grant.auth_time
         is_authenticated = age < timedelta(minutes=1)
-        fault = "" if is_authenticated else "the session of the provider suffices"
+        if is_authenticated:
+            fault = ""
+        else:
+            fault = "the session of the provider suffices"
+
         environment.report_fault(fault, allowing_setting=allowing_setting)
 
 
 def sign_in_after_timeout_with_stale_authentication(environment: AttackEnvironment) -> None:
     """After a timeout, the provider ignores the request for an authentication."""
-    allowing_setting = "" if environment.declaration.reauthentication == "verify" else "reauthentication"
+    if environment.declaration.reauthentication == "verify":
+        allowing_setting = ""
+    else:
+        allowing_setting = "reauthentication"
     for is_stale in (False, True):
         with environment.override_declaration():
             browser = environment.create_browser()
@@ -71,19 +94,25 @@ def sign_in_after_timeout_with_stale_authentication(environment: AttackEnvironme
             with _advance_past_idle_timeout():
                 page = browser.sign_in(environment.op)
                 if is_stale:
-                    environment.assert_refused(browser, page, "auth_time_stale", allowing_setting=allowing_setting)
+                    environment.assert_refused(
+                        browser, page, "auth_time_stale", allowing_setting=allowing_setting
+                    )
                 else:
                     environment.assert_accepted(browser, page)
 
 
 def _advance_past_idle_timeout() -> AbstractContextManager[None]:
-    # A whole second, as in auth_time: the clock stands still, and the project may declare no leeway.
+    # A whole second, as in auth_time: the clock stands still, and the project may declare no
+    # leeway.
     later = (clock.now() + conf.idle_timeout() + timedelta(minutes=2)).replace(microsecond=0)
     return clock.override_clock(lambda: later)
 
 
-def _create_auth_time_hook(environment: AttackEnvironment, seconds: int) -> Callable[[str, MutableExchange], None]:
-    honest_hook, tamper = environment.create_honest_hook(), tamper_time_claim("auth_time")
+def _create_auth_time_hook(
+    environment: AttackEnvironment, seconds: int
+) -> Callable[[str, MutableExchange], None]:
+    honest_hook = environment.create_honest_hook()
+    tamper = tamper_time_claim("auth_time")
 
     def hook(endpoint: str, exchange: MutableExchange) -> None:
         honest_hook(endpoint, exchange)
@@ -94,8 +123,14 @@ def _create_auth_time_hook(environment: AttackEnvironment, seconds: int) -> Call
 
 
 def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
-    """The provider still has the session of a person without an account: "Sign in again" must not repeat it."""
-    allowing_setting = "reauthentication" if environment.declaration.reauthentication == "never" else ""
+    """The provider still has the session of a person without an account: "Sign in again" must not
+    repeat it.
+    """
+    if environment.declaration.reauthentication == "never":
+        allowing_setting = "reauthentication"
+    else:
+        allowing_setting = ""
+
     accounts = environment.op.state.accounts
     accounts["unlinked"] = replace(accounts["amina"], username="unlinked")
     for provisioning in ("invitation", "existing"):
@@ -106,32 +141,50 @@ def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
                 page = browser.get(page.location)
             urls = [html.unescape(url) for url in _LINK.findall(page.body)]
             urls = [url for url in urls if urlsplit(url).path == browser.sign_in_url]
-            environment.assert_control(urls, f"the page of {provisioning!r} has no link to sign in again")
+            environment.assert_control(
+                urls, f"the page of {provisioning!r} has no link to sign in again"
+            )
             # Other links may be in the layout of the project.
-            prompts = [get_authorization_parameters(environment, browser.get(url)).get("prompt", "") for url in urls]
-            is_asked = any({"login", "select_account"}.intersection(prompt.split()) for prompt in prompts)
-            fault = "" if is_asked else f"the page of {provisioning!r} repeats the sign-in"
+            prompts = [
+                get_authorization_parameters(environment, browser.get(url)).get("prompt", "")
+                for url in urls
+            ]
+            is_asked = any(
+                {"login", "select_account"}.intersection(prompt.split()) for prompt in prompts
+            )
+            if is_asked:
+                fault = ""
+            else:
+                fault = f"the page of {provisioning!r} repeats the sign-in"
+
             environment.report_fault(fault, allowing_setting=allowing_setting)
 
 
 def return_from_step_up(environment: AttackEnvironment) -> None:
-    """A page requires a step-up, and as the place to return to, its path `//evil.example/` would name another host."""
+    """A page requires a step-up, and as the place to return to, its path `//evil.example/` would
+    name another host.
+    """
     with environment.override_declaration():
         browser = environment.create_browser(headers={"accept": "text/html"})
         environment.assert_accepted(browser, browser.sign_in(environment.op))
         url = f"{PORTAL_URL}{GUARDED_PATH}"
-        environment.assert_control(browser.get(url).status == 200, "the page does not open after a sign-in")
+        environment.assert_control(
+            browser.get(url).status == 200, "the page does not open after a sign-in"
+        )
         with advance_clock(MAX_SIGN_IN_AGE + timedelta(seconds=5)):
             page = browser.get(browser.get(url).location)
             environment.assert_control(page.status == 302, "the page does not require a step-up")
             page = browser.get(environment.op.authorize(page.location, "amina"))
             is_portal = environment.is_portal_url(page.location)
             environment.report_fault("" if is_portal else "the step-up leads to another host")
-            environment.assert_control(browser.get(page.location).status == 200, "the step-up does not open the page")
+            environment.assert_control(
+                browser.get(page.location).status == 200, "the step-up does not open the page"
+            )
 
 
 def go_back_to_another_host(environment: AttackEnvironment) -> None:
-    """After a page at `https://portal//evil.example/`, the Back button leads there: the script must name the origin.
+    """After a page at `https://portal//evil.example/`, the Back button leads there: the script must
+    name the origin.
 
     No script is run: its source is searched for the path without the origin.
     """
@@ -139,7 +192,9 @@ def go_back_to_another_host(environment: AttackEnvironment) -> None:
     if not path:
         environment.skip_attack("the project does not serve the script of session timeouts")
     source = _SPACE.sub("", Path(str(path)).read_text())
-    environment.assert_control("location.replace(" in source, "the script of session timeouts is not found")
+    environment.assert_control(
+        "location.replace(" in source, "the script of session timeouts is not found"
+    )
     is_faulty = _PATH_WITHOUT_ORIGIN.search(source)
     environment.report_fault("the script goes to a path without the origin" if is_faulty else "")
 

@@ -27,7 +27,11 @@ from .logout_attacks import LOGOUT_CASES, run_logout_case
 from .provider_attacks import CALLBACK_AND_ACCOUNT_ATTACKS
 from .report import AttackEnded, AttackOutcome, format_attack_name
 from .scim_attacks import SCIM_ATTACKS
-from .security_event_attacks import SECURITY_EVENT_ATTACKS, SECURITY_EVENT_CASES, run_security_event_case
+from .security_event_attacks import (
+    SECURITY_EVENT_ATTACKS,
+    SECURITY_EVENT_CASES,
+    run_security_event_case,
+)
 from .shared_computer_attacks import SHARED_COMPUTER_ATTACKS
 from .token_theft_attacks import TOKEN_THEFT_ATTACKS
 
@@ -36,7 +40,9 @@ DECLARATION_DEFAULTS = {field.name: field.default for field in fields(ProviderDe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attack:
-    """One attack. `code` is a rule code or the attack's own name. `run` raises AttackEnded if the portal fails."""
+    """One attack. `code` is a rule code or the attack's own name. `run` raises AttackEnded if the
+    portal fails.
+    """
 
     code: str
     id: str
@@ -50,8 +56,13 @@ class Attack:
 
 def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]) -> list[Attack]:
     """Return all attacks on a project with that declaration that requests those claims."""
+    if claim_names:
+        claim_name = claim_names[0]
+    else:
+        claim_name = ""
+
     cases = [
-        *list_cases(declaration, claim_name=claim_names[0] if claim_names else ""),
+        *list_cases(declaration, claim_name=claim_name),
         *BOUND_TOKEN_CASES,
         *ENCRYPTED_TOKEN_CASES,
         *FEDERATION_CASES,
@@ -84,7 +95,9 @@ def get_default_provider() -> str:
 
 
 def select_attacks(provider_name: str, codes: Sequence[str] = ()) -> list[Attack]:
-    """Return the attacks of those codes, or all. Raises: CommandError for an unknown code or provider."""
+    """Return the attacks of those codes, or all. Raises: CommandError for an unknown code or
+    provider.
+    """
     if provider_name not in conf.providers():
         text = f"There is no provider {provider_name}.{suggest(provider_name, conf.providers())}"
         raise CommandError(text, returncode=2)
@@ -96,7 +109,9 @@ def select_attacks(provider_name: str, codes: Sequence[str] = ()) -> list[Attack
     return [attack for attack in attacks if not codes or attack.code in codes]
 
 
-def run_attacks(attacks: Sequence[Attack], environment: AttackEnvironment) -> Iterator[AttackOutcome]:
+def run_attacks(
+    attacks: Sequence[Attack], environment: AttackEnvironment
+) -> Iterator[AttackOutcome]:
     """Run the attacks one by one and yield each outcome."""
     for attack in attacks:
         started = time.monotonic()
@@ -119,20 +134,35 @@ def run_attack(attack: Attack, environment: AttackEnvironment) -> AttackEnded | 
     except SignInNotStarted as error:
         return AttackEnded("failed", f"the control failed: {error}")
     except RedirectExpected as error:
-        return AttackEnded("failed", f"the control failed: the provider showed a page ({error.status})")
+        return AttackEnded(
+            "failed", f"the control failed: the provider showed a page ({error.status})"
+        )
     return None
 
 
 def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     """Check that the portal accepts the valid value and refuses the invalid one."""
-    if (case.endpoint.startswith("userinfo") or case.is_claim_essential) and not environment.claim_values:
+    if (
+        case.endpoint.startswith("userinfo") or case.is_claim_essential
+    ) and not environment.claim_values:
         environment.skip_attack("the project requests no claims")
     setting = case.allowing_setting
-    is_loosened = getattr(environment.declaration, setting, None) != DECLARATION_DEFAULTS.get(setting)
-    allowing_setting = setting if is_loosened else ""
-    options = {**case.options, **(build_federation_options(environment.op) if case.is_federated else {})}
+    is_loosened = getattr(environment.declaration, setting, None) != DECLARATION_DEFAULTS.get(
+        setting
+    )
+    if is_loosened:
+        allowing_setting = setting
+    else:
+        allowing_setting = ""
+
+    options = {
+        **case.options,
+        **(build_federation_options(environment.op) if case.is_federated else {}),
+    }
     if case.is_claim_essential:
-        options["CLAIMS"] = environment.portal.create_essential_claim(next(iter(environment.claim_values)))
+        options["CLAIMS"] = environment.portal.create_essential_claim(
+            next(iter(environment.claim_values))
+        )
     with environment.override_declaration(client_options=case.client_options, **options):
         if case.stage == "logout":
             run_logout_case(case, environment, allowing_setting=allowing_setting)
@@ -146,7 +176,12 @@ def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     with environment.override_declaration(client_options=case.client_options, **options):
         _install_tampering_hook(case, case.invalid_value, environment)
         browser = environment.create_browser()
-        page = browser.start_sign_in() if case.stage == "request" else browser.sign_in(environment.op)
+
+        if case.stage == "request":
+            page = browser.start_sign_in()
+        else:
+            page = browser.sign_in(environment.op)
+
         environment.assert_refused(
             browser,
             page,
@@ -158,15 +193,23 @@ def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
         )
 
 
-def _install_tampering_hook(case: TamperingCase, value: Any, environment: AttackEnvironment) -> None:
+def _install_tampering_hook(
+    case: TamperingCase, value: Any, environment: AttackEnvironment
+) -> None:
     for name, state_value in case.provider_state.items():
         setattr(environment.op.state, name, state_value)
     honest_hook = environment.create_honest_hook(in_id_token=case.endpoint == "id_token")
 
     def hook(endpoint: str, exchange: MutableExchange) -> Reply | None:
         honest_hook(endpoint, exchange)
-        reply = case.tamper(exchange, value) if endpoint == case.endpoint else None
-        return reply if isinstance(reply, Reply) else None
+
+        reply = None
+        if endpoint == case.endpoint:
+            reply = case.tamper(exchange, value)
+
+        if isinstance(reply, Reply):
+            return reply
+        return None
 
     if case.tamper_before_endpoint:
         environment.op.intercept = hook

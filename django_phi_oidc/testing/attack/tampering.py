@@ -1,4 +1,6 @@
-"""Functions that tamper with an exchange of the mock provider. Each takes the exchange and a value."""
+"""Functions that tamper with an exchange of the mock provider. Each takes the exchange and a
+value.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,11 +19,16 @@ def tamper_member(name: str) -> TamperFunction:
     """Set or omit one member of a JSON response or of a token's claims."""
 
     def tamper(exchange: MutableExchange, value: Any) -> None:
-        members = exchange.reply.json if exchange.reply.json is not None else exchange.claims
+        if exchange.reply.json is not None:
+            members = exchange.reply.json
+        else:
+            members = exchange.claims
         if value is OMITTED:
             members.pop(name, None)
+        elif callable(value):
+            members[name] = value(members)
         else:
-            members[name] = value(members) if callable(value) else value
+            members[name] = value
 
     return tamper
 
@@ -58,7 +65,9 @@ def replace_reply(exchange: MutableExchange, replacement: Reply | None) -> Reply
     return replacement
 
 
-def replace_token(exchange: MutableExchange, create_token: Callable[[MutableExchange], str] | None) -> None:
+def replace_token(
+    exchange: MutableExchange, create_token: Callable[[MutableExchange], str] | None
+) -> None:
     """Send another token; None: leave it unchanged."""
     if create_token is not None:
         exchange.token = create_token(exchange)
@@ -87,7 +96,12 @@ def create_token_with_duplicate_member(exchange: MutableExchange) -> str:
     payload = json.dumps(exchange.claims)
     alg = exchange.header["alg"]
     doubled = f'{payload[:-1]}, "sub": "x"}}'.encode()
-    return sign_bytes(json.dumps(exchange.header).encode(), doubled, exchange.key or create_signing_key(alg), alg=alg)
+    return sign_bytes(
+        json.dumps(exchange.header).encode(),
+        doubled,
+        exchange.key or create_signing_key(alg),
+        alg=alg,
+    )
 
 
 def tamper_key_set(jwk_member: str) -> TamperFunction:
@@ -96,7 +110,10 @@ def tamper_key_set(jwk_member: str) -> TamperFunction:
     def tamper(exchange: MutableExchange, is_tampered: bool) -> None:
         if is_tampered:
             for key in exchange.reply.json["keys"]:
-                key[jwk_member] = "enc" if jwk_member == "use" else "another"
+                if jwk_member == "use":
+                    key[jwk_member] = "enc"
+                else:
+                    key[jwk_member] = "another"
 
     return tamper
 

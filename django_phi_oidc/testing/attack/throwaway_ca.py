@@ -33,20 +33,38 @@ class CertificateAuthority:
         context.load_cert_chain(self.create_server_certificate(*hosts, expired=expired))
         return context
 
-    def create_server_certificate(self, *hosts: str, expired: bool = False, valid_days: int = 1) -> Path:
-        """Return the path of a PEM file with a server certificate for these names and addresses, and its key."""
+    def create_server_certificate(
+        self, *hosts: str, expired: bool = False, valid_days: int = 1
+    ) -> Path:
+        """Return the path of a PEM file with a server certificate for these names and addresses,
+        and its key.
+        """
         now = datetime.now(UTC)
         key = ec.generate_private_key(ec.SECP256R1())
-        not_after = now - timedelta(hours=1) if expired else now + timedelta(days=valid_days)
+
+        if expired:
+            not_after = now - timedelta(hours=1)
+        else:
+            not_after = now + timedelta(days=valid_days)
+
         certificate = (
             _create_certificate_builder(hosts[0], self.name, key, not_after)
-            .add_extension(x509.SubjectAlternativeName([_parse_general_name(host) for host in hosts]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([_parse_general_name(host) for host in hosts]),
+                critical=False,
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+                critical=False,
+            )
             .sign(self.key, hashes.SHA256())
         )
-        path = self.directory / f"{self.name}-{hosts[0]}{'-expired' if expired else f'-{valid_days}'}.pem"
+        path = (
+            self.directory
+            / f"{self.name}-{hosts[0]}{'-expired' if expired else f'-{valid_days}'}.pem"
+        )
         path.write_bytes(certificate.public_bytes(Encoding.PEM) + encode_private_key(key).encode())
         return path
 

@@ -1,6 +1,8 @@
-"""Attacks with a code, tokens or a proof that leaked from the portal, while tokens are bound to a key (RFC 9449).
+"""Attacks with a code, tokens or a proof that leaked from the portal, while tokens are bound to a
+key (RFC 9449).
 
-The attacker has the client's secret or key, too, but not the key of the session: nothing may be accepted.
+The attacker has the client's secret or key, too, but not the key of the session: nothing may be
+accepted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,22 +43,37 @@ class StolenTokens:
 
     def create_portal_headers(self, *, method: str = "GET", path: str = "") -> dict[str, str]:
         """Return the headers that the portal sends."""
-        token, url = self.access_token.value, f"{self.userinfo_url}{path}"
-        proof = create_request_proof(self.key, method=method, url=url, access_token=token, now=clock.now())
+        token = self.access_token.value
+        url = f"{self.userinfo_url}{path}"
+        proof = create_request_proof(
+            self.key, method=method, url=url, access_token=token, now=clock.now()
+        )
         return {"Authorization": f"DPoP {token}", "DPoP": proof}
 
     def is_accepted(self, headers: Mapping[str, str]) -> bool:
         """Return whether UserInfo accepts a request with these headers."""
-        return _send(self.provider, TransportRequest(method="GET", url=self.userinfo_url, headers=headers)) == 200
+        return (
+            _send(
+                self.provider,
+                TransportRequest(method="GET", url=self.userinfo_url, headers=headers),
+            )
+            == 200
+        )
 
 
 def use_stolen_access_token(environment: AttackEnvironment) -> None:
-    """An access token from the portal's memory or log is sent as a Bearer token, and without a proof."""
+    """An access token from the portal's memory or log is sent as a Bearer token, and without a
+    proof.
+    """
     with _bind_tokens(environment) as stolen:
-        environment.assert_control(stolen.is_accepted(stolen.create_portal_headers()), "the portal's token is refused")
+        environment.assert_control(
+            stolen.is_accepted(stolen.create_portal_headers()), "the portal's token is refused"
+        )
         for scheme in ("Bearer", "DPoP"):
             headers = {"Authorization": f"{scheme} {stolen.access_token.value}"}
-            environment.report_fault("the token alone is accepted" if stolen.is_accepted(headers) else "")
+            environment.report_fault(
+                "the token alone is accepted" if stolen.is_accepted(headers) else ""
+            )
 
 
 def use_stolen_proof(environment: AttackEnvironment) -> None:
@@ -64,9 +81,16 @@ def use_stolen_proof(environment: AttackEnvironment) -> None:
     with _bind_tokens(environment) as stolen:
         headers = stolen.create_portal_headers()
         environment.assert_control(stolen.is_accepted(headers), "the portal's proof is refused")
-        environment.report_fault("the proof is accepted again" if stolen.is_accepted(headers) else "")
-        for other in (stolen.create_portal_headers(method="POST"), stolen.create_portal_headers(path="/x")):
-            environment.report_fault("the proof of another request is accepted" if stolen.is_accepted(other) else "")
+        environment.report_fault(
+            "the proof is accepted again" if stolen.is_accepted(headers) else ""
+        )
+        for other in (
+            stolen.create_portal_headers(method="POST"),
+            stolen.create_portal_headers(path="/x"),
+        ):
+            environment.report_fault(
+                "the proof of another request is accepted" if stolen.is_accepted(other) else ""
+            )
 
 
 def use_stolen_refresh_token(environment: AttackEnvironment) -> None:
@@ -90,7 +114,8 @@ def use_stolen_code(environment: AttackEnvironment) -> None:
         environment.op.state.dpop = "offered"
         browser = environment.create_browser()
         callback = browser.get_callback_url(environment.op)
-        grant, provider = environment.op.last_grant, get_provider(environment.portal.name)
+        grant = environment.op.last_grant
+        provider = get_provider(environment.portal.name)
         request = build_token_request(
             code=grant.code,
             redirect_uri=grant.redirect_uri,
@@ -98,7 +123,9 @@ def use_stolen_code(environment: AttackEnvironment) -> None:
             **_create_client_context(provider),
         )
         environment.report_fault("" if grant.dpop_jkt else "the code is bound to no key")
-        environment.report_fault("the code alone is accepted" if _send(provider, request) == 200 else "")
+        environment.report_fault(
+            "the code alone is accepted" if _send(provider, request) == 200 else ""
+        )
         environment.assert_accepted(browser, browser.get(callback))
 
 
@@ -109,7 +136,9 @@ def _bind_tokens(environment: AttackEnvironment) -> Iterator[StolenTokens]:
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
         by_kind = {token.kind: token for token in environment.op.active_tokens}
-        environment.report_fault("" if all(token.dpop_jkt for token in by_kind.values()) else "a token is not bound")
+        environment.report_fault(
+            "" if all(token.dpop_jkt for token in by_kind.values()) else "a token is not bound"
+        )
         row = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager.get(
             pk=get_session(browser)[SESSION_KEY]
         )

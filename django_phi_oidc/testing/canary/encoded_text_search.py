@@ -19,15 +19,21 @@ _COMPRESSED = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
 
 
 def list_encoded_forms(text: str) -> set[bytes]:
-    """Return the encodings of a text: UTF-8, escaped for JSON, HTML, URLs and Python, and UTF-16."""
+    """Return the encodings of a text: UTF-8, escaped for JSON, HTML, URLs and Python, and
+    UTF-16.
+    """
     escaped = json.dumps(text)[1:-1]
     forms = {text, escaped, json.dumps(escaped)[1:-1], html.escape(text), html.escape(escaped)}
     forms |= {quote(text, safe=""), quote(text), quote_plus(text), ascii(text)[1:-1]}
-    return {form.encode() for form in forms} | {text.encode(codec) for codec in ("utf-16-le", "utf-16-be")}
+    return {form.encode() for form in forms} | {
+        text.encode(codec) for codec in ("utf-16-le", "utf-16-be")
+    }
 
 
 def find_texts(texts: Mapping[str, str], content: bytes) -> set[str]:
-    """Return the names of the texts that occur in content or in its decoded or decompressed parts."""
+    """Return the names of the texts that occur in content or in its decoded or decompressed
+    parts.
+    """
     forms = {name: list_encoded_forms(text) for name, text in texts.items()}
     return {
         name
@@ -38,7 +44,9 @@ def find_texts(texts: Mapping[str, str], content: bytes) -> set[str]:
 
 
 def iterate_decoded_content(content: bytes, depth: int = MAX_DEPTH) -> Iterator[bytes]:
-    """Yield content and its parts in base64, hexadecimal, quoted-printable, zlib or gzip, also nested."""
+    """Yield content and its parts in base64, hexadecimal, quoted-printable, zlib or gzip, also
+    nested.
+    """
     yield content
     if depth == 0:
         return
@@ -56,7 +64,10 @@ def iterate_decoded_content(content: bytes, depth: int = MAX_DEPTH) -> Iterator[
     for header in _COMPRESSED.finditer(content):
         with suppress(zlib.error):
             yield from iterate_decoded_content(
-                zlib.decompressobj(wbits=47).decompress(content[header.start() :], MAX_DECOMPRESSED_BYTES), depth - 1
+                zlib.decompressobj(wbits=47).decompress(
+                    content[header.start() :], MAX_DECOMPRESSED_BYTES
+                ),
+                depth - 1,
             )
     if b"=\n" in content or b"=3D" in content:
         yield from iterate_decoded_content(quopri.decodestring(content), depth - 1)

@@ -21,9 +21,12 @@ class CapturedLog(logging.Handler):
 @contextmanager
 def capture_all_logs() -> Iterator[CapturedLog]:
     """Capture all log records for the duration of the block."""
-    root, log = logging.getLogger(), CapturedLog()
+    root = logging.getLogger()
+    log = CapturedLog()
     level = root.level
-    loggers = [logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    loggers = [
+        logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)
+    ]
     # Records that do not propagate to the root are captured at their own logger.
     loggers = [root, *(logger for logger in loggers if not logger.propagate)]
     for logger in loggers:

@@ -1,7 +1,9 @@
-"""Runs a sign-in and sign-out with recognisable claims and tokens, then searches all stored and sent data for them.
+"""Runs a sign-in and sign-out with recognisable claims and tokens, then searches all stored and
+sent data for them.
 
-A planted control must be found in each place. A claim that was revealed with an event in the audit log may be on a
-page. Not searched are pages of the project after the first one, and files that its servers write.
+A planted control must be found in each place. A claim that was revealed with an event in the audit
+log may be on a page. Not searched are pages of the project after the first one, and files that its
+servers write.
 """
 
 import json
@@ -47,23 +49,32 @@ class LeftoverData:
     def iterate_content(self, place: str) -> Iterator[bytes]:
         """Yield the current content of the place."""
         sources: Mapping[str, Callable[[], Iterable[bytes]]] = {
-            "tables": lambda: (part for alias in connections for part in _dump_tables(connections[alias])),
+            "tables": lambda: (
+                part for alias in connections for part in _dump_tables(connections[alias])
+            ),
             "log": lambda: ("\n".join(self.log.lines).encode(),),
             "pages": self._iterate_responses,
             "addresses": self._iterate_urls,
-            "caches": lambda: (value for alias in caches for value in getattr(caches[alias], "_cache", {}).values()),
+            "caches": lambda: (
+                value for alias in caches for value in getattr(caches[alias], "_cache", {}).values()
+            ),
             "messages": lambda: (text.encode() for text in self.published_messages),
             "mails": lambda: (message.message().as_bytes() for message in mail.outbox),
         }
         yield from sources[place]()
 
     def _iterate_responses(self) -> Iterator[bytes]:
-        for page in (*(page for browser in self.browsers for page in browser.responses), *self.planted_responses):
+        for page in (
+            *(page for browser in self.browsers for page in browser.responses),
+            *self.planted_responses,
+        ):
             headers = [(name, value) for name, value in page.headers if name != "Location"]
             yield f"{headers}\n{page.body}".encode()
 
     def _iterate_urls(self) -> Iterator[bytes]:
-        """Yield the URLs without the parameters in which the protocol itself puts a code, a state or an ID Token."""
+        """Yield the URLs without the parameters in which the protocol itself puts a code, a state
+        or an ID Token.
+        """
         protocol_names = {"code", "state", "id_token_hint"}
         for url in (url for browser in self.browsers for url in browser.visited_urls):
             parts = urlsplit(url)
@@ -78,11 +89,15 @@ def search_place(place: str, environment: AttackEnvironment) -> None:
         environment.shared_results["canary"] = dict(run_scenario(environment))
     names: set[str] = environment.shared_results["canary"][place]
     environment.assert_control("control" in names, "the planted control was not found")
-    environment.report_fault(f"found: {', '.join(sorted(names - {'control'}))}" if names - {"control"} else "")
+    environment.report_fault(
+        f"found: {', '.join(sorted(names - {'control'}))}" if names - {"control"} else ""
+    )
 
 
 def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]]]:
-    """Sign in, visit pages, fail a sign-in and sign out; yield each place with the canaries found there."""
+    """Sign in, visit pages, fail a sign-in and sign out; yield each place with the canaries found
+    there.
+    """
     undeclared = {"ssn": _create_canary_text(), "diagnosis": {"icd": _create_canary_text()}}
     with _capture_output() as leftovers, environment.override_declaration():
         environment.op.mutate = _create_canary_hook(environment, undeclared)
@@ -99,35 +114,55 @@ def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]
         browser.get(page.location)
         browser.get("/phi-oidc-attack/nowhere/")
         browser.get(callback)
-        environment.op.mutate = _create_canary_hook(environment, undeclared, fail_token_request=True)
+        environment.op.mutate = _create_canary_hook(
+            environment, undeclared, fail_token_request=True
+        )
         leftovers.browsers.append(refused_browser := environment.create_browser())
         callback = refused_browser.get_callback_url(environment.op)
         refused_browser.get(callback)
-        texts |= {f"{name}, refused": text for name, text in _collect_secrets(environment, callback).items()}
+        texts |= {
+            f"{name}, refused": text
+            for name, text in _collect_secrets(environment, callback).items()
+        }
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         control = _create_canary_text()
         _plant_control(leftovers, control)
-        found_at_end = _find_texts_in_places(leftovers, {**texts, "control": _get_longest_word(control)})
+        found_at_end = _find_texts_in_places(
+            leftovers, {**texts, "control": _get_longest_word(control)}
+        )
         revealed_claims = _list_revealed_claims()
         for place in PLACES:
             names = found_after_sign_in[place] | found_at_end[place]
-            yield place, {name for name in names if place != "pages" or name.partition(".")[0] not in revealed_claims}
+            yield (
+                place,
+                {
+                    name
+                    for name in names
+                    if place != "pages" or name.partition(".")[0] not in revealed_claims
+                },
+            )
 
 
 def _find_texts_in_places(leftovers: LeftoverData, texts: Mapping[str, str]) -> dict[str, set[str]]:
     return {
-        place: set().union(*(find_texts(texts, part) for part in leftovers.iterate_content(place))) for place in PLACES
+        place: set().union(*(find_texts(texts, part) for part in leftovers.iterate_content(place)))
+        for place in PLACES
     }
 
 
 def _list_revealed_claims() -> set[str]:
     """Return the names of the claims that were revealed with an event in the audit log."""
     events = AuditEvent.objects.filter(action=Action.CLAIM_REVEALED, outcome="success")
-    return {json.loads(detail).get("claim", "") for detail in events.values_list("detail", flat=True)}
+    return {
+        json.loads(detail).get("claim", "") for detail in events.values_list("detail", flat=True)
+    }
 
 
 def _create_canary_hook(
-    environment: AttackEnvironment, undeclared_claims: Mapping[str, Any], *, fail_token_request: bool = False
+    environment: AttackEnvironment,
+    undeclared_claims: Mapping[str, Any],
+    *,
+    fail_token_request: bool = False,
 ) -> Any:
     honest_hook = environment.create_honest_hook()
 
@@ -197,7 +232,9 @@ def _dump_tables(connection: Any) -> Iterator[bytes]:
         for name in connection.introspection.table_names(cursor):
             cursor.execute(f"SELECT * FROM {connection.ops.quote_name(name)}")  # noqa: S608 -- a table's name
             values = (value for row in cursor.fetchall() for value in row)
-            yield b"\n".join(bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in values)
+            yield b"\n".join(
+                bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in values
+            )
 
 
 @contextmanager

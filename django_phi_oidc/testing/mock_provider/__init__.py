@@ -1,21 +1,24 @@
-"""A mock OpenID Provider that can send wrong responses: for tests and the demo, NEVER FOR PRODUCTION.
+"""A mock OpenID Provider that can send wrong responses: for tests and the demo, NEVER FOR
+PRODUCTION.
 
-The login page shows all passwords, the state is in memory, and code that has the object can sign anything. It listens
-only on loopback and rejects every other address. It does not import Django.
+The login page shows all passwords, the state is in memory, and code that has the object can sign
+anything. It listens only on loopback and rejects every other address. It does not import Django.
 
     op = DemoProvider(clients=[demo_client("http://127.0.0.1:8000")], accounts=demo_accounts())
     with op.running():
         callback_url = op.authorize(authorization_url, "amina")
         assert [request.path for request in op.requests].count("/token") == 0
 
-Every reply passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply instead.
-Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session; as a transmitter of
-security events ssf_configuration, ssf_streams, ssf_status, ssf_add_subject, ssf_remove_subject, ssf_verify, ssf_poll;
-`unknown` and `malformed` for all other requests. Five stages precede a signature: `id_token`, `access_token` (of an
-API), `logout_token`, `userinfo_jwt` and `security_event`. There the hook changes `exchange.header`, `exchange.claims`,
-`exchange.key` or `exchange.token` instead of `exchange.reply`. Three stages precede the encryption of
-`exchange.signed_token`: `id_token_jwe`, `logout_token_jwe` and `userinfo_jwe`. There it changes `exchange.header` or
-`exchange.token`.
+Every reply passes `op.mutate(endpoint, exchange)`, which may change `exchange` or return a Reply
+instead.
+Endpoints: discovery, jwks, par, authorize, token, userinfo, revocation, introspection, end_session;
+as a transmitter of security events ssf_configuration, ssf_streams, ssf_status, ssf_add_subject,
+ssf_remove_subject, ssf_verify, ssf_poll; `unknown` and `malformed` for all other requests. Five
+stages precede a signature: `id_token`, `access_token` (of an API), `logout_token`, `userinfo_jwt`
+and `security_event`. There the hook changes `exchange.header`, `exchange.claims`, `exchange.key` or
+`exchange.token` instead of `exchange.reply`. Three stages precede the encryption of
+`exchange.signed_token`: `id_token_jwe`, `logout_token_jwe` and `userinfo_jwe`. There it changes
+`exchange.header` or `exchange.token`.
 
     def other_issuer(endpoint: str, exchange: MutableExchange) -> None:
         if endpoint == "id_token":
@@ -34,8 +37,9 @@ API), `logout_token`, `userinfo_jwt` and `security_event`. There the hook change
 
     op.mutate = other_issuer                                           # may be set while it runs; None: no change
 
-`mutate` runs after the endpoint: a revocation that `mutate` answers with 503 has revoked the token. To simulate an
-outage, set `op.intercept`, which has the same form and runs before the endpoint, or stop and start the provider.
+`mutate` runs after the endpoint: a revocation that `mutate` answers with 503 has revoked the token.
+To simulate an outage, set `op.intercept`, which has the same form and runs before the endpoint, or
+stop and start the provider.
 
 If a hook raises, the connection is dropped and the traceback is logged.
 
@@ -53,13 +57,21 @@ Optional behaviour of a correct provider is set on the provider or on the client
     op.register_resource(Resource("https://api.example", ["read"]))    # `resource=` at the token endpoint: a JWT
     op.create_security_event("portal", event_type, sub_id={"format": "iss_sub", "iss": op.issuer, "sub": sub})
     op.requests[-1].auth_method, op.requests[-1].assertion["jti"]      # how a client authenticated
-"""
+"""  # noqa: E501
 
 from .client_jwks import encrypt_jwt
 from .driver import RedirectExpected, sign_in
 from .messages import LoggedRequest, MutableExchange, ProviderHook, Reply, stream_slowly
 from .provider import DemoProvider
-from .registrations import Account, Client, Resource, TLSFiles, demo_accounts, demo_client, demo_staff
+from .registrations import (
+    Account,
+    Client,
+    Resource,
+    TLSFiles,
+    demo_accounts,
+    demo_client,
+    demo_staff,
+)
 from .signing import (
     SigningKey,
     compute_half_hash,

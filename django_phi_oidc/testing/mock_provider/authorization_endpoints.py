@@ -17,7 +17,14 @@ from .authorization_request import (
 from .bound_tokens import find_proof_thumbprint
 from .claims import PROTOCOL_CLAIMS
 from .client_auth import CREDENTIAL_PARAMETERS, authenticate_client
-from .messages import NO_STORE_HEADERS, OAuthError, ParameterPairs, ReceivedRequest, Reply, parse_unique_parameters
+from .messages import (
+    NO_STORE_HEADERS,
+    OAuthError,
+    ParameterPairs,
+    ReceivedRequest,
+    Reply,
+    parse_unique_parameters,
+)
 from .pages import render_error_page, render_login_page
 from .registrations import Client
 from .state import Grant, OPSession, ProviderState, PushedAuthorizationRequest
@@ -25,7 +32,9 @@ from .state import Grant, OPSession, ProviderState, PushedAuthorizationRequest
 REQUEST_URI_PREFIX = "urn:ietf:params:oauth:request_uri:"
 _FORM_FIELDS = frozenset({"username", "password", "csrf", "decision"})
 _LOGIN_PAGE_LIFETIME = timedelta(minutes=10)
-"""How long the login page of a pushed request is valid: its form contains a request_uri of its own."""
+"""How long the login page of a pushed request is valid: its form contains a request_uri of its
+own.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +51,14 @@ class _AuthorizationAttempt:
 
 
 def handle_authorization(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Return the login page or the redirect to the client; an error page if the redirect URI is not trusted."""
+    """Return the login page or the redirect to the client; an error page if the redirect URI is not
+    trusted.
+    """
     form = dict(request.form)
-    pairs = [*request.query, *((name, value) for name, value in request.form if name not in _FORM_FIELDS)]
+    pairs = [
+        *request.query,
+        *((name, value) for name, value in request.form if name not in _FORM_FIELDS),
+    ]
     try:
         pushed = _consume_pushed_request(state, pairs)
         if pushed is not None:
@@ -61,7 +75,10 @@ def handle_authorization(state: ProviderState, request: ReceivedRequest) -> Repl
             redirect_uri=redirect_uri,
             parameters=parameters,
             request=validate_authorization_request(
-                parameters, client, extra_scopes=state.list_resource_scopes(), resources=state.resources
+                parameters,
+                client,
+                extra_scopes=state.list_resource_scopes(),
+                resources=state.resources,
             ),
             was_pushed=pushed is not None,
             session=state.find_session(request),
@@ -77,18 +94,25 @@ def handle_authorization(state: ProviderState, request: ReceivedRequest) -> Repl
     except OAuthError as error:
         states = [value for name, value in pairs if name == "state"]
         query = {"error": error.error, "error_description": error.description, "iss": state.issuer}
-        return _create_redirect(redirect_uri, query | ({"state": states[0]} if len(states) == 1 else {}))
+        return _create_redirect(
+            redirect_uri, query | ({"state": states[0]} if len(states) == 1 else {})
+        )
 
 
-def _is_session_sufficient(state: ProviderState, attempt: _AuthorizationAttempt, session: OPSession) -> bool:
+def _is_session_sufficient(
+    state: ProviderState, attempt: _AuthorizationAttempt, session: OPSession
+) -> bool:
     request = attempt.request
     if request.prompt & {"login", "consent", "select_account"}:
         return False
-    if request.max_age is not None and (attempt.now - session.auth_time).total_seconds() > request.max_age:
+    if (
+        request.max_age is not None
+        and (attempt.now - session.auth_time).total_seconds() > request.max_age
+    ):
         return False
     if "none" in request.prompt:
-        # No page can be shown. acr_values is voluntary: the response states the acr that was reached. An essential acr
-        # or sub is checked in `_grant_code`. Spec: OIDC Core 5.5.1.1.
+        # No page can be shown. acr_values is voluntary: the response states the acr that was
+        # reached. An essential acr or sub is checked in `_grant_code`. Spec: OIDC Core 5.5.1.1.
         return True
     sub = state.get_subject(session.account, attempt.client)
     requirements = (
@@ -102,29 +126,49 @@ def _is_session_sufficient(state: ProviderState, attempt: _AuthorizationAttempt,
 
 
 def _process_form(
-    state: ProviderState, request: ReceivedRequest, attempt: _AuthorizationAttempt, form: dict[str, str]
+    state: ProviderState,
+    request: ReceivedRequest,
+    attempt: _AuthorizationAttempt,
+    form: dict[str, str],
 ) -> Reply:
     if not state.is_csrf_valid(request, form):
-        return _create_login_reply(state, request, attempt, error="The form is out of date. Please sign in again.")
+        return _create_login_reply(
+            state, request, attempt, error="The form is out of date. Please sign in again."
+        )
     if form["decision"] == "cancel":
         raise OAuthError("access_denied", "The user cancelled the sign-in.")
     account = state.accounts.get(form.get("username", ""))
     password = form.get("password", "").encode()
     if account is None or not compare_digest(account.password.encode(), password):
-        error, username = "User name and password don't match.", form.get("username")
+        error = "User name and password don't match."
+        username = form.get("username")
         return _create_login_reply(state, request, attempt, error=error, username=username)
-    acr = account.step_up_acr if account.step_up_acr in attempt.request.acr_values else account.acr
-    vot = account.vot if attempt.request.accepts_vector(account.vot) else account.step_up_vot or account.vot
-    session = state.create_session(account, acr=acr, vot=vot, previous_session=attempt.session, now=attempt.now)
+
+    if account.step_up_acr in attempt.request.acr_values:
+        acr = account.step_up_acr
+    else:
+        acr = account.acr
+
+    if attempt.request.accepts_vector(account.vot):
+        vot = account.vot
+    else:
+        vot = account.step_up_vot or account.vot
+
+    session = state.create_session(
+        account, acr=acr, vot=vot, previous_session=attempt.session, now=attempt.now
+    )
     reply = _grant_code(state, attempt, session)
     reply.headers["Set-Cookie"] = state.build_cookie("session", session.cookie_value)
     return reply
 
 
 def _grant_code(state: ProviderState, attempt: _AuthorizationAttempt, session: OPSession) -> Reply:
-    request, client = attempt.request, attempt.client
+    request = attempt.request
+    client = attempt.client
     if request.essential_acr_values and session.acr not in request.essential_acr_values:
-        raise OAuthError("unmet_authentication_requirements", "The sign-in did not reach an essential acr.")
+        raise OAuthError(
+            "unmet_authentication_requirements", "The sign-in did not reach an essential acr."
+        )
     sub = state.get_subject(session.account, client)
     if request.allowed_subjects and sub not in request.allowed_subjects:
         raise OAuthError("login_required", "The request is for another user.")
@@ -186,18 +230,23 @@ def _create_login_reply(
 
 
 def _create_form_parameters(state: ProviderState, attempt: _AuthorizationAttempt) -> dict[str, str]:
-    """Keep a pushed request out of the browser: the form contains a new request_uri, which is also valid once."""
+    """Keep a pushed request out of the browser: the form contains a new request_uri, which is also
+    valid once.
+    """
     if not attempt.was_pushed:
         return attempt.parameters
     client_id = attempt.client.client_id
     pushed = PushedAuthorizationRequest(
-        client_id=client_id, parameters=attempt.parameters, expires_at=attempt.now + _LOGIN_PAGE_LIFETIME
+        client_id=client_id,
+        parameters=attempt.parameters,
+        expires_at=attempt.now + _LOGIN_PAGE_LIFETIME,
     )
     return {"client_id": client_id, "request_uri": _store_pushed_request(state, pushed)}
 
 
 def handle_par(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Return a request_uri for the pushed parameters, or the error that the authorization endpoint would send.
+    """Return a request_uri for the pushed parameters, or the error that the authorization endpoint
+    would send.
 
     Spec: RFC 9126 2.1 to 2.3.
     """
@@ -207,7 +256,9 @@ def handle_par(state: ProviderState, request: ReceivedRequest) -> Reply:
         client, form = authenticate_client(state, request)
         if "request_uri" in form:
             raise OAuthError("invalid_request", "A pushed request must not contain a request_uri.")
-        parameters = {name: value for name, value in form.items() if name not in CREDENTIAL_PARAMETERS}
+        parameters = {
+            name: value for name, value in form.items() if name not in CREDENTIAL_PARAMETERS
+        }
         validate_redirect_uri(state, list(parameters.items()))
         validate_authorization_request(parameters, client, resources=state.resources)
         thumbprint = find_proof_thumbprint(state, request)
@@ -221,7 +272,10 @@ def handle_par(state: ProviderState, request: ReceivedRequest) -> Reply:
     pushed = PushedAuthorizationRequest(
         client_id=client.client_id, parameters=parameters, expires_at=state.clock() + lifetime
     )
-    body = {"request_uri": _store_pushed_request(state, pushed), "expires_in": int(lifetime.total_seconds())}
+    body = {
+        "request_uri": _store_pushed_request(state, pushed),
+        "expires_in": int(lifetime.total_seconds()),
+    }
     return Reply(status=201, headers=dict(NO_STORE_HEADERS), json=body)
 
 
@@ -232,12 +286,17 @@ def _store_pushed_request(state: ProviderState, pushed: PushedAuthorizationReque
     return request_uri
 
 
-def _consume_pushed_request(state: ProviderState, pairs: ParameterPairs) -> PushedAuthorizationRequest | None:
-    """Return and delete the request that was pushed under the request_uri in pairs; None without a request_uri.
+def _consume_pushed_request(
+    state: ProviderState, pairs: ParameterPairs
+) -> PushedAuthorizationRequest | None:
+    """Return and delete the request that was pushed under the request_uri in pairs; None without a
+    request_uri.
 
-    Other parameters in pairs are ignored. An attempt of another client does not consume the pushed request.
+    Other parameters in pairs are ignored. An attempt of another client does not consume the pushed
+    request.
 
-    Raises: UntrustedRedirectURI if the request_uri is unknown, used, expired or of another client. Spec: RFC 9126 4.
+    Raises: UntrustedRedirectURI if the request_uri is unknown, used, expired or of another client.
+    Spec: RFC 9126 4.
     """
     uris = [value for name, value in pairs if name == "request_uri"]
     if state.par == "off" or not any(value.startswith(REQUEST_URI_PREFIX) for value in uris):
@@ -251,4 +310,6 @@ def _consume_pushed_request(state: ProviderState, pairs: ParameterPairs) -> Push
             del state.pushed_requests[uris[0]]
             if state.clock() < pushed.expires_at:
                 return pushed
-    raise UntrustedRedirectURI("The pushed request is unknown, used, expired, or of another client.")
+    raise UntrustedRedirectURI(
+        "The pushed request is unknown, used, expired, or of another client."
+    )

@@ -42,7 +42,9 @@ class ValidatedAuthorizationRequest:
 
 
 class UntrustedRedirectURI(Exception):
-    """The redirect URI is not known to be the client's. Do not send anything to it, not even an error."""
+    """The redirect URI is not known to be the client's. Do not send anything to it, not even an
+    error.
+    """
 
 
 def validate_redirect_uri(state: ProviderState, pairs: ParameterPairs) -> tuple[Client, str]:
@@ -69,14 +71,17 @@ def validate_authorization_request(
     extra_scopes: Iterable[str] = (),
     resources: Collection[str] = (),
 ) -> ValidatedAuthorizationRequest:
-    """Return the validated request. extra_scopes: scopes in addition to those of OpenID Connect. resources: the APIs.
+    """Return the validated request. extra_scopes: scopes in addition to those of OpenID Connect.
+    resources: the APIs.
 
     Raises: OAuthError with the error code for the client.
     """
     _validate_parameters(parameters)
     if client.require_pkce or "code_challenge" in parameters:
         _validate_code_challenge(parameters)
-    scope = tuple(value for value in (*SCOPES, *extra_scopes) if value in parameters.get("scope", "").split())
+    scope = tuple(
+        value for value in (*SCOPES, *extra_scopes) if value in parameters.get("scope", "").split()
+    )
     if "openid" not in scope:
         raise OAuthError("invalid_scope", "The scope does not contain openid.")
     prompt = frozenset(parameters.get("prompt", "").split())
@@ -116,7 +121,9 @@ def _validate_parameters(parameters: Mapping[str, str]) -> None:
 
 def _validate_code_challenge(parameters: Mapping[str, str]) -> None:
     challenge = parameters.get("code_challenge", "")
-    if parameters.get("code_challenge_method") != "S256" or not _CODE_CHALLENGE.fullmatch(challenge):
+    if parameters.get("code_challenge_method") != "S256" or not _CODE_CHALLENGE.fullmatch(
+        challenge
+    ):
         raise OAuthError("invalid_request", "PKCE with S256 is required.")
 
 
@@ -130,10 +137,15 @@ def _parse_max_age(value: str) -> int | None:
 
 def _parse_vtr(value: str) -> tuple[str, ...]:
     try:
-        vectors = json.loads(value) if value else []
+        if value:
+            vectors = json.loads(value)
+        else:
+            vectors = []
     except (ValueError, RecursionError) as error:
         raise OAuthError("invalid_request", "vtr is not JSON.") from error
-    if not isinstance(vectors, list) or not all(isinstance(vector, str) and vector for vector in vectors):
+    if not isinstance(vectors, list) or not all(
+        isinstance(vector, str) and vector for vector in vectors
+    ):
         raise OAuthError("invalid_request", "vtr is not an array of vectors.")
     return tuple(vectors)
 
@@ -154,7 +166,12 @@ def _parse_claims(value: str) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(parsed, dict):
         raise OAuthError("invalid_request", "claims is not a JSON object.")
     members = {name: parsed[name] for name in ("id_token", "userinfo") if name in parsed}
-    requests = [value for member in members.values() if isinstance(member, dict) for value in member.values()]
+    requests = [
+        value
+        for member in members.values()
+        if isinstance(member, dict)
+        for value in member.values()
+    ]
     if not all(isinstance(member, dict) for member in members.values()) or not all(
         value is None or isinstance(value, dict) for value in requests
     ):
@@ -169,4 +186,6 @@ def _find_id_token_claim(claims: Mapping[str, Mapping[str, Any]], name: str) -> 
 def _list_requested_values(claims: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
     request = _find_id_token_claim(claims, name)
     values = request.get("values", [request["value"]] if "value" in request else [])
-    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
+    if isinstance(values, list):
+        return tuple(value for value in values if isinstance(value, str))
+    return ()

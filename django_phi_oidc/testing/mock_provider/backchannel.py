@@ -1,4 +1,5 @@
-"""Outgoing requests of the provider, and logout tokens. Spec: OIDC Back-Channel Logout 1.0, 2.4, 2.5.
+"""Outgoing requests of the provider, and logout tokens. Spec: OIDC Back-Channel Logout 1.0, 2.4,
+2.5.
 
 Outgoing connections ignore proxy variables, follow no redirects, and have a timeout.
 """
@@ -29,7 +30,9 @@ class BackchannelLogoutResponse:
     body: bytes = field(repr=False)
 
 
-def create_logout_token(state: ProviderState, client: Client, *, sub: str = "", sid: str = "", jti: str = "") -> str:
+def create_logout_token(
+    state: ProviderState, client: Client, *, sub: str = "", sid: str = "", jti: str = ""
+) -> str:
     """Return a logout token with a sub, a sid or both; the hook's stage is `logout_token`.
 
     Raises: ValueError without sub and sid.
@@ -79,7 +82,9 @@ def send_logout_token(
         )
         response = connection.getresponse()
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return BackchannelLogoutResponse(status=response.status, headers=headers, body=response.read())
+        return BackchannelLogoutResponse(
+            status=response.status, headers=headers, body=response.read()
+        )
     except HTTPException as error:
         raise ConnectionError("The client's response is not HTTP.") from error
     finally:

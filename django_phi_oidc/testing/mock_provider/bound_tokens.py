@@ -9,7 +9,8 @@ from .state import Grant, ProviderState, Token
 def find_proof_thumbprint(
     state: ProviderState, request: ReceivedRequest, *, access_token: str = "", bound_to: str = ""
 ) -> str:
-    """Return the thumbprint of the key in the request's proof, which is valid once; empty without a proof.
+    """Return the thumbprint of the key in the request's proof, which is valid once; empty without a
+    proof.
 
     access_token, bound_to: at UserInfo, the token and the thumbprint of its key.
     Raises: OAuthError invalid_dpop_proof, or use_dpop_nonce.
@@ -29,7 +30,9 @@ def find_proof_thumbprint(
     except DPoPProofInvalid as error:
         raise OAuthError("invalid_dpop_proof", error.rule) from error
     if state.dpop_nonce and verified.nonce != state.dpop_nonce:
-        raise OAuthError("use_dpop_nonce", "A nonce is required.", headers={"DPoP-Nonce": state.dpop_nonce})
+        raise OAuthError(
+            "use_dpop_nonce", "A nonce is required.", headers={"DPoP-Nonce": state.dpop_nonce}
+        )
     with state.lock:
         if (verified.thumbprint, verified.jti) in state.used_proof_jtis:
             raise OAuthError("invalid_dpop_proof", "jti was used before.")
@@ -38,7 +41,9 @@ def find_proof_thumbprint(
 
 
 def get_token_request_thumbprint(state: ProviderState, request: ReceivedRequest) -> str:
-    """Return the thumbprint of the key that new tokens are bound to; empty for Bearer tokens. Raises: OAuthError."""
+    """Return the thumbprint of the key that new tokens are bound to; empty for Bearer tokens.
+    Raises: OAuthError.
+    """
     thumbprint = find_proof_thumbprint(state, request)
     if state.dpop == "required" and not thumbprint:
         raise OAuthError("invalid_dpop_proof", "A DPoP proof is required.")
@@ -46,7 +51,8 @@ def get_token_request_thumbprint(state: ProviderState, request: ReceivedRequest)
 
 
 def validate_binding(grant: Grant, thumbprint: str) -> None:
-    """Refuse the proof of another key than that of the authorization request or of the first tokens.
+    """Refuse the proof of another key than that of the authorization request or of the first
+    tokens.
 
     Spec: RFC 9449 5 (refresh tokens), 10.
     """
@@ -54,8 +60,12 @@ def validate_binding(grant: Grant, thumbprint: str) -> None:
         raise OAuthError("invalid_grant", "The grant is bound to another key.")
 
 
-def find_proof_refusal(state: ProviderState, request: ReceivedRequest, token: Token) -> Reply | None:
-    """Return the refusal of a request to UserInfo without a proof of the token's key. Spec: RFC 9449 7.1, 9."""
+def find_proof_refusal(
+    state: ProviderState, request: ReceivedRequest, token: Token
+) -> Reply | None:
+    """Return the refusal of a request to UserInfo without a proof of the token's key. Spec: RFC
+    9449 7.1, 9.
+    """
     try:
         if find_proof_thumbprint(state, request, access_token=token.value, bound_to=token.dpop_jkt):
             return None

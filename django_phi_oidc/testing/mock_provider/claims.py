@@ -1,4 +1,6 @@
-"""The claims of scopes and requests, and pairwise subject identifiers. Spec: OIDC Core 5.4, 5.5, 8."""
+"""The claims of scopes and requests, and pairwise subject identifiers. Spec: OIDC Core 5.4, 5.5,
+8.
+"""
 
 import base64
 import hashlib
@@ -32,25 +34,52 @@ SCOPE_CLAIMS: Mapping[str, tuple[str, ...]] = {
     "phone": ("phone_number", "phone_number_verified"),
 }
 SCOPES = (*SCOPE_CLAIMS, "offline_access")
-PROTOCOL_CLAIMS = ("iss", "sub", "aud", "exp", "iat", "nbf", "jti", "auth_time", "nonce", "acr", "sid", "at_hash")
+PROTOCOL_CLAIMS = (
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "auth_time",
+    "nonce",
+    "acr",
+    "sid",
+    "at_hash",
+)
 
 
-def select_claims(account: Account, *, scope: Iterable[str] = (), claim_names: Iterable[str] = ()) -> dict[str, Any]:
+def select_claims(
+    account: Account, *, scope: Iterable[str] = (), claim_names: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return those claims of the account that the scope or claim_names cover."""
     names = {name for value in scope for name in SCOPE_CLAIMS.get(value, ())} | set(claim_names)
-    return {name: value for name, value in account.claims.items() if name in names and name not in PROTOCOL_CLAIMS}
+    return {
+        name: value
+        for name, value in account.claims.items()
+        if name in names and name not in PROTOCOL_CLAIMS
+    }
 
 
 def list_supported_claims(accounts: Iterable[Account]) -> list[str]:
     """Return the names of all claims that this provider supports."""
     scope_claims = {name for names in SCOPE_CLAIMS.values() for name in names}
-    return sorted(scope_claims | {name for account in accounts for name in account.claims} | set(PROTOCOL_CLAIMS))
+    return sorted(
+        scope_claims
+        | {name for account in accounts for name in account.claims}
+        | set(PROTOCOL_CLAIMS)
+    )
 
 
-def compute_subject(account: Account, client: Client, *, salt: bytes, is_pairwise: bool = True) -> str:
-    """Return the `sub` of the account for the client's sector; with public subjects, one for all sectors.
+def compute_subject(
+    account: Account, client: Client, *, salt: bytes, is_pairwise: bool = True
+) -> str:
+    """Return the `sub` of the account for the client's sector; with public subjects, one for all
+    sectors.
 
-    Without the salt, the subjects of two sectors cannot be linked or traced to the account. Spec: OIDC Core 8.1.
+    Without the salt, the subjects of two sectors cannot be linked or traced to the account. Spec:
+    OIDC Core 8.1.
     """
     return _compute_digest(
         salt,
@@ -61,11 +90,19 @@ def compute_subject(account: Account, client: Client, *, salt: bytes, is_pairwis
 
 
 def compute_session_id(session_id: str, client: Client, *, salt: bytes) -> str:
-    """Return the `sid` of a session, a different one for each client. Spec: OIDC Back-Channel Logout 2.1."""
+    """Return the `sid` of a session, a different one for each client. Spec: OIDC Back-Channel
+    Logout 2.1.
+    """
     return _compute_digest(salt, "sid", client.client_id, session_id)
 
 
 def _compute_digest(salt: bytes, *parts: str) -> str:
     # Length prefixes make the encoding of the parts unambiguous.
-    message = b"".join(len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts))
-    return base64.urlsafe_b64encode(hmac.digest(salt, message, hashlib.sha256)).rstrip(b"=").decode("ascii")
+    message = b"".join(
+        len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts)
+    )
+    return (
+        base64.urlsafe_b64encode(hmac.digest(salt, message, hashlib.sha256))
+        .rstrip(b"=")
+        .decode("ascii")
+    )

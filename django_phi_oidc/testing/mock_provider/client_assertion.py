@@ -33,7 +33,10 @@ def authenticate_by_assertion(state: ProviderState, parameters: Mapping[str, str
     except ValueError as error:
         raise create_invalid_client_error("The assertion is not a JWT.") from error
     issuer = claims.get("iss")
-    client = state.clients.get(issuer) if isinstance(issuer, str) else None
+    client = None
+    if isinstance(issuer, str):
+        client = state.clients.get(issuer)
+
     if client is None or claims.get("sub") != issuer:
         raise create_invalid_client_error("iss and sub are not both the client_id.")
     if "private_key_jwt" not in client.token_endpoint_auth_methods:
@@ -48,13 +51,18 @@ def authenticate_by_assertion(state: ProviderState, parameters: Mapping[str, str
 
 
 def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -> None:
-    alg, kid = header.get("alg"), header.get("kid")
+    alg = header.get("alg")
+    kid = header.get("kid")
     registered = client.token_endpoint_auth_signing_alg
-    if not isinstance(alg, str) or alg not in ((registered,) if registered else SIGNATURE_ALGORITHMS):
+    if not isinstance(alg, str) or alg not in (
+        (registered,) if registered else SIGNATURE_ALGORITHMS
+    ):
         raise create_invalid_client_error("alg is not allowed for the client.")
     if "crit" in header:
         raise create_invalid_client_error("Critical header parameters are not supported.")
-    matching = [key for key in get_client_keys(client) if isinstance(kid, str) and key.get("kid") == kid]
+    matching = [
+        key for key in get_client_keys(client) if isinstance(kid, str) and key.get("kid") == kid
+    ]
     if not matching:
         raise create_invalid_client_error("No key of the client has this kid.")
     key = matching[0]
@@ -71,13 +79,21 @@ def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -
 
 def _validate_claims(state: ProviderState, claims: Mapping[str, Any], *, now: datetime) -> None:
     audience = claims.get("aud")
-    if not state.list_assertion_audiences() & {name for name in _as_list(audience) if isinstance(name, str)}:
+    if not state.list_assertion_audiences() & {
+        name for name in _as_list(audience) if isinstance(name, str)
+    }:
         raise create_invalid_client_error("aud is not this provider.")
     expires_at = _find_timestamp(claims, "exp")
-    if expires_at is None or not now.timestamp() < expires_at <= (now + MAX_ASSERTION_LIFETIME).timestamp():
+    if (
+        expires_at is None
+        or not now.timestamp() < expires_at <= (now + MAX_ASSERTION_LIFETIME).timestamp()
+    ):
         raise create_invalid_client_error("exp is missing, past, or more than ten minutes ahead.")
     for name in ("iat", "nbf"):
-        value = _find_timestamp(claims, name) if name in claims else 0
+        if name in claims:
+            value = _find_timestamp(claims, name)
+        else:
+            value = 0
         if value is None or not value <= (now + CLOCK_SKEW).timestamp():
             raise create_invalid_client_error(f"{name} is not a time in the past.")
     if not isinstance(claims.get("jti"), str) or not claims["jti"]:
@@ -85,9 +101,13 @@ def _validate_claims(state: ProviderState, claims: Mapping[str, Any], *, now: da
 
 
 def _as_list(audience: object) -> list[object]:
-    return audience if isinstance(audience, list) else [audience]
+    if isinstance(audience, list):
+        return audience
+    return [audience]
 
 
 def _find_timestamp(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return None

@@ -6,7 +6,12 @@ import hmac
 from urllib.parse import unquote_plus
 
 from .client_assertion import authenticate_by_assertion
-from .messages import OAuthError, ReceivedRequest, create_invalid_client_error, parse_unique_parameters
+from .messages import (
+    OAuthError,
+    ReceivedRequest,
+    create_invalid_client_error,
+    parse_unique_parameters,
+)
 from .registrations import Client, ClientAuthMethod
 from .state import ProviderState
 
@@ -14,24 +19,31 @@ CREDENTIAL_PARAMETERS = frozenset({"client_secret", "client_assertion", "client_
 """Parameters that are only for client authentication."""
 
 
-def authenticate_client(state: ProviderState, request: ReceivedRequest) -> tuple[Client, dict[str, str]]:
+def authenticate_client(
+    state: ProviderState, request: ReceivedRequest
+) -> tuple[Client, dict[str, str]]:
     """Return the client, which must authenticate by exactly one method, and the form parameters.
 
     Raises: OAuthError invalid_client (401), or invalid_request for two methods or a query string.
     """
     if request.query:
-        raise OAuthError("invalid_request", "Parameters must be in the form, because URLs are logged.")
+        raise OAuthError(
+            "invalid_request", "Parameters must be in the form, because URLs are logged."
+        )
     parameters = parse_unique_parameters(request.form)
     authorization = request.headers.get("authorization", "")
     methods = [bool(authorization), "client_secret" in parameters, "client_assertion" in parameters]
     if sum(methods) > 1:
         raise OAuthError("invalid_request", "Two methods of client authentication in one request.")
     if authorization:
-        client = _authenticate_by_secret(state, *_parse_basic_credentials(authorization), method="client_secret_basic")
+        client = _authenticate_by_secret(
+            state, *_parse_basic_credentials(authorization), method="client_secret_basic"
+        )
     elif "client_assertion" in parameters:
         client = authenticate_by_assertion(state, parameters)
     else:
-        client_id, secret = parameters.get("client_id", ""), parameters.get("client_secret", "")
+        client_id = parameters.get("client_id", "")
+        secret = parameters.get("client_secret", "")
         client = _authenticate_by_secret(state, client_id, secret, method="client_secret_post")
     if parameters.get("client_id", client.client_id) != client.client_id:
         raise create_invalid_client_error("client_id is that of another client.")
@@ -51,7 +63,9 @@ def _parse_basic_credentials(authorization: str) -> tuple[str, str]:
         raise create_invalid_client_error("Malformed credentials.") from error
 
 
-def _authenticate_by_secret(state: ProviderState, client_id: str, secret: str, *, method: ClientAuthMethod) -> Client:
+def _authenticate_by_secret(
+    state: ProviderState, client_id: str, secret: str, *, method: ClientAuthMethod
+) -> Client:
     client = state.clients.get(client_id)
     if (
         client is None

@@ -8,9 +8,13 @@ from urllib.parse import SplitResult
 def create_connection(
     url: SplitResult, *, timeout_seconds: float, ssl_context: ssl.SSLContext | None = None
 ) -> HTTPConnection:
-    """Return an unopened connection to the origin of url. ssl_context is for https; None: the system's CAs."""
+    """Return an unopened connection to the origin of url. ssl_context is for https; None: the
+    system's CAs.
+    """
     if url.scheme == "https":
-        return HTTPSConnection(url.netloc, timeout=timeout_seconds, context=ssl_context or ssl.create_default_context())
+        return HTTPSConnection(
+            url.netloc, timeout=timeout_seconds, context=ssl_context or ssl.create_default_context()
+        )
     return HTTPConnection(url.netloc, timeout=timeout_seconds)
 
 

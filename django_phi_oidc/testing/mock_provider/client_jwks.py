@@ -1,4 +1,6 @@
-"""The public keys of a client: to verify its assertions, and to encrypt tokens to it. Spec: RFC 7517; RFC 7591 2."""
+"""The public keys of a client: to verify its assertions, and to encrypt tokens to it. Spec: RFC
+7517; RFC 7591 2.
+"""
 
 import json
 from collections.abc import Mapping
@@ -22,11 +24,16 @@ def get_client_keys(client: Client) -> list[dict[str, Any]]:
     Raises: OAuthError invalid_client.
     """
     try:
-        jwks = client.jwks if client.jwks is not None else _get_jwks(client.jwks_uri)
+        if client.jwks is not None:
+            jwks = client.jwks
+        else:
+            jwks = _get_jwks(client.jwks_uri)
         keys = jwks["keys"]
     except (OSError, HTTPException, ValueError, RecursionError, LookupError, TypeError) as error:
         raise create_invalid_client_error("The key set of the client cannot be read.") from error
-    return [key for key in keys if isinstance(key, dict)] if isinstance(keys, list) else []
+    if isinstance(keys, list):
+        return [key for key in keys if isinstance(key, dict)]
+    return []
 
 
 def _get_jwks(jwks_uri: str) -> Any:
@@ -44,7 +51,11 @@ def _get_jwks(jwks_uri: str) -> Any:
 
 def get_encryption_key(client: Client, alg: str) -> dict[str, Any]:
     """Return the first key of the client for alg. Raises: ValueError if there is none."""
-    kty = "RSA" if alg.startswith("RSA") else "EC"
+    if alg.startswith("RSA"):
+        kty = "RSA"
+    else:
+        kty = "EC"
+
     for key in get_client_keys(client):
         if key.get("kty") == kty and key.get("use") == "enc":
             return key
@@ -52,7 +63,9 @@ def get_encryption_key(client: Client, alg: str) -> dict[str, Any]:
 
 
 def encrypt_jwt(header: Mapping[str, Any], token: str, key: Mapping[str, Any]) -> str:
-    """Return the token as the plaintext of a JWE, by the alg, enc and zip of the header. Spec: RFC 7516 5.1."""
+    """Return the token as the plaintext of a JWE, by the alg, enc and zip of the header. Spec: RFC
+    7516 5.1.
+    """
     algorithms = [str(header[name]) for name in ("alg", "enc", "zip") if name in header]
     registry = JWERegistry(algorithms=algorithms, strict_check_header=False)
     return encrypt_compact(dict(header), token, jwk.import_key(dict(key)), registry=registry)

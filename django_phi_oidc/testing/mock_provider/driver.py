@@ -11,7 +11,9 @@ TIMEOUT_SECONDS = 30.0
 
 
 class RedirectExpected(Exception):
-    """The provider returned a page instead of a redirect to the client; `status` and `body` are those of the page."""
+    """The provider returned a page instead of a redirect to the client; `status` and `body` are
+    those of the page.
+    """
 
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"The provider returned {status} and no redirect.")
@@ -40,9 +42,16 @@ def sign_in(
         form.feed(page)
         if not form.action:
             raise RedirectExpected(status, page)
-        fields = {**form.hidden_fields, "username": username, "password": password, "decision": decision}
+        fields = {
+            **form.hidden_fields,
+            "username": username,
+            "password": password,
+            "decision": decision,
+        }
         body = urlencode(fields).encode()
-        status, location, page = _send_request("POST", urljoin(url, form.action), body, jar, ssl_context)
+        status, location, page = _send_request(
+            "POST", urljoin(url, form.action), body, jar, ssl_context
+        )
     if not location:
         raise RedirectExpected(status, page)
     return location
@@ -69,7 +78,12 @@ def _send_request(
 ) -> tuple[int, str, str]:
     parts = urlsplit(url)
     connection = create_connection(parts, timeout_seconds=TIMEOUT_SECONDS, ssl_context=ssl_context)
-    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+
+    if cookies:
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+    else:
+        headers = {}
+
     if body:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     try:

@@ -16,19 +16,26 @@ _FORM_FIELDS = frozenset({"csrf", "decision"})
 
 
 def handle_end_session(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """End the session: at once if the id_token_hint is of this session, otherwise after confirmation by the user.
+    """End the session: at once if the id_token_hint is of this session, otherwise after
+    confirmation by the user.
 
-    Redirect only to a URI that exactly equals a registered one of the client that the hint or client_id names.
+    Redirect only to a URI that exactly equals a registered one of the client that the hint or
+    client_id names.
     """
     form = dict(request.form)
     try:
-        pairs = [*request.query, *((name, value) for name, value in request.form if name not in _FORM_FIELDS)]
+        pairs = [
+            *request.query,
+            *((name, value) for name, value in request.form if name not in _FORM_FIELDS),
+        ]
         parameters = parse_unique_parameters(pairs)
         hint = _parse_id_token_hint(state, parameters.get("id_token_hint", ""))
         client = _find_client(state, hint, parameters.get("client_id", ""))
         uri = parameters.get("post_logout_redirect_uri", "")
         if uri and (client is None or uri not in client.post_logout_redirect_uris):
-            raise OAuthError("invalid_request", "This post-logout redirect URI is not registered for the client.")
+            raise OAuthError(
+                "invalid_request", "This post-logout redirect URI is not registered for the client."
+            )
     except OAuthError as error:
         return render_error_page(error.description, status=error.status)
     session = state.find_session(request)
@@ -36,17 +43,24 @@ def handle_end_session(state: ProviderState, request: ReceivedRequest) -> Reply:
         return _render_confirmation(state, request, parameters)
     if session is not None:
         _end_session(state, session, initiating_client=client)
-    reply = (
-        Reply(
+
+    if uri:
+        if "state" in parameters:
+            query = {"state": parameters["state"]}
+        else:
+            query = {}
+        reply = Reply(
             status=303,
             headers={**NO_STORE_HEADERS, "Referrer-Policy": "no-referrer"},
             redirect_to=uri,
-            query={"state": parameters["state"]} if "state" in parameters else {},
+            query=query,
         )
-        if uri
-        else render_signed_out_page()
+    else:
+        reply = render_signed_out_page()
+
+    reply.headers["Set-Cookie"] = (
+        f"{state.get_cookie_name('session')}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
     )
-    reply.headers["Set-Cookie"] = f"{state.get_cookie_name('session')}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
     return reply
 
 
@@ -56,13 +70,19 @@ def _parse_id_token_hint(state: ProviderState, token: str) -> dict[str, str]:
     try:
         header, claims = parse_unverified(token)
     except ValueError:
-        header, claims = {}, {}
+        header = {}
+        claims = {}
     # Times are not checked: an expired ID Token is accepted as hint. Spec: RP-Initiated Logout 4.
     if claims.get("iss") == state.issuer and any(
-        header.get("alg") == key.alg and has_valid_signature(token, key.private_key.public_key(), alg=key.alg)
+        header.get("alg") == key.alg
+        and has_valid_signature(token, key.private_key.public_key(), alg=key.alg)
         for key in [*state.published_keys, *state.retired_keys]
     ):
-        return {name: claims[name] for name in ("aud", "sub", "sid") if isinstance(claims.get(name), str)}
+        return {
+            name: claims[name]
+            for name in ("aud", "sub", "sid")
+            if isinstance(claims.get(name), str)
+        }
     raise OAuthError("invalid_request", "The id_token_hint was not issued by this provider.")
 
 
@@ -73,7 +93,11 @@ def _find_client(state: ProviderState, hint: dict[str, str], client_id: str) -> 
 
 
 def _is_confirmed(
-    state: ProviderState, request: ReceivedRequest, session: OPSession, form: dict[str, str], hint: dict[str, str]
+    state: ProviderState,
+    request: ReceivedRequest,
+    session: OPSession,
+    form: dict[str, str],
+    hint: dict[str, str],
 ) -> bool:
     if form.get("decision") == "sign-out":
         return state.is_csrf_valid(request, form)
@@ -81,20 +105,25 @@ def _is_confirmed(
     return client is not None and hint.get("sid") == state.get_sid(session, client)
 
 
-def _render_confirmation(state: ProviderState, request: ReceivedRequest, parameters: dict[str, str]) -> Reply:
+def _render_confirmation(
+    state: ProviderState, request: ReceivedRequest, parameters: dict[str, str]
+) -> Reply:
     csrf = state.find_csrf_token(request) or token_b64url(16)
     reply = render_sign_out_page(parameters=parameters, csrf=csrf)
     reply.headers["Set-Cookie"] = state.build_cookie("csrf", csrf)
     return reply
 
 
-def _end_session(state: ProviderState, session: OPSession, *, initiating_client: Client | None) -> None:
+def _end_session(
+    state: ProviderState, session: OPSession, *, initiating_client: Client | None
+) -> None:
     state.end_session(session)
     for client_id in sorted(session.client_ids):
         client = state.clients[client_id]
         if client is initiating_client or not client.backchannel_logout_uri:
             continue
-        sub, sid = state.get_subject(session.account, client), state.get_sid(session, client)
+        sub = state.get_subject(session.account, client)
+        sid = state.get_sid(session, client)
         try:
             send_logout_token(state, client, sub=sub, sid=sid)
         except OSError:

@@ -1,4 +1,6 @@
-"""The routing of requests to endpoints, and the metadata document. Every response passes the hook here."""
+"""The routing of requests to endpoints, and the metadata document. Every response passes the hook
+here.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple, get_args
@@ -42,7 +44,12 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Return the metadata document. Spec: OIDC Discovery 3, RFC 8414, RFC 9126 5, RFC 9207 3."""
     issuer = state.issuer
     algs = sorted({key.alg for key in state.published_keys})
-    acr_values = {acr for account in state.accounts.values() for acr in (account.acr, account.step_up_acr) if acr}
+    acr_values = {
+        acr
+        for account in state.accounts.values()
+        for acr in (account.acr, account.step_up_acr)
+        if acr
+    }
     metadata = {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/authorize",
@@ -69,7 +76,10 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
         **{
             f"{name}_encryption_{parameter}_values_supported": list(values)
             for name in ("id_token", "userinfo")
-            for parameter, values in (("alg", KTY_BY_KEY_MANAGEMENT_ALG), ("enc", CONTENT_ENCRYPTION_ALGS))
+            for parameter, values in (
+                ("alg", KTY_BY_KEY_MANAGEMENT_ALG),
+                ("enc", CONTENT_ENCRYPTION_ALGS),
+            )
         },
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
@@ -89,7 +99,9 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
 
 def handle_entity_configuration(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Return the provider's statement about itself. Spec: OpenID Federation 1.0 9.2."""
-    return create_entity_configuration(state, request, metadata=handle_discovery(state, request).json)
+    return create_entity_configuration(
+        state, request, metadata=handle_discovery(state, request).json
+    )
 
 
 class Endpoint(NamedTuple):
@@ -103,7 +115,9 @@ class Endpoint(NamedTuple):
 ENDPOINTS = {
     "/.well-known/openid-configuration": Endpoint("discovery", handle_discovery, ("GET",)),
     "/.well-known/openid-federation": Endpoint("federation", handle_entity_configuration, ("GET",)),
-    "/trust-anchor/.well-known/openid-federation": Endpoint("trust_anchor", handle_anchor_configuration, ("GET",)),
+    "/trust-anchor/.well-known/openid-federation": Endpoint(
+        "trust_anchor", handle_anchor_configuration, ("GET",)
+    ),
     "/trust-anchor/fetch": Endpoint("federation_fetch", handle_federation_fetch, ("GET",)),
     "/jwks": Endpoint("jwks", handle_jwks, ("GET",)),
     "/par": Endpoint("par", handle_par, ("POST",)),
@@ -112,7 +126,9 @@ ENDPOINTS = {
     "/userinfo": Endpoint("userinfo", handle_userinfo, ("GET", "POST")),
     "/revoke": Endpoint("revocation", handle_revocation, ("POST",)),
     "/introspect": Endpoint("introspection", handle_introspection, ("POST",)),
-    "/.well-known/ssf-configuration": Endpoint("ssf_configuration", handle_transmitter_metadata, ("GET",)),
+    "/.well-known/ssf-configuration": Endpoint(
+        "ssf_configuration", handle_transmitter_metadata, ("GET",)
+    ),
     "/ssf/streams": Endpoint("ssf_streams", handle_streams, ("GET", "POST", "PATCH", "DELETE")),
     "/ssf/status": Endpoint("ssf_status", handle_stream_status, ("GET", "POST")),
     "/ssf/subjects:add": Endpoint("ssf_add_subject", handle_add_subject, ("POST",)),

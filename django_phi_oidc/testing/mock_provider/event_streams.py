@@ -1,4 +1,5 @@
-"""The mock provider as a transmitter of security events: its streams, and the events that it signs and sends.
+"""The mock provider as a transmitter of security events: its streams, and the events that it signs
+and sends.
 
 Spec: OpenID Shared Signals Framework 1.0 (SSF); RFC 8417, 8935, 8936.
 """
@@ -18,7 +19,8 @@ from .registrations import Client
 from .signing import parse_unverified
 from .state import ProviderState, TransmitterStream
 
-PUSH, POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
+PUSH = "urn:ietf:rfc:8935"
+POLL = "urn:ietf:rfc:8936"
 SSF_EVENTS = "https://schemas.openid.net/secevent/ssf/event-type/"
 SUPPORTED_EVENTS = tuple(
     f"https://schemas.openid.net/secevent/{name}"
@@ -28,7 +30,10 @@ SUPPORTED_EVENTS = tuple(
         *("caep/event-type/device-compliance-change", "risc/event-type/account-disabled"),
         *("risc/event-type/account-enabled", "risc/event-type/account-purged"),
         *("risc/event-type/identifier-changed", "risc/event-type/identifier-recycled"),
-        *("risc/event-type/account-credential-change-required", "risc/event-type/credential-compromise"),
+        *(
+            "risc/event-type/account-credential-change-required",
+            "risc/event-type/credential-compromise",
+        ),
         "risc/event-type/sessions-revoked",
     )
 )
@@ -44,7 +49,9 @@ def create_security_event(
     jti: str = "",
     now: datetime | None = None,
 ) -> str:
-    """Return a signed security event token; the hook's stage is `security_event`. Spec: SSF 1.0 4.1."""
+    """Return a signed security event token; the hook's stage is `security_event`. Spec: SSF 1.0
+    4.1.
+    """
     claims = {
         "iss": state.issuer,
         "aud": audience,
@@ -53,13 +60,17 @@ def create_security_event(
         **({"sub_id": dict(sub_id)} if sub_id is not None else {}),
         "events": {event_type: dict(event or {})},
     }
-    return state.sign_claims("security_event", ReceivedRequest(method="", path=""), claims, typ="secevent+jwt")
+    return state.sign_claims(
+        "security_event", ReceivedRequest(method="", path=""), claims, typ="secevent+jwt"
+    )
 
 
 def push_security_event(
     token: str, *, url: str, authorization: str = "", content_type: str = "application/secevent+jwt"
 ) -> BackchannelLogoutResponse:
-    """Post the token to the receiver and return the response. Raises: OSError without one in time. Spec: RFC 8935 2."""
+    """Post the token to the receiver and return the response. Raises: OSError without one in time.
+    Spec: RFC 8935 2.
+    """
     parts = urlsplit(url)
     connection = create_connection(parts, timeout_seconds=TIMEOUT_SECONDS)
     headers = {"Content-Type": content_type, "Accept": "application/json", "Connection": "close"}
@@ -67,12 +78,18 @@ def push_security_event(
         headers["Authorization"] = authorization
     try:
         connection.request("POST", build_request_target(parts), body=token, headers=headers)
-        rest = None if parts.scheme == "https" or connection.sock is None else connection.sock.dup()
+
+        if parts.scheme == "https" or connection.sock is None:
+            rest = None
+        else:
+            rest = connection.sock.dup()
+
         response = connection.getresponse()
         received = {name.lower(): value for name, value in response.getheaders()}
         body = response.read()
         if rest is not None:
-            # The receiver closes the connection when it has finished the request, with its work in the database.
+            # The receiver closes the connection when it has finished the request, with its work in
+            # the database.
             with rest:
                 while rest.recv(4096):
                     pass
@@ -87,7 +104,9 @@ def deliver_security_event(state: ProviderState, stream: TransmitterStream, toke
     """Push the token, or queue it for the next poll."""
     if stream.method == PUSH:
         stream.push_responses.append(
-            push_security_event(token, url=stream.endpoint_url, authorization=stream.authorization_header)
+            push_security_event(
+                token, url=stream.endpoint_url, authorization=stream.authorization_header
+            )
         )
         return
     with state.lock:
@@ -96,7 +115,8 @@ def deliver_security_event(state: ProviderState, stream: TransmitterStream, toke
 
 def issue_client_token(state: ProviderState, client: Client) -> Reply:
     """Return an access token for the interface of the transmitter. Spec: RFC 6749 4.4."""
-    value, now = token_b64url(32), state.clock()
+    value = token_b64url(32)
+    now = state.clock()
     with state.lock:
         state.client_tokens[value] = client.client_id, now + state.access_token_lifetime
     seconds = int(state.access_token_lifetime.total_seconds())
@@ -128,7 +148,10 @@ def handle_streams(state: ProviderState, request: ReceivedRequest) -> Reply:
     try:
         client_id = _authorize(state, request)
         if request.method == "POST":
-            return Reply(status=201, json=_describe(state, _create_stream(state, client_id, _get_body(request))))
+            return Reply(
+                status=201,
+                json=_describe(state, _create_stream(state, client_id, _get_body(request))),
+            )
         if request.method == "PATCH":
             body = _get_body(request)
             stream = _get_stream(state, client_id, body.get("stream_id"))
@@ -140,7 +163,9 @@ def handle_streams(state: ProviderState, request: ReceivedRequest) -> Reply:
             return Reply(status=204)
         if stream_id:
             return Reply(json=_describe(state, _get_stream(state, client_id, stream_id)))
-        streams = [stream for stream in state.event_streams.values() if stream.client_id == client_id]
+        streams = [
+            stream for stream in state.event_streams.values() if stream.client_id == client_id
+        ]
         return Reply(json=[_describe(state, stream) for stream in streams])
     except OAuthError as error:
         return error.to_reply()
@@ -150,7 +175,12 @@ def handle_stream_status(state: ProviderState, request: ReceivedRequest) -> Repl
     """Return or set the status of a stream. Spec: SSF 1.0 8.1.2."""
     try:
         client_id = _authorize(state, request)
-        body = _get_body(request) if request.method == "POST" else dict(request.query)
+
+        if request.method == "POST":
+            body = _get_body(request)
+        else:
+            body = dict(request.query)
+
         stream = _get_stream(state, client_id, body.get("stream_id"))
         stream.status = body.get("status", stream.status)
         return Reply(json={"stream_id": stream.stream_id, "status": stream.status})
@@ -171,9 +201,15 @@ def handle_remove_subject(state: ProviderState, request: ReceivedRequest) -> Rep
 def handle_verification(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Send a verification event with the requested state. Spec: SSF 1.0 8.1.4."""
     try:
-        client_id, body = _authorize(state, request), _get_body(request)
+        client_id = _authorize(state, request)
+        body = _get_body(request)
         stream = _get_stream(state, client_id, body.get("stream_id"))
-        event = {"state": body["state"]} if "state" in body else {}
+
+        if "state" in body:
+            event = {"state": body["state"]}
+        else:
+            event = {}
+
         token = create_security_event(
             state,
             audience=client_id,
@@ -188,9 +224,12 @@ def handle_verification(state: ProviderState, request: ReceivedRequest) -> Reply
 
 
 def handle_event_poll(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Remove the events that were acknowledged or refused, and return the oldest others. Spec: RFC 8936 2."""
+    """Remove the events that were acknowledged or refused, and return the oldest others. Spec: RFC
+    8936 2.
+    """
     try:
-        client_id, body = _authorize(state, request), _get_body(request)
+        client_id = _authorize(state, request)
+        body = _get_body(request)
         stream = _get_stream(state, client_id, dict(request.query).get("stream_id"))
         with state.lock:
             stream.acknowledged += body.get("ack", [])
@@ -229,14 +268,19 @@ def _get_stream(state: ProviderState, client_id: str, stream_id: object) -> Tran
     return stream
 
 
-def _create_stream(state: ProviderState, client_id: str, body: Mapping[str, Any]) -> TransmitterStream:
-    delivery, stream_id = body.get("delivery", {"method": POLL}), token_b64url(12)
+def _create_stream(
+    state: ProviderState, client_id: str, body: Mapping[str, Any]
+) -> TransmitterStream:
+    delivery = body.get("delivery", {"method": POLL})
+    stream_id = token_b64url(12)
     is_push = delivery.get("method") == PUSH
     stream = TransmitterStream(
         stream_id=stream_id,
         client_id=client_id,
         method=delivery.get("method", POLL),
-        endpoint_url=delivery["endpoint_url"] if is_push else f"{state.issuer}/ssf/poll?stream_id={stream_id}",
+        endpoint_url=delivery["endpoint_url"]
+        if is_push
+        else f"{state.issuer}/ssf/poll?stream_id={stream_id}",
         authorization_header=delivery.get("authorization_header", ""),
         events_requested=list(body.get("events_requested", SUPPORTED_EVENTS)),
     )
@@ -259,10 +303,16 @@ def _describe(state: ProviderState, stream: TransmitterStream) -> dict[str, Any]
 
 def _change_subjects(state: ProviderState, request: ReceivedRequest, *, is_added: bool) -> Reply:
     try:
-        client_id, body = _authorize(state, request), _get_body(request)
+        client_id = _authorize(state, request)
+        body = _get_body(request)
         stream = _get_stream(state, client_id, body.get("stream_id"))
         subjects = [subject for subject in stream.subjects if subject != body.get("subject")]
-        stream.subjects = [*subjects, body["subject"]] if is_added else subjects
+
+        if is_added:
+            stream.subjects = [*subjects, body["subject"]]
+        else:
+            stream.subjects = subjects
+
         return Reply(status=200 if is_added else 204)
     except OAuthError as error:
         return error.to_reply()

@@ -1,4 +1,6 @@
-"""A federation whose trust anchor is part of the provider, its only member. Spec: OpenID Federation 1.0."""
+"""A federation whose trust anchor is part of the provider, its only member. Spec: OpenID Federation
+1.0.
+"""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,7 +15,9 @@ _STATEMENT_LIFETIME = timedelta(days=1)
 def create_entity_configuration(
     state: ProviderState, request: ReceivedRequest, *, metadata: Mapping[str, Any]
 ) -> Reply:
-    """Return the provider's statement about itself, with the metadata of discovery. Spec: OpenID Federation 1.0 9.2."""
+    """Return the provider's statement about itself, with the metadata of discovery. Spec: OpenID
+    Federation 1.0 9.2.
+    """
     metadata = {**metadata, "client_registration_types_supported": ["automatic"]}
     claims = {
         **_build_statement(state, iss=state.issuer, sub=state.issuer),
@@ -27,13 +31,17 @@ def handle_anchor_configuration(state: ProviderState, request: ReceivedRequest) 
     """Return the trust anchor's statement about itself. Spec: OpenID Federation 1.0 9.2."""
     claims = {
         **_build_statement(state, iss=state.trust_anchor, sub=state.trust_anchor),
-        "metadata": {"federation_entity": {"federation_fetch_endpoint": f"{state.trust_anchor}/fetch"}},
+        "metadata": {
+            "federation_entity": {"federation_fetch_endpoint": f"{state.trust_anchor}/fetch"}
+        },
     }
     return _create_statement_reply(state, request, "anchor_configuration", claims)
 
 
 def handle_federation_fetch(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Return the trust anchor's statement about this provider, its only member. Spec: OpenID Federation 1.0 8.1."""
+    """Return the trust anchor's statement about this provider, its only member. Spec: OpenID
+    Federation 1.0 8.1.
+    """
     if dict(request.query).get("sub") != state.issuer:
         return Reply(status=404, json={"error": "not_found"})
     claims = _build_statement(state, iss=state.trust_anchor, sub=state.issuer)
@@ -57,4 +65,6 @@ def _create_statement_reply(
 ) -> Reply:
     key = state.federation_keys[claims["iss"] == state.trust_anchor]
     statement = state.sign_claims(stage, request, claims, typ="entity-statement+jwt", key=key)
-    return Reply(headers={"Content-Type": "application/entity-statement+jwt"}, body=statement.encode())
+    return Reply(
+        headers={"Content-Type": "application/entity-statement+jwt"}, body=statement.encode()
+    )

@@ -32,9 +32,11 @@ class ReceivedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRequest:
-    """A request in the provider's log. `parameters` contains no secrets or passwords, `authorization` only the scheme.
+    """A request in the provider's log. `parameters` contains no secrets or passwords,
+    `authorization` only the scheme.
 
-    `auth_method`: the method of client authentication, valid or not; several names are separated by spaces.
+    `auth_method`: the method of client authentication, valid or not; several names are separated by
+    spaces.
     `assertion`: header and claims of a client assertion, unverified, without the signature.
     `request_target`: the unmodified request target, including the query string.
     """
@@ -53,8 +55,9 @@ class LoggedRequest:
 class Reply:
     """A response that can still be changed.
 
-    The first that is set is sent: `raw`, byte strings after which the connection is closed (empty: it is closed without
-    a response); `json`; `body`. `redirect_to` sets the Location header. A list in `query` repeats the parameter.
+    The first that is set is sent: `raw`, byte strings after which the connection is closed (empty:
+    it is closed without a response); `json`; `body`. `redirect_to` sets the Location header. A list
+    in `query` repeats the parameter.
     """
 
     status: int = 200
@@ -69,15 +72,25 @@ class Reply:
         """Return the URL of the redirect, or an empty string."""
         if not self.redirect_to or not self.query:
             return self.redirect_to
-        separator = "&" if urlsplit(self.redirect_to).query else "?"
+
+        if urlsplit(self.redirect_to).query:
+            separator = "&"
+        else:
+            separator = "?"
+
         return f"{self.redirect_to}{separator}{urlencode(self.query, doseq=True)}"
 
     def to_bytes(self, *, date: str = "", close: bool = False) -> bytes:
-        """Return the HTTP/1.1 response. A Date or Content-Length that the hook has set is kept, even if wrong.
+        """Return the HTTP/1.1 response. A Date or Content-Length that the hook has set is kept,
+        even if wrong.
 
         date: in the format of RFC 9110 6.6.1.
         """
-        body = self.body if self.json is None else json.dumps(self.json).encode()
+        if self.json is None:
+            body = self.body
+        else:
+            body = json.dumps(self.json).encode()
+
         headers = {name.title(): value for name, value in self.headers.items()}
         if self.redirect_to:
             headers["Location"] = self.build_redirect_url()
@@ -88,7 +101,12 @@ class Reply:
             headers.setdefault("Date", date)
         if close:
             headers["Connection"] = "close"
-        phrase = HTTPStatus(self.status).phrase if self.status in set(HTTPStatus) else "Unknown"
+
+        if self.status in set(HTTPStatus):
+            phrase = HTTPStatus(self.status).phrase
+        else:
+            phrase = "Unknown"
+
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"HTTP/1.1 {self.status} {phrase}\r\n{head}\r\n".encode("latin-1") + body
 
@@ -97,11 +115,12 @@ class Reply:
 class MutableExchange:
     """The data that a hook reads and changes. At an endpoint, it changes `reply`.
 
-    At the stages `id_token`, `access_token`, `logout_token`, `userinfo_jwt`, `security_event`, `entity_configuration`,
-    `anchor_configuration` and `subordinate_statement`, before the signature, it changes `header`, `claims`, `key`
-    (another SigningKey) or `token`, a string that is sent instead of the signed token. At `id_token_jwe`,
-    `logout_token_jwe` and `userinfo_jwe`, before the encryption of `signed_token`, it changes `header` or `token`, a
-    string that is sent instead.
+    At the stages `id_token`, `access_token`, `logout_token`, `userinfo_jwt`, `security_event`,
+    `entity_configuration`, `anchor_configuration` and `subordinate_statement`, before the
+    signature, it changes `header`, `claims`, `key` (another SigningKey) or `token`, a string that
+    is sent instead of the signed token. At `id_token_jwe`, `logout_token_jwe` and `userinfo_jwe`,
+    before the encryption of `signed_token`, it changes `header` or `token`, a string that is sent
+    instead.
     """
 
     method: str = ""
@@ -123,7 +142,12 @@ class OAuthError(Exception):
     """An OAuth error response: error code, description and HTTP status."""
 
     def __init__(
-        self, error: str, description: str = "", *, status: int = 400, headers: Mapping[str, str] | None = None
+        self,
+        error: str,
+        description: str = "",
+        *,
+        status: int = 400,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(error)
         self.error = error
@@ -156,7 +180,8 @@ def parse_unique_parameters(pairs: ParameterPairs) -> dict[str, str]:
 
 def create_logged_request(request: ReceivedRequest) -> LoggedRequest:
     """Return the request without its secrets."""
-    parameters, form = dict([*request.query, *request.form]), dict(request.form)
+    parameters = dict([*request.query, *request.form])
+    form = dict(request.form)
     scheme = request.headers.get("authorization", "").partition(" ")[0]
     methods = {
         "client_secret_basic": scheme.lower() == "basic",
@@ -166,8 +191,14 @@ def create_logged_request(request: ReceivedRequest) -> LoggedRequest:
     return LoggedRequest(
         method=request.method,
         path=request.path,
-        parameters={name: value for name, value in parameters.items() if name not in SECRET_PARAMETERS},
-        headers={name: value for name, value in request.headers.items() if name not in {"authorization", "cookie"}},
+        parameters={
+            name: value for name, value in parameters.items() if name not in SECRET_PARAMETERS
+        },
+        headers={
+            name: value
+            for name, value in request.headers.items()
+            if name not in {"authorization", "cookie"}
+        },
         authorization=scheme,
         auth_method=" ".join(method for method, used in methods.items() if used),
         assertion=_parse_unverified_assertion(form.get("client_assertion", "")),

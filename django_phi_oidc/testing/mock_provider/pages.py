@@ -1,4 +1,6 @@
-"""The HTML pages: no scripts or external resources, usable at a width of 320 px, with a light and a dark theme."""
+"""The HTML pages: no scripts or external resources, usable at a width of 320 px, with a light and a
+dark theme.
+"""
 
 import base64
 import hashlib
@@ -38,7 +40,7 @@ button.plain { margin-top: .6rem; background: transparent; color: var(--accent) 
 dl { display: grid; grid-template-columns: auto 1fr; gap: .25rem 1rem; margin: 0 }
 dd { margin: 0; overflow-wrap: anywhere }
 code { font: .95em ui-monospace, monospace }
-"""
+"""  # noqa: E501
 
 _STYLESHEET_HASH = base64.b64encode(hashlib.sha256(STYLESHEET.encode()).digest()).decode("ascii")
 _SCOPE_DESCRIPTIONS = {
@@ -62,14 +64,23 @@ def render_login_page(
     username: str,
     error_message: str,
 ) -> Reply:
-    """Return the login page. Its form posts to the authorization endpoint, with the client's request in the query."""
+    """Return the login page. Its form posts to the authorization endpoint, with the client's
+    request in the query.
+    """
     name = escape(client.client_name or client.client_id)
-    scope_text = ", ".join([*(_SCOPE_DESCRIPTIONS[value] for value in scope if value in _SCOPE_DESCRIPTIONS), *claims])
+    scope_text = ", ".join(
+        [*(_SCOPE_DESCRIPTIONS[value] for value in scope if value in _SCOPE_DESCRIPTIONS), *claims]
+    )
     account_list = "".join(
         f"<dt><code>{escape(account.username)}</code></dt><dd><code>{escape(account.password)}</code></dd>"
         for account in accounts
     )
-    invalid = ' aria-invalid="true" aria-describedby="fault"' if error_message else ""
+
+    if error_message:
+        invalid = ' aria-invalid="true" aria-describedby="fault"'
+    else:
+        invalid = ""
+
     body = f"""
 <h1>Sign in</h1>
 <p class="soft">to continue to <strong>{name}</strong></p>
@@ -86,11 +97,14 @@ def render_login_page(
 <button class="plain" name="decision" value="cancel" formnovalidate>Cancel</button>
 </form>
 <h2>Demo accounts and passwords</h2>
-<dl>{account_list}</dl>"""
-    # Chromium applies form-action to the redirects after the form, so the client's origin must be listed.
+<dl>{account_list}</dl>"""  # noqa: E501
+    # Chromium applies form-action to the redirects after the form, so the client's origin must be
+    # listed.
     target = urlsplit(redirect_uri)
     form_action = f"'self' {target.scheme}://{target.netloc}"
-    return _render_page("Sign in", body, form_action=form_action, status=403 if error_message else 200)
+    return _render_page(
+        "Sign in", body, form_action=form_action, status=403 if error_message else 200
+    )
 
 
 def render_sign_out_page(*, parameters: Mapping[str, str], csrf: str) -> Reply:
@@ -103,13 +117,20 @@ def render_sign_out_page(*, parameters: Mapping[str, str], csrf: str) -> Reply:
 <button name="decision" value="sign-out">Sign out</button>
 </form>"""
     target = urlsplit(parameters.get("post_logout_redirect_uri", ""))
-    origin = f" {target.scheme}://{target.netloc}" if target.netloc else ""
+    if target.netloc:
+        origin = f" {target.scheme}://{target.netloc}"
+    else:
+        origin = ""
+
     return _render_page("Sign out", body, form_action=f"'self'{origin}")
 
 
 def render_signed_out_page() -> Reply:
     """Return the last page of a logout without a redirect."""
-    return _render_page("Signed out", "<h1>Signed out</h1><p>Your session at the demo identity provider has ended.</p>")
+    return _render_page(
+        "Signed out",
+        "<h1>Signed out</h1><p>Your session at the demo identity provider has ended.</p>",
+    )
 
 
 def render_error_page(message: str, *, status: int) -> Reply:
@@ -140,7 +161,7 @@ lost when it stops.</p>
 </main>
 </body>
 </html>
-"""
+"""  # noqa: E501
     policy = (
         f"default-src 'none'; style-src 'sha256-{_STYLESHEET_HASH}'; form-action {form_action}; "
         "base-uri 'none'; frame-ancestors 'none'"

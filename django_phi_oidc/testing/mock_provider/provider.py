@@ -21,10 +21,12 @@ from .token_endpoints import create_client_token
 
 
 class DemoProvider:
-    """An OpenID Provider on loopback that follows the specification unless a hook changes it. Never for production.
+    """An OpenID Provider on loopback that follows the specification unless a hook changes it. Never
+    for production.
 
     The state survives `stop()`: stop and start it again, on the same port, to simulate an outage. A
-    second provider with the same keys (by algorithm) and salt simulates a restart: each `sub` is the same.
+    second provider with the same keys (by algorithm) and salt simulates a restart: each `sub` is
+    the same.
     """
 
     def __init__(
@@ -72,7 +74,10 @@ class DemoProvider:
     @property
     def issuer(self) -> str:
         """The issuer identifier. Final once the provider runs, or if a port was passed."""
-        scheme = "http" if self.tls is None else "https"
+        if self.tls is None:
+            scheme = "http"
+        else:
+            scheme = "https"
         return f"{scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
@@ -86,7 +91,9 @@ class DemoProvider:
 
     @property
     def intercept(self) -> ProviderHook | None:
-        """The hook that runs before an endpoint. If it returns a Reply, the endpoint does not run."""
+        """The hook that runs before an endpoint. If it returns a Reply, the endpoint does not
+        run.
+        """
         return self.state.intercept
 
     @intercept.setter
@@ -95,7 +102,9 @@ class DemoProvider:
 
     @property
     def trust_anchor(self) -> str:
-        """The entity identifier of the trust anchor of its federation, which has only this provider."""
+        """The entity identifier of the trust anchor of its federation, which has only this
+        provider.
+        """
         return self.state.trust_anchor
 
     @property
@@ -116,7 +125,9 @@ class DemoProvider:
 
     @property
     def par(self) -> PARMode:
-        """Whether clients can or must push authorization requests; may be set while it runs. Spec: RFC 9126."""
+        """Whether clients can or must push authorization requests; may be set while it runs. Spec:
+        RFC 9126.
+        """
         return self.state.par
 
     @par.setter
@@ -125,7 +136,9 @@ class DemoProvider:
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """All requests so far, in order of arrival. They contain no secrets, except those that were in the URL."""
+        """All requests so far, in order of arrival. They contain no secrets, except those that were
+        in the URL.
+        """
         return self.state.requests
 
     @property
@@ -177,11 +190,18 @@ class DemoProvider:
             self.state.resources[resource.identifier] = resource
 
     def rotate_keys(self, *, withdraw_old_keys: bool = False) -> None:
-        """Sign with new keys from now on. The old keys stay in the key set unless withdraw_old_keys is true."""
+        """Sign with new keys from now on. The old keys stay in the key set unless withdraw_old_keys
+        is true.
+        """
         self.state.rotate_keys(withdraw_old_keys=withdraw_old_keys)
 
     def authorize(
-        self, url: str, username: str, *, cookies: dict[str, str] | None = None, decision: str = "sign-in"
+        self,
+        url: str,
+        username: str,
+        *,
+        cookies: dict[str, str] | None = None,
+        decision: str = "sign-in",
     ) -> str:
         """Sign in at the authorization request url and return the callback URL.
 
@@ -194,30 +214,61 @@ class DemoProvider:
             # Trust the provider's certificate itself, regardless of its issuer.
             ssl_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         return driver.sign_in(
-            url, username=username, password=password, cookies=cookies, ssl_context=ssl_context, decision=decision
+            url,
+            username=username,
+            password=password,
+            cookies=cookies,
+            ssl_context=ssl_context,
+            decision=decision,
         )
 
     def send_backchannel_logout(
-        self, client_id: str, *, sub: str = "", sid: str = "", jti: str = "", ssl_context: ssl.SSLContext | None = None
+        self,
+        client_id: str,
+        *,
+        sub: str = "",
+        sid: str = "",
+        jti: str = "",
+        ssl_context: ssl.SSLContext | None = None,
     ) -> BackchannelLogoutResponse:
-        """Send the client a logout token with sub, sid or both; return the response. ssl_context: for https.
+        """Send the client a logout token with sub, sid or both; return the response. ssl_context:
+        for https.
 
         Raises: OSError without a response; ValueError without sub and sid or without a logout URI.
         """
         return send_logout_token(
-            self.state, self.state.clients[client_id], sub=sub, sid=sid, jti=jti, ssl_context=ssl_context
+            self.state,
+            self.state.clients[client_id],
+            sub=sub,
+            sid=sid,
+            jti=jti,
+            ssl_context=ssl_context,
         )
 
     def create_security_event(self, client_id: str, event_type: str, **members: Any) -> str:
-        """Return a signed security event for the client. members: `event`, `sub_id`, `jti`, `now`."""
-        return create_security_event(self.state, audience=client_id, event_type=event_type, **members)
+        """Return a signed security event for the client. members: `event`, `sub_id`, `jti`,
+        `now`.
+        """
+        return create_security_event(
+            self.state, audience=client_id, event_type=event_type, **members
+        )
 
-    def create_client_token(self, client_id: str, /, *, audience: str, scope: str = "", **claims: Any) -> str:
-        """Return a signed access token that the client got for itself. claims: others, or in place of those."""
-        return create_client_token(self.state, client_id, audience=audience, scope=scope, claims=claims)
+    def create_client_token(
+        self, client_id: str, /, *, audience: str, scope: str = "", **claims: Any
+    ) -> str:
+        """Return a signed access token that the client got for itself. claims: others, or in place
+        of those.
+        """
+        return create_client_token(
+            self.state, client_id, audience=audience, scope=scope, claims=claims
+        )
 
-    def push_security_event(self, token: str, *, url: str, authorization: str = "") -> BackchannelLogoutResponse:
-        """Post the security event to the receiver; return the response. Raises: OSError without a response."""
+    def push_security_event(
+        self, token: str, *, url: str, authorization: str = ""
+    ) -> BackchannelLogoutResponse:
+        """Post the security event to the receiver; return the response. Raises: OSError without a
+        response.
+        """
         return push_security_event(token, url=url, authorization=authorization)
 
     def start(self) -> None:

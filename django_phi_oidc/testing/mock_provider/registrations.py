@@ -23,18 +23,27 @@ class Client:
     post_logout_redirect_uris: Sequence[str] = ()
     backchannel_logout_uri: str = ""
     sector_identifier: str = ""
-    """The host that identifies the sector in pairwise subjects; empty: the host of the redirect URIs."""
-    token_endpoint_auth_methods: Sequence[ClientAuthMethod] = ("client_secret_basic", "client_secret_post")
+    """The host that identifies the sector in pairwise subjects; empty: the host of the redirect
+    URIs.
+    """
+    token_endpoint_auth_methods: Sequence[ClientAuthMethod] = (
+        "client_secret_basic",
+        "client_secret_post",
+    )
     token_endpoint_auth_signing_alg: str = ""
     """The algorithm of client assertions; empty: any that is supported."""
     jwks: Mapping[str, Any] | None = field(default=None, repr=False)
-    """The client's public keys for `private_key_jwt` and encryption; None: fetch them from jwks_uri."""
+    """The client's public keys for `private_key_jwt` and encryption; None: fetch them from
+    jwks_uri.
+    """
     jwks_uri: str = ""
     grant_types: Sequence[str] = ("authorization_code", "refresh_token")
     userinfo_signed_response_alg: str = ""
     """Empty: UserInfo is plain JSON."""
     id_token_encrypted_response_alg: str = ""
-    """Empty: ID Tokens and logout tokens are not encrypted; otherwise with the first key of this client that fits."""
+    """Empty: ID Tokens and logout tokens are not encrypted; otherwise with the first key of this
+    client that fits.
+    """
     id_token_encrypted_response_enc: str = "A256GCM"
     userinfo_encrypted_response_alg: str = ""
     """Empty: UserInfo is not encrypted. Requires userinfo_signed_response_alg."""
@@ -45,7 +54,8 @@ class Client:
     def get_sector_identifier(self) -> str:
         """Return the host that identifies the sector of this client.
 
-        Raises: ValueError if the redirect URIs have several hosts and there is no sector_identifier.
+        Raises: ValueError if the redirect URIs have several hosts and there is no
+        sector_identifier.
         Spec: OIDC Core 8.1.
         """
         if self.sector_identifier:
@@ -53,7 +63,8 @@ class Client:
         hosts = {urlsplit(uri).hostname or "" for uri in self.redirect_uris}
         if len(hosts) != 1:
             raise ValueError(
-                f"Client {self.client_id} needs a sector_identifier: its redirect URIs have several hosts."
+                f"Client {self.client_id} needs a sector_identifier: "
+                "its redirect URIs have several hosts."
             )
         return hosts.pop()
 
@@ -83,9 +94,13 @@ class Account:
     step_up_acr: str = ""
     """The acr of a sign-in if acr_values request it, as if a second factor had been used."""
     vot: str = ""
-    """The vector of trust of a sign-in with this account; empty: ID Tokens have no `vot`. Spec: RFC 8485."""
+    """The vector of trust of a sign-in with this account; empty: ID Tokens have no `vot`. Spec: RFC
+    8485.
+    """
     step_up_vot: str = ""
-    """The vector of trust of a sign-in if `vtr` requests it, and `vot` has not all its components."""
+    """The vector of trust of a sign-in if `vtr` requests it, and `vot` has not all its
+    components.
+    """
     amr: Sequence[str] = ()
     """The authentication methods that ID Tokens name. Spec: RFC 8176."""
 
@@ -157,7 +172,9 @@ def demo_accounts() -> tuple[Account, ...]:
 
 
 def demo_staff() -> tuple[Account, ...]:
-    """Return the staff of the demo with their `roles`: a clinician, two officers, the help desk; all are invented."""
+    """Return the staff of the demo with their `roles`: a clinician, two officers, the help desk;
+    all are invented.
+    """
     staff = (
         ("lena", "Lena Haddad", "clinician"),
         ("otto", "Otto Lindgren", "privacy-officer"),

@@ -80,7 +80,10 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
     def _parse_request(self, body: bytes) -> ReceivedRequest:
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        is_form = headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded"
+        is_form = (
+            headers.get("content-type", "").partition(";")[0].strip()
+            == "application/x-www-form-urlencoded"
+        )
         return ReceivedRequest(
             method=self.command,
             path=unquote(url.path),
@@ -95,7 +98,9 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
     def _send_reply(self, reply: Reply, *, close: bool = False) -> None:
         if reply.raw is None:
             self.close_connection = self.close_connection or close
-            self.wfile.write(reply.to_bytes(date=self.date_time_string(), close=self.close_connection))
+            self.wfile.write(
+                reply.to_bytes(date=self.date_time_string(), close=self.close_connection)
+            )
             return
         self.close_connection = True
         for chunk in reply.raw:
@@ -122,7 +127,12 @@ class ProviderServer(ThreadingHTTPServer):
     def __init__(self, state: ProviderState, *, host: str, port: int, tls: TLSFiles | None) -> None:
         address = parse_loopback_address(host)
         self.state = state
-        self.address_family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+        if address.version == 4:
+            self.address_family = socket.AF_INET
+        else:
+            self.address_family = socket.AF_INET6
+
         self._connections: dict[socket.socket, socket.socket] = {}
         self._connections_changed = threading.Condition()
         self._ssl_context: ssl.SSLContext | None = None
@@ -135,7 +145,8 @@ class ProviderServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without the host name lookup of http.server, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.server_name = str(self.server_address[0])
+        self.server_port = int(self.server_address[1])
 
     def close(self) -> None:
         """Stop serving: close all connections and wait at most 5 s for their threads."""
@@ -143,10 +154,13 @@ class ProviderServer(ThreadingHTTPServer):
         self.server_close()
         with self._connections_changed:
             for connection in self._connections.values():
-                # Shut down the plain socket: a TLS shutdown would free the session while a thread reads from it.
+                # Shut down the plain socket: a TLS shutdown would free the session while a thread
+                # reads from it.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
-            if not self._connections_changed.wait_for(lambda: not self._connections, timeout=CLOSE_TIMEOUT_SECONDS):
+            if not self._connections_changed.wait_for(
+                lambda: not self._connections, timeout=CLOSE_TIMEOUT_SECONDS
+            ):
                 logger.warning("A connection of the demo provider was not closed in time.")
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -165,12 +179,16 @@ class ProviderServer(ThreadingHTTPServer):
                 self._connections_changed.notify_all()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve the connection. The TLS handshake runs in this thread, so a slow one does not block others."""
+        """Serve the connection. The TLS handshake runs in this thread, so a slow one does not block
+        others.
+        """
         if self._ssl_context is None:
             ProviderRequestHandler(request, client_address, self)
             return
         request.settimeout(IDLE_TIMEOUT_SECONDS)
-        with self._ssl_context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as tls_socket:
+        with self._ssl_context.wrap_socket(
+            request, server_side=True, do_handshake_on_connect=False
+        ) as tls_socket:
             with self._connections_changed:
                 self._connections[request] = tls_socket
             tls_socket.do_handshake()

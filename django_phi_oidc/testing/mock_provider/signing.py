@@ -26,7 +26,11 @@ from ...config.signature_algorithms import (
 
 DEMO_ALGS = ("PS256", "ES256", "EdDSA", "RS256")
 """The algorithms of the keys that a provider has by default."""
-_CURVES: Mapping[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
+_CURVES: Mapping[str, ec.EllipticCurve] = {
+    "P-256": ec.SECP256R1(),
+    "P-384": ec.SECP384R1(),
+    "P-521": ec.SECP521R1(),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,9 @@ class SigningKey:
 
     def public_pem(self) -> bytes:
         """Return the public key as PEM: the HMAC secret of an HS256 confusion attack."""
-        return self.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return self.private_key.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
 
 
 def create_signing_key(alg: str, *, kid: str = "") -> SigningKey:
@@ -55,7 +61,9 @@ def create_signing_key(alg: str, *, kid: str = "") -> SigningKey:
     if alg not in SIGNATURE_ALGORITHMS:
         raise ValueError(f"The demo provider signs with {', '.join(SIGNATURE_ALGORITHMS)}.")
     private_key = _generate_private_key(SIGNATURE_ALGORITHMS[alg].key_type)
-    return SigningKey(kid=kid or f"{alg.lower()}-{token_b64url(6)}", alg=alg, private_key=private_key)
+    return SigningKey(
+        kid=kid or f"{alg.lower()}-{token_b64url(6)}", alg=alg, private_key=private_key
+    )
 
 
 def _generate_private_key(key_type: KeyType) -> PrivateKey:
@@ -75,14 +83,19 @@ def create_signing_keys() -> dict[str, SigningKey]:
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:
     """Return a compact JWS of header and claims, without validation.
 
-    It is signed with key, except for two values of `alg` in the header: with `none` the signature is empty, with HS256
-    it is an HMAC with the public key as secret, which attacks verifiers that trust the header. Spec: RFC 7515 7.1.
+    It is signed with key, except for two values of `alg` in the header: with `none` the signature
+    is empty, with HS256 it is an HMAC with the public key as secret, which attacks verifiers that
+    trust the header. Spec: RFC 7515 7.1.
     """
-    return sign_bytes(json.dumps(header).encode(), json.dumps(claims).encode(), key, alg=header.get("alg"))
+    return sign_bytes(
+        json.dumps(header).encode(), json.dumps(claims).encode(), key, alg=header.get("alg")
+    )
 
 
 def sign_bytes(header: bytes, payload: bytes, key: SigningKey, *, alg: object = None) -> str:
-    """Return a compact JWS of any bytes, for example JSON with duplicate members, signed as for `sign_jwt`."""
+    """Return a compact JWS of any bytes, for example JSON with duplicate members, signed as for
+    `sign_jwt`.
+    """
     signing_input = f"{_encode_b64url(header)}.{_encode_b64url(payload)}"
     return f"{signing_input}.{_encode_b64url(_compute_signature(signing_input.encode(), key, alg))}"
 
@@ -114,11 +127,15 @@ def parse_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def has_valid_signature(token: str, public_key: PublicKey, *, alg: str) -> bool:
     """Return whether the key signed this compact JWS by alg. NOT checked: the alg of its header."""
     signing_input, _, signature = token.rpartition(".")
-    return verify_signature(alg, public_key, signing_input=signing_input.encode(), signature=_decode_b64url(signature))
+    return verify_signature(
+        alg, public_key, signing_input=signing_input.encode(), signature=_decode_b64url(signature)
+    )
 
 
 def corrupt_signature(token: str) -> str:
-    """Return the token with one bit of its last part flipped: the signature, or the authentication tag of a JWE."""
+    """Return the token with one bit of its last part flipped: the signature, or the authentication
+    tag of a JWE.
+    """
     signing_input, _, signature = token.rpartition(".")
     raw = bytearray(_decode_b64url(signature))
     raw[len(raw) // 2] ^= 1

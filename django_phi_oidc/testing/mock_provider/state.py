@@ -1,4 +1,6 @@
-"""The state of the demo provider, in memory only: sessions, grants, tokens, keys. One lock protects it."""
+"""The state of the demo provider, in memory only: sessions, grants, tokens, keys. One lock protects
+it.
+"""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +117,9 @@ def _create_federation_keys() -> tuple[SigningKey, SigningKey]:
 
 @dataclass(kw_only=True)
 class ProviderState:
-    """The data that endpoints read and change. Compound changes hold `lock`; hooks run without it."""
+    """The data that endpoints read and change. Compound changes hold `lock`; hooks run without
+    it.
+    """
 
     clients: dict[str, Client]
     accounts: dict[str, Account]
@@ -137,7 +141,11 @@ class ProviderState:
     resources: dict[str, Resource] = field(default_factory=dict)
     trust_mark: str = "https://op.example/trust-mark"
     """The `vtm` of ID Tokens that have a `vot`."""
-    assertion_audiences: Sequence[str] = ("issuer", "token_endpoint", "pushed_authorization_request_endpoint")
+    assertion_audiences: Sequence[str] = (
+        "issuer",
+        "token_endpoint",
+        "pushed_authorization_request_endpoint",
+    )
     issuer: str = ""
     mutate: ProviderHook | None = None
     intercept: ProviderHook | None = None
@@ -172,7 +180,9 @@ class ProviderState:
         return f"{self.issuer}/trust-anchor"
 
     def list_assertion_audiences(self) -> set[str]:
-        """Return the values that `aud` of a client assertion may have. Spec: RFC 7523 3, RFC 9126 2."""
+        """Return the values that `aud` of a client assertion may have. Spec: RFC 7523 3, RFC 9126
+        2.
+        """
         audiences = {
             "issuer": self.issuer,
             "token_endpoint": f"{self.issuer}/token",
@@ -181,12 +191,17 @@ class ProviderState:
         return {audiences[name] for name in self.assertion_audiences}
 
     def get_cookie_name(self, purpose: str) -> str:
-        """Return a cookie name that contains the port, because browsers send the cookies of a host to all its ports."""
+        """Return a cookie name that contains the port, because browsers send the cookies of a host
+        to all its ports.
+        """
         return f"demo_op_{purpose}_{self.issuer.rpartition(':')[2]}"
 
     def build_cookie(self, purpose: str, value: str) -> str:
         """Return a Set-Cookie value."""
-        secure = "; Secure" if self.issuer.startswith("https:") else ""
+        if self.issuer.startswith("https:"):
+            secure = "; Secure"
+        else:
+            secure = ""
         return f"{self.get_cookie_name(purpose)}={value}; Path=/; HttpOnly; SameSite=Lax{secure}"
 
     def find_csrf_token(self, request: ReceivedRequest) -> str:
@@ -215,28 +230,54 @@ class ProviderState:
         alg: str = "",
         key: SigningKey | None = None,
     ) -> str:
-        """Return a signed token. Before the signature, the hook of that stage may change every part of it."""
+        """Return a signed token. Before the signature, the hook of that stage may change every part
+        of it.
+        """
         key = key or self.keys[alg or self.signing_alg]
         exchange = create_exchange(request)
-        exchange.header, exchange.claims, exchange.key = {"alg": key.alg, "kid": key.kid, "typ": typ}, claims, key
+        exchange.header = {"alg": key.alg, "kid": key.kid, "typ": typ}
+        exchange.claims = claims
+        exchange.key = key
         if self.mutate is not None and self.mutate(stage, exchange) is not None:
-            raise TypeError(f"At stage {stage} the hook changes the exchange; it does not return a reply.")
+            raise TypeError(
+                f"At stage {stage} the hook changes the exchange; it does not return a reply."
+            )
         if exchange.token:
             return exchange.token
         return sign_jwt(exchange.header, exchange.claims, exchange.key)
 
-    def encrypt_token(self, stage: str, request: ReceivedRequest, token: str, client: Client) -> str:
-        """Return the token, encrypted if the client registered that. Before, the hook of that stage may change it."""
-        prefix = "userinfo" if stage.startswith("userinfo") else "id_token"
+    def encrypt_token(
+        self, stage: str, request: ReceivedRequest, token: str, client: Client
+    ) -> str:
+        """Return the token, encrypted if the client registered that. Before, the hook of that stage
+        may change it.
+        """
+        if stage.startswith("userinfo"):
+            prefix = "userinfo"
+        else:
+            prefix = "id_token"
+
         alg = getattr(client, f"{prefix}_encrypted_response_alg")
         if not alg:
             return token
-        key, exchange = get_encryption_key(client, alg), create_exchange(request)
-        exchange.header = {"alg": alg, "enc": getattr(client, f"{prefix}_encrypted_response_enc"), "cty": "JWT"}
-        exchange.header |= {"kid": key["kid"]} if "kid" in key else {}
+        key = get_encryption_key(client, alg)
+        exchange = create_exchange(request)
+        exchange.header = {
+            "alg": alg,
+            "enc": getattr(client, f"{prefix}_encrypted_response_enc"),
+            "cty": "JWT",
+        }
+
+        if "kid" in key:
+            exchange.header |= {"kid": key["kid"]}
+        else:
+            exchange.header |= {}
+
         exchange.signed_token = token
         if self.mutate is not None and self.mutate(stage, exchange) is not None:
-            raise TypeError(f"At stage {stage} the hook changes the exchange; it does not return a reply.")
+            raise TypeError(
+                f"At stage {stage} the hook changes the exchange; it does not return a reply."
+            )
         return exchange.token or encrypt_jwt(exchange.header, token, key)
 
     def rotate_keys(self, *, withdraw_old_keys: bool) -> None:
@@ -245,11 +286,16 @@ class ProviderState:
         with self.lock:
             self.retired_keys += self.keys.values()
             self.keys = new_keys
-            self.published_keys = [*new_keys.values(), *([] if withdraw_old_keys else self.published_keys)]
+            self.published_keys = [
+                *new_keys.values(),
+                *([] if withdraw_old_keys else self.published_keys),
+            ]
 
     def get_subject(self, account: Account, client: Client) -> str:
         """Return the `sub` of the account for the client."""
-        return compute_subject(account, client, salt=self.salt, is_pairwise=self.subject_type == "pairwise")
+        return compute_subject(
+            account, client, salt=self.salt, is_pairwise=self.subject_type == "pairwise"
+        )
 
     def get_sid(self, session: OPSession, client: Client) -> str:
         """Return the `sid` of the session for the client."""
@@ -260,12 +306,26 @@ class ProviderState:
         return self.sessions.get(request.cookies.get(self.get_cookie_name("session"), ""))
 
     def create_session(
-        self, account: Account, *, acr: str, vot: str, previous_session: OPSession | None, now: datetime
+        self,
+        account: Account,
+        *,
+        acr: str,
+        vot: str,
+        previous_session: OPSession | None,
+        now: datetime,
     ) -> OPSession:
-        """Create a session with a new cookie. It replaces the previous one, and keeps its id for the same user."""
+        """Create a session with a new cookie. It replaces the previous one, and keeps its id for
+        the same user.
+        """
         with self.lock:
-            is_same_user = previous_session is not None and previous_session.account.username == account.username
-            renewed = previous_session if is_same_user else None
+            is_same_user = (
+                previous_session is not None
+                and previous_session.account.username == account.username
+            )
+            renewed = None
+            if is_same_user:
+                renewed = previous_session
+
             session = OPSession(
                 id=renewed.id if renewed else token_b64url(16),
                 cookie_value=token_b64url(32),
@@ -281,7 +341,9 @@ class ProviderState:
             return session
 
     def end_session(self, session: OPSession) -> None:
-        """Delete the session. Its tokens stay valid: clients must revoke them, and tests check that they do."""
+        """Delete the session. Its tokens stay valid: clients must revoke them, and tests check that
+        they do.
+        """
         with self.lock:
             self.sessions.pop(session.cookie_value, None)
 
@@ -308,7 +370,11 @@ class ProviderState:
         resource: str = "",
     ) -> Token:
         """Store and return a new token; without `value`, an opaque one."""
-        lifetime = self.access_token_lifetime if kind == "access_token" else self.refresh_token_lifetime
+        if kind == "access_token":
+            lifetime = self.access_token_lifetime
+        else:
+            lifetime = self.refresh_token_lifetime
+
         token = Token(
             value=value or f"{kind[0]}t_{token_b64url(32)}",
             kind=kind,

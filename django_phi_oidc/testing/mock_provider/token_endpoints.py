@@ -32,9 +32,12 @@ def handle_token(state: ProviderState, request: ReceivedRequest) -> Reply:
             case "authorization_code":
                 grant = _redeem_code(state, client, parameters, thumbprint=thumbprint)
                 resource = _find_resource(state, parameters, grant)
-                scope, nonce = grant.scope, grant.nonce
+                scope = grant.scope
+                nonce = grant.nonce
             case "refresh_token":
-                grant = _consume_refresh_token(state, client, parameters, thumbprint=thumbprint).grant
+                grant = _consume_refresh_token(
+                    state, client, parameters, thumbprint=thumbprint
+                ).grant
                 resource = _find_resource(state, parameters, grant)
                 requested = parameters.get("scope", "").split()
                 scope = [value for value in grant.scope if not requested or value in requested]
@@ -60,7 +63,9 @@ def _create_token_reply(
     nonce: str,
     resource: Resource | None,
 ) -> Reply:
-    """Return the token response. Only a client with that grant type gets a refresh token. Spec: RFC 6749 5.1."""
+    """Return the token response. Only a client with that grant type gets a refresh token. Spec: RFC
+    6749 5.1.
+    """
     now = state.clock()
     if resource is None:
         access_token = state.issue_token(grant, "access_token", scope=scope, now=now)
@@ -73,17 +78,29 @@ def _create_token_reply(
         "scope": " ".join(access_token.scope),
     }
     if "refresh_token" in grant.client.grant_types:
-        body["refresh_token"] = state.issue_token(grant, "refresh_token", scope=grant.scope, now=now).value
+        body["refresh_token"] = state.issue_token(
+            grant, "refresh_token", scope=grant.scope, now=now
+        ).value
     body["id_token"] = _create_id_token(state, request, access_token, nonce=nonce, now=now)
     return Reply(headers=dict(NO_STORE_HEADERS), json=body)
 
 
 def _create_id_token(
-    state: ProviderState, request: ReceivedRequest, access_token: Token, *, nonce: str, now: datetime
+    state: ProviderState,
+    request: ReceivedRequest,
+    access_token: Token,
+    *,
+    nonce: str,
+    now: datetime,
 ) -> str:
     """Spec: OIDC Core 2, 3.1.3.3, 12.2."""
     grant = access_token.grant
-    lifetime = min(state.id_token_lifetime, HEART_ID_TOKEN_LIFETIME) if state.heart_claims else state.id_token_lifetime
+
+    if state.heart_claims:
+        lifetime = min(state.id_token_lifetime, HEART_ID_TOKEN_LIFETIME)
+    else:
+        lifetime = state.id_token_lifetime
+
     claims = {
         "iss": state.issuer,
         "sub": grant.sub,
@@ -112,7 +129,9 @@ def _create_id_token(
 def create_client_token(
     state: ProviderState, client_id: str, *, audience: str, scope: str, claims: Mapping[str, Any]
 ) -> str:
-    """Return a signed access token for an API, as of the grant client_credentials. Spec: RFC 9068 2.2."""
+    """Return a signed access token for an API, as of the grant client_credentials. Spec: RFC 9068
+    2.2.
+    """
     now = state.clock()
     all_claims = {
         "iss": state.issuer,
@@ -125,7 +144,9 @@ def create_client_token(
         **({"scope": scope} if scope else {}),
         **claims,
     }
-    return state.sign_claims("access_token", ReceivedRequest(method="", path=""), all_claims, typ="at+jwt")
+    return state.sign_claims(
+        "access_token", ReceivedRequest(method="", path=""), all_claims, typ="at+jwt"
+    )
 
 
 def _issue_resource_token(
@@ -137,7 +158,9 @@ def _issue_resource_token(
     scope: Sequence[str],
     now: datetime,
 ) -> Token:
-    """Return a new access token for that API, limited to the API's scopes. Spec: RFC 9068 2; RFC 8707 2.2."""
+    """Return a new access token for that API, limited to the API's scopes. Spec: RFC 9068 2; RFC
+    8707 2.2.
+    """
     scope = [value for value in scope if value in resource.scopes]
     value = ""
     if resource.issues_jwt:
@@ -155,18 +178,26 @@ def _issue_resource_token(
             **({"cnf": {"jkt": grant.dpop_jkt}} if grant.dpop_jkt else {}),
         }
         value = state.sign_claims("access_token", request, claims, typ="at+jwt")
-    return state.issue_token(grant, "access_token", scope=scope, now=now, value=value, resource=resource.identifier)
+    return state.issue_token(
+        grant, "access_token", scope=scope, now=now, value=value, resource=resource.identifier
+    )
 
 
-def _find_resource(state: ProviderState, parameters: Mapping[str, str], grant: Grant) -> Resource | None:
+def _find_resource(
+    state: ProviderState, parameters: Mapping[str, str], grant: Grant
+) -> Resource | None:
     """Return the API that the access token is for; None: UserInfo. Spec: RFC 8707 2.2."""
     identifier = parameters.get("resource", grant.resource)
-    if (identifier and identifier not in state.resources) or (grant.resource and identifier != grant.resource):
+    if (identifier and identifier not in state.resources) or (
+        grant.resource and identifier != grant.resource
+    ):
         raise OAuthError("invalid_target", "This resource is unknown.")
     return state.resources.get(identifier)
 
 
-def _redeem_code(state: ProviderState, client: Client, parameters: Mapping[str, str], *, thumbprint: str) -> Grant:
+def _redeem_code(
+    state: ProviderState, client: Client, parameters: Mapping[str, str], *, thumbprint: str
+) -> Grant:
     for name in ("code", "redirect_uri", *(["code_verifier"] if client.require_pkce else [])):
         if not parameters.get(name):
             raise OAuthError("invalid_request", f"{name} is missing.")
@@ -175,19 +206,27 @@ def _redeem_code(state: ProviderState, client: Client, parameters: Mapping[str, 
         if grant is None or grant.client.client_id != client.client_id:
             raise OAuthError("invalid_grant", "The code is unknown.")
         if grant.code_used:
-            # The code was stolen. Which of the two requests was the attacker's is unknown, so revoke the tokens of the
-            # first one, too. Spec: RFC 6749 4.1.2.
+            # The code was stolen. Which of the two requests was the attacker's is unknown, so
+            # revoke the tokens of the first one, too. Spec: RFC 6749 4.1.2.
             grant.revoked = True
-            raise OAuthError("invalid_grant", "The code was used before; all its tokens are revoked.")
+            raise OAuthError(
+                "invalid_grant", "The code was used before; all its tokens are revoked."
+            )
         validate_binding(grant, thumbprint)
         grant.dpop_jkt = thumbprint
         grant.code_used = True
     if state.clock() >= grant.code_expires_at:
         raise OAuthError("invalid_grant", "The code has expired.")
     if parameters["redirect_uri"] != grant.redirect_uri:
-        raise OAuthError("invalid_grant", "The redirect URI is not that of the authorization request.")
+        raise OAuthError(
+            "invalid_grant", "The redirect URI is not that of the authorization request."
+        )
     verifier = parameters.get("code_verifier", "")
-    digest = hashlib.sha256(verifier.encode()).digest() if verifier else b""
+    if verifier:
+        digest = hashlib.sha256(verifier.encode()).digest()
+    else:
+        digest = b""
+
     challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
     if not compare_digest(challenge, grant.code_challenge):
         raise OAuthError("invalid_grant", "The code verifier does not match the challenge.")
@@ -201,13 +240,20 @@ def _consume_refresh_token(
         raise OAuthError("invalid_request", "refresh_token is missing.")
     with state.lock:
         token = state.find_token(parameters["refresh_token"])
-        if token is None or token.kind != "refresh_token" or token.grant.client.client_id != client.client_id:
+        if (
+            token is None
+            or token.kind != "refresh_token"
+            or token.grant.client.client_id != client.client_id
+        ):
             raise OAuthError("invalid_grant", "The refresh token is unknown.")
         if token.used:
             # It was stolen, or the response was lost. Revoke all tokens of the grant in both cases.
             # Spec: RFC 9700 4.14.2.
             token.grant.revoked = True
-            raise OAuthError("invalid_grant", "The refresh token was used before; all tokens of its grant are revoked.")
+            raise OAuthError(
+                "invalid_grant",
+                "The refresh token was used before; all tokens of its grant are revoked.",
+            )
         if not token.is_active(now=state.clock()):
             raise OAuthError("invalid_grant", "The refresh token is revoked or expired.")
         validate_binding(token.grant, thumbprint)
@@ -220,15 +266,18 @@ def _consume_refresh_token(
 def handle_userinfo(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Return the claims that the scope and the claims parameter cover, for an active access token.
 
-    The token is accepted only in the Authorization header, not in the form or URL. For a client that registered
-    `userinfo_signed_response_alg`, the response is a signed JWT, and encrypted for one that registered that.
+    The token is accepted only in the Authorization header, not in the form or URL. For a client
+    that registered `userinfo_signed_response_alg`, the response is a signed JWT, and encrypted for
+    one that registered that.
     Spec: OIDC Core 5.3; RFC 6750 2.1, 3.
     """
     token = _accept_userinfo_token(state, request)
     if isinstance(token, Reply):
         return token
     grant = token.grant
-    claims = select_claims(grant.account, scope=token.scope, claim_names=grant.claims.get("userinfo", {}))
+    claims = select_claims(
+        grant.account, scope=token.scope, claim_names=grant.claims.get("userinfo", {})
+    )
     claims["sub"] = grant.sub
     alg = grant.client.userinfo_signed_response_alg
     if not alg:
@@ -243,11 +292,18 @@ def _accept_userinfo_token(state: ProviderState, request: ReceivedRequest) -> To
     """Return the token of the request, or the refusal. Spec: RFC 6750 2.1, 3; RFC 9449 7.1, 7.2."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     token = state.find_token(value.strip())
-    is_valid = token and token.kind == "access_token" and not token.resource and token.is_active(now=state.clock())
+    is_valid = (
+        token
+        and token.kind == "access_token"
+        and not token.resource
+        and token.is_active(now=state.clock())
+    )
     error = ""
     if any(name == "access_token" for name, _ in [*request.query, *request.form]):
         error = "invalid_request"
-    elif token is None or not is_valid or scheme.lower() != ("dpop" if token.dpop_jkt else "bearer"):
+    elif (
+        token is None or not is_valid or scheme.lower() != ("dpop" if token.dpop_jkt else "bearer")
+    ):
         error = "invalid_token"
     elif token.dpop_jkt and (refusal := find_proof_refusal(state, request, token)):
         return refusal
@@ -257,16 +313,21 @@ def _accept_userinfo_token(state: ProviderState, request: ReceivedRequest) -> To
         return token
     if scheme.lower() not in ("bearer", "dpop") and error == "invalid_token":
         return _create_bearer_error(401, "")
-    return _create_bearer_error({"invalid_request": 400, "insufficient_scope": 403}.get(error, 401), error)
+    return _create_bearer_error(
+        {"invalid_request": 400, "insufficient_scope": 403}.get(error, 401), error
+    )
 
 
 def _create_bearer_error(status: int, error: str) -> Reply:
     challenge = 'Bearer realm="demo provider"' + (f', error="{error}"' if error else "")
-    return Reply(status=status, headers={**NO_STORE_HEADERS, "WWW-Authenticate": challenge}, body=b"")
+    return Reply(
+        status=status, headers={**NO_STORE_HEADERS, "WWW-Authenticate": challenge}, body=b""
+    )
 
 
 def handle_revocation(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Revoke the token, and with a refresh token its whole grant; return 200 for an unknown token, too.
+    """Revoke the token, and with a refresh token its whole grant; return 200 for an unknown token,
+    too.
 
     The token_type_hint is ignored. A token of another client is refused. Spec: RFC 7009 2.1, 2.2.
     """
@@ -285,7 +346,8 @@ def handle_revocation(state: ProviderState, request: ReceivedRequest) -> Reply:
 
 
 def handle_introspection(state: ProviderState, request: ReceivedRequest) -> Reply:
-    """Return the details of an active token of the client or of an API; for all others only that it is not active.
+    """Return the details of an active token of the client or of an API; for all others only that it
+    is not active.
 
     Spec: RFC 7662 2.2.
     """
@@ -294,7 +356,9 @@ def handle_introspection(state: ProviderState, request: ReceivedRequest) -> Repl
     except OAuthError as error:
         return error.to_reply()
     token = state.find_token(value)
-    is_visible = token is not None and (token.resource or token.grant.client.client_id == client.client_id)
+    is_visible = token is not None and (
+        token.resource or token.grant.client.client_id == client.client_id
+    )
     if token is None or not is_visible or not token.is_active(now=state.clock()):
         return Reply(headers=dict(NO_STORE_HEADERS), json={"active": False})
     body = {

@@ -17,7 +17,9 @@ _LEVELS = {"held": "ok", "failed": "failure", "accepted by choice": "warning"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--provider", metavar="NAME", help="Whose declaration to attack (default: the first).")
+    parser.add_argument(
+        "--provider", metavar="NAME", help="Whose declaration to attack (default: the first)."
+    )
     only_help = "Run only the attacks on this rule; may be repeated."
     parser.add_argument("--only", metavar="CODE", action="append", default=[], help=only_help)
     parser.add_argument("--junit", metavar="FILE", type=Path, help="Also write a JUnit XML report.")
@@ -25,7 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def handle(options: Options, output: Output) -> None:
-    """Print the outcome of each attack. Raises: CommandError if one succeeds, or there is no such attack."""
+    """Print the outcome of each attack. Raises: CommandError if one succeeds, or there is no such
+    attack.
+    """
     name = options["provider"] or get_default_provider()
     attacks = select_attacks(name, options["only"])
     outcomes: list[AttackOutcome] = []
