@@ -17,6 +17,7 @@ class PHIOIDCConfig(AppConfig):
     def ready(self) -> None:
         import_module(f"{self.name}.checks").register_checks()
         import_module(f"{self.name}.receivers")
-        # A worker has imported Celery before Django, also one that does not run the tasks of this app.
+        # A worker has imported Celery before Django, also one that does not run the tasks of this
+        # app.
         if "celery" in sys.modules:
             import_module(f"{self.name}.leak_guard.task_receivers")

@@ -1,4 +1,5 @@
-"""The setting `PHI_OIDC`. Each option is parsed at its first use, and again after `setting_changed`.
+"""The setting `PHI_OIDC`. Each option is parsed at its first use, and again after
+`setting_changed`.
 
     PHI_OIDC = {
         "PROVIDERS": {"default": {"issuer": …, "client_id": …, "client_secret": …}},
@@ -6,8 +7,9 @@
         "KEYS": {"encryption": …, "subject": …, "audit_mac": …},
     }
 
-Every function raises SettingInvalid if its option is wrong. The message lists all mistakes of the setting, by the
-names of the options and without their values. A mistake in another option does not matter.
+Every function raises SettingInvalid if its option is wrong. The message lists all mistakes of the
+setting, by the names of the options and without their values. A mistake in another option does not
+matter.
 """
 
 import re
@@ -47,7 +49,9 @@ Label.register(Promise)
 
 
 class SettingInvalid(ImproperlyConfigured):
-    """An option is wrong. The message names it, and all other mistakes of the setting, without values."""
+    """An option is wrong. The message names it, and all other mistakes of the setting, without
+    values.
+    """
 
     code = Code.DECLARATION_INVALID
     is_provider_fault = False
@@ -69,7 +73,10 @@ def list_unknown_options() -> list[str]:
 
 def list_mistakes() -> list[str]:
     """Return a message for each mistake in the known options, without values."""
-    return [re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake) for mistake in options.list_mistakes(_get_declared())]
+    return [
+        re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake)
+        for mistake in options.list_mistakes(_get_declared())
+    ]
 
 
 def iter_effective_options() -> Iterator[tuple[str, Any]]:
@@ -78,7 +85,9 @@ def iter_effective_options() -> Iterator[tuple[str, Any]]:
 
 
 get_key_source: Callable[[str], Any] = partial(_read, "KEYS")
-"""Return the source of a key ring, of the signing key, of the public keys or of the retention keys."""
+"""Return the source of a key ring, of the signing key, of the public keys or of the retention
+keys.
+"""
 providers: Callable[[], Mapping[str, ProviderDeclaration]] = partial(_read, "PROVIDERS")
 """Return the providers by name; the first is the default."""
 claims: Callable[[], Mapping[str, ClaimDeclaration]] = partial(_read, "CLAIMS")
@@ -123,12 +132,19 @@ def witness_quorum() -> int:
     """Return how many witnesses must have cosigned a checkpoint; 0 without witnesses."""
     declared: int | None = _read("AUDIT", "quorum")
     count = len(witnesses())
-    return (count // 2 + 1 if count else 0) if declared is None else declared
+
+    if declared is None:
+        if count:
+            return count // 2 + 1
+        return 0
+    return declared
 
 
 def scim() -> Mapping[str, SCIMDeclaration]:
     """Return how clients of a provider provision accounts, by its name; empty: SCIM is off."""
-    return {name: provider.scim for name, provider in providers().items() if provider.scim is not None}
+    return {
+        name: provider.scim for name, provider in providers().items() if provider.scim is not None
+    }
 
 
 def has_signals() -> bool:
@@ -138,7 +154,9 @@ def has_signals() -> bool:
 
 @lru_cache(maxsize=1)
 def emergency() -> EmergencyDeclaration | None:
-    """Return the rules of emergency access, with the addresses for its mails; None: it is disabled."""
+    """Return the rules of emergency access, with the addresses for its mails; None: it is
+    disabled.
+    """
     declared: EmergencyDeclaration | None = _read("EMERGENCY")
     if declared is None or declared.mail_to:
         return declared
@@ -149,16 +167,22 @@ def emergency() -> EmergencyDeclaration | None:
 
 @lru_cache(maxsize=1)
 def patient_resources() -> Callable[[Any], Iterable[str]] | None:
-    """Return the project's function from a user to the resources about the user (`Type/id`); None: there is none."""
+    """Return the project's function from a user to the resources about the user (`Type/id`); None:
+    there is none.
+    """
     path = _read("PATIENT_RESOURCES")
-    return None if path is None else _import_function("PATIENT_RESOURCES", path)
+    if path is None:
+        return None
+    return _import_function("PATIENT_RESOURCES", path)
 
 
 @lru_cache(maxsize=1)
 def person_label() -> Callable[[Any], Any]:
     """Return the function from a user to the name that the pages of the admin show."""
     path = _read("PERSON_LABEL")
-    return get_full_name if path is None else _import_function("PERSON_LABEL", path)
+    if path is None:
+        return get_full_name
+    return _import_function("PERSON_LABEL", path)
 
 
 def get_full_name(user: Any) -> Any:
@@ -170,11 +194,16 @@ def get_full_name(user: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def account_notices() -> Callable[[Any], Any] | None:
-    """Return the function from a user to the address for notices about the account; None: there are no notices."""
+    """Return the function from a user to the address for notices about the account; None: there are
+    no notices.
+    """
     declared = _read("ACCOUNT_NOTICES")
     if isinstance(declared, str):
         return _import_function("ACCOUNT_NOTICES", declared)
-    return get_email_address if declared else None
+
+    if declared:
+        return get_email_address
+    return None
 
 
 def get_email_address(user: Any) -> Any:

@@ -1,8 +1,10 @@
-"""`SealedTextField`: an encrypted text column based on django-encrypted-model-fields that refuses by default.
+"""`SealedTextField`: an encrypted text column based on django-encrypted-model-fields that refuses
+by default.
 
-The library returns the ciphertext when no key fits (and encrypts it again at the next save), decrypts anything on
-assignment that looks like a token, reads its keys at import, decrypts a value that was copied from another row, sends
-plaintext to the database in a lookup, and encrypts the text of an SQL expression. This field does none of that.
+The library returns the ciphertext when no key fits (and encrypts it again at the next save),
+decrypts anything on assignment that looks like a token, reads its keys at import, decrypts a value
+that was copied from another row, sends plaintext to the database in a lookup, and encrypts the text
+of an SQL expression. This field does none of that.
 """
 
 import re
@@ -28,8 +30,12 @@ _ENCRYPTION_KEY_ID = re.compile("[0-9a-f]{8}")
 
 
 def _format_key_part(part: Any) -> str:
-    """Return the text of a part of a natural key. A time is in UTC, for every time zone of a connection."""
-    return part.astimezone(UTC).isoformat() if isinstance(part, datetime) else str(part)
+    """Return the text of a part of a natural key. A time is in UTC, for every time zone of a
+    connection.
+    """
+    if isinstance(part, datetime):
+        return part.astimezone(UTC).isoformat()
+    return str(part)
 
 
 class _UnconfiguredCrypter:
@@ -37,15 +43,17 @@ class _UnconfiguredCrypter:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise exceptions.ImproperlyConfigured(
-            "FIELD_ENCRYPTION_KEY is not set: django-encrypted-model-fields' own fields can't be used without it."
+            "FIELD_ENCRYPTION_KEY is not set: "
+            "django-encrypted-model-fields' own fields can't be used without it."
         )
 
 
 def _import_base_field() -> "type[models.TextField[Any, Any]]":
     """Import the library's field.
 
-    Without a key in the settings that import fails, so a temporary key is set for its duration. It is removed again:
-    otherwise it would encrypt the host project's own fields, and be lost at restart.
+    Without a key in the settings that import fails, so a temporary key is set for its duration. It
+    is removed again: otherwise it would encrypt the host project's own fields, and be lost at
+    restart.
     """
     if getattr(settings, LIBRARY_KEY_SETTING, None) is not None:
         from encrypted_model_fields.fields import EncryptedTextField  # noqa: PLC0415
@@ -65,7 +73,9 @@ def _import_base_field() -> "type[models.TextField[Any, Any]]":
 
 
 class EncryptedText:
-    """A value as stored in the database; it displays only a mask. `SealedTextField.decrypt` decrypts it."""
+    """A value as stored in the database; it displays only a mask. `SealedTextField.decrypt`
+    decrypts it.
+    """
 
     __slots__ = ("ciphertext",)
 
@@ -74,7 +84,9 @@ class EncryptedText:
 
     @property
     def key_id(self) -> str:
-        """The id of the encryption key, or the names of the retention keys; empty if it names none: plaintext?"""
+        """The id of the encryption key, or the names of the retention keys; empty if it names none:
+        plaintext?
+        """
         id_, colon, _ = self.ciphertext.partition(":")
         is_known = _ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.are_retention_key_names(id_)
         return id_ if colon and is_known else ""
@@ -86,19 +98,24 @@ class EncryptedText:
 
 
 class _SelectOnlySQL(str):
-    """The SQL of an encrypted column: it can be selected, and neither Django nor the database can use it otherwise."""
+    """The SQL of an encrypted column: it can be selected, and neither Django nor the database can
+    use it otherwise.
+    """
 
     __slots__ = ("column_sql",)
     column_sql: str
 
     def __new__(cls, column_sql: str) -> "_SelectOnlySQL":
-        # Where Django joins SQL instead of formatting it, the database fails on this unknown function.
+        # Where Django joins SQL instead of formatting it, the database fails on this unknown
+        # function.
         sql = super().__new__(cls, f"a_sealed_column_can_only_be_selected({column_sql})")
         sql.column_sql = column_sql
         return sql
 
     def __str__(self) -> NoReturn:
-        raise exceptions.FieldError("A sealed column can only be selected: the order of ciphertexts has no meaning.")
+        raise exceptions.FieldError(
+            "A sealed column can only be selected: the order of ciphertexts has no meaning."
+        )
 
 
 class _SealedCol(Col):
@@ -116,23 +133,32 @@ class _SealedIsNull(IsNull):
 
 
 class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base is chosen at import
-    """Text that is encrypted in the database and in the instance, and bound to its table, column and natural key.
+    """Text that is encrypted in the database and in the instance, and bound to its table, column
+    and natural key.
 
-    bind: attribute names of the natural key. It is known before the row is saved, so not an automatic primary key.
-    bucket: name of the attribute with the name of the retention key, or with the names of two, joined by `+`. If it is
-    empty, the newest encryption key is used.
-    source_table: for ciphertexts that are moved here from another table, and stay bound to their place there: its name.
-    The first attribute in bind then has the name of the column that they come from, and the others its natural key.
+    bind: attribute names of the natural key. It is known before the row is saved, so not an
+    automatic primary key.
+    bucket: name of the attribute with the name of the retention key, or with the names of two,
+    joined by `+`. If it is empty, the newest encryption key is used.
+    source_table: for ciphertexts that are moved here from another table, and stay bound to their
+    place there: its name. The first attribute in bind then has the name of the column that they
+    come from, and the others its natural key.
 
-    Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the plaintext. The only
-    lookup is `isnull`. Ordering, computing and Django's serializers are refused, and so are `bulk_update`,
-    `update(field=…)` and expressions, because only a complete row has its natural key.
+    Assign plain `str` and save. Reading gives `EncryptedText`, and `decrypt(instance)` returns the
+    plaintext. The only lookup is `isnull`. Ordering, computing and Django's serializers are
+    refused, and so are `bulk_update`, `update(field=…)` and expressions, because only a complete
+    row has its natural key.
     """
 
     description = "Sealed text"
 
     def __init__(
-        self, *args: Any, bind: Sequence[str], bucket: str = "", source_table: str = "", **kwargs: Any
+        self,
+        *args: Any,
+        bind: Sequence[str],
+        bucket: str = "",
+        source_table: str = "",
+        **kwargs: Any,
     ) -> None:
         self.bind = tuple(bind)
         self.bucket = bucket
@@ -146,7 +172,9 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
     def deconstruct(self) -> Any:
         name, path, args, kwargs = super().deconstruct()
         kwargs.pop("editable")
-        options = {name: value for name in ("bucket", "source_table") if (value := getattr(self, name))}
+        options = {
+            name: value for name in ("bucket", "source_table") if (value := getattr(self, name))
+        }
         return name, path, args, {**kwargs, "bind": self.bind, **options}
 
     def decrypt(
@@ -158,39 +186,50 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
     ) -> str | None:
         """Return the plaintext of the instance's column, or None if it is empty.
 
-        keys: the encryption keys, read once for many rows; None: read them now. retention_key_cache: the retention keys
-        that the same operation has read.
-        Raises one of three errors, each of which is handled by the callers as follows. The first two have
-        `is_key_missing`: the key may come back, so no caller discards the ciphertext.
+        keys: the encryption keys, read once for many rows; None: read them now.
+        retention_key_cache: the retention keys that the same operation has read.
+        Raises one of three errors, each of which is handled by the callers as follows. The first
+        two have `is_key_missing`: the key may come back, so no caller discards the ciphertext.
 
-        ==========================================  ======================  ==================  =====================
-        caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
-        ==========================================  ======================  ==================  =====================
-        `sessions.lifecycle.end_sessions`           in all three: ends the session, alert; without the session key,
-                                                    keeps the Django session; queues tokens without decrypting them
-        `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    queues it, alert
-        `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
-        `sessions.token_revocation`                 in both: retries slowly without end, alert  the same, then abandons
-        `sessions.expiry` (not database sessions)    in both: skips the session, alert           ends it as orphaned
-        `individual_rights.export`                  in all three: exports no value, lists the claim as unreadable
-        `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
-        `claims.legal_holds`                        raises                  keeps the value     keeps the value
-        `claims.legal_hold_disclosure`              raises                  is_undecryptable    is_undecryptable
-        `officer_admin.emergency_reviews`           in all three: shows that the text can't be decrypted
-        `access.recipients`                         raises, or logs it      the name is unknown; a new row is stored
-        `individual_rights.admin`                   in all three: 404
+        ==========================================  ======================  ==================
+        ===================== caller                                      `KeySourceUnavailable`
+        `KeyUnknown`        `CiphertextInvalid` ==========================================
+        ======================  ==================  =====================
+        `sessions.lifecycle.end_sessions`           in all three: ends the session, alert; without
+        the session key,
+                                                    keeps the Django session; queues tokens without
+                                                    decrypting them
+        `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert
+        queues it, alert `sessions.token_refresh`                    in all three: raises to the
+        caller of `get_access_token` `sessions.token_revocation`                 in both: retries
+        slowly without end, alert  the same, then abandons `sessions.expiry` (not database sessions)
+        in both: skips the session, alert           ends it as orphaned `individual_rights.export`
+        in all three: exports no value, lists the claim as unreadable `claims.disclosure`
+        in all three: returns `Undecryptable` as the result of the claim `claims.legal_holds`
+        raises                  keeps the value     keeps the value `claims.legal_hold_disclosure`
+        raises                  is_undecryptable    is_undecryptable
+        `officer_admin.emergency_reviews`           in all three: shows that the text can't be
+        decrypted `access.recipients`                         raises, or logs it      the name is
+        unknown; a new row is stored `individual_rights.admin`                   in all three: 404
         `subjects.notices`                          in all three: retries the mail, then abandons it
-        ==========================================  ======================  ==================  =====================
+        ==========================================  ======================  ==================
+        =====================
 
-        `KeySourceUnavailable` is a `KeyMissing`, the other two are `Undecryptable`, and all are `KeyRingError`.
+        `KeySourceUnavailable` is a `KeyMissing`, the other two are `Undecryptable`, and all are
+        `KeyRingError`.
         """
         value = getattr(instance, self.attname)
         if not isinstance(value, EncryptedText):
-            return None if value is None else str(value)
+            if value is None:
+                return None
+            return str(value)
         try:
             context = self._get_instance_context(instance)
             return keyring.decrypt(
-                value.ciphertext, context=context, keys=keys, retention_key_cache=retention_key_cache
+                value.ciphertext,
+                context=context,
+                keys=keys,
+                retention_key_cache=retention_key_cache,
             )
         except KeyMissing as error:
             raise KeySourceUnavailable(str(error)) from error
@@ -199,21 +238,37 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         return self.encrypt(model_instance)
 
     def encrypt(
-        self, model_instance: models.Model, *, retention_key_cache: retention_keys.KeyCache | None = None
+        self,
+        model_instance: models.Model,
+        *,
+        retention_key_cache: retention_keys.KeyCache | None = None,
     ) -> EncryptedText | None:
-        """Encrypt the assigned text, as `save()` does; return it. retention_key_cache: as for `decrypt`."""
+        """Encrypt the assigned text, as `save()` does; return it. retention_key_cache: as for
+        `decrypt`.
+        """
         value = getattr(model_instance, self.attname)
         if value is None or isinstance(value, EncryptedText):
             return value
         if not isinstance(value, str):
             raise TypeError(f"{self.name} takes text, not {type(value).__name__}.")
-        # The mask object of an EncryptedText; the same characters from elsewhere are a normal value.
+        # The mask object of an EncryptedText; the same characters from elsewhere are a normal
+        # value.
         if value is MASK:
             raise exceptions.ValidationError(f"{self.name}: the mask is not the value.")
-        names = getattr(model_instance, self.bucket) if self.bucket else ""
+
+        if self.bucket:
+            names = getattr(model_instance, self.bucket)
+        else:
+            names = ""
+
         context = self._get_instance_context(model_instance)
         encrypted = EncryptedText(
-            keyring.encrypt(value, context=context, retention_key_names=names, retention_key_cache=retention_key_cache)
+            keyring.encrypt(
+                value,
+                context=context,
+                retention_key_names=names,
+                retention_key_cache=retention_key_cache,
+            )
         )
         setattr(model_instance, self.attname, encrypted)
         return encrypted
@@ -222,13 +277,17 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         if value is None:
             return None
         if not isinstance(value, EncryptedText):
-            raise exceptions.FieldError(f"{self.name} is bound to its row: assign it and save the instance.")
+            raise exceptions.FieldError(
+                f"{self.name} is bound to its row: assign it and save the instance."
+            )
         return value.ciphertext
 
     get_db_prep_save = get_db_prep_value = get_prep_value
 
     def from_db_value(self, value: str | None, *args: Any) -> EncryptedText | None:
-        return None if value is None else EncryptedText(value)
+        if value is None:
+            return None
+        return EncryptedText(value)
 
     def to_python(self, value: Any) -> Any:
         if value == MASK:
@@ -236,28 +295,42 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         return value
 
     def value_to_string(self, obj: models.Model) -> NoReturn:
-        # Serializers call this: a mask in a fixture can't be loaded, and plaintext must not be in one.
+        # Serializers call this: a mask in a fixture can't be loaded, and plaintext must not be in
+        # one.
         meta = obj._meta
         raise SerializationError(
-            f"{meta.label}.{self.name} is sealed, and no serializer writes it. Leave out the app or the model "
-            f"(dumpdata --exclude {meta.label_lower}), or name the other fields (fields=…). To keep it, back up the "
-            "database and its keys; `phi_oidc subject export` writes the stored data of one person."
+            f"{meta.label}.{self.name} is sealed, and no serializer writes it. Leave out the app "
+            f"or the model (dumpdata --exclude {meta.label_lower}), or name the other fields "
+            "(fields=…). To keep it, back up the database and its keys; `phi_oidc subject export` "
+            "writes the stored data of one person."
         )
 
-    def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
+    def contribute_to_class(
+        self, cls: type[models.Model], name: str, private_only: bool = False
+    ) -> None:
         options = cls._meta
         latest = options.get_latest_by or ()
+        get_latest_by: Sequence[str]
+        if isinstance(latest, str):
+            get_latest_by = [latest]
+        else:
+            get_latest_by = latest
+
         names_by_option = {
             "ordering": [other for other in options.ordering or () if isinstance(other, str)],
-            "get_latest_by": [latest] if isinstance(latest, str) else latest,
+            "get_latest_by": get_latest_by,
             "unique_together": [other for group in options.unique_together for other in group],
             "indexes": [other for index in options.indexes for other in index.fields],
-            "constraints": [other for item in options.constraints for other in getattr(item, "fields", ())],
+            "constraints": [
+                other for item in options.constraints for other in getattr(item, "fields", ())
+            ],
         }
         for option, names in names_by_option.items():
             # It would use the ciphertext of the field.
             if name in {other.removeprefix("-") for other in names}:
-                raise exceptions.ImproperlyConfigured(f"A sealed field can't be in {option} of its model.")
+                raise exceptions.ImproperlyConfigured(
+                    f"A sealed field can't be in {option} of its model."
+                )
         super().contribute_to_class(cls, name, private_only)
 
     def get_col(self, alias: str, output_field: Any = None) -> Col:
@@ -268,19 +341,34 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
 
     def get_lookup(self, lookup_name: str) -> Any:
         if lookup_name != "isnull":
-            raise exceptions.FieldError(f"A sealed field has no lookup {lookup_name!r}: its ciphertexts differ.")
+            raise exceptions.FieldError(
+                f"A sealed field has no lookup {lookup_name!r}: its ciphertexts differ."
+            )
         return _SealedIsNull
 
     def get_transform(self, lookup_name: str) -> NoReturn:
         raise exceptions.FieldError("A sealed field has no transforms.")
 
     def get_encryption_context(self, natural_key: Sequence[Any]) -> list[str]:
-        """Return what binds a value to its row: table, column, natural key. Raises: TypeError when a part is None."""
-        # Normalized as the database returns them: a UUID assigned as text must give the same context.
-        parts = [to_python(value) for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)]
+        """Return what binds a value to its row: table, column, natural key. Raises: TypeError when
+        a part is None.
+        """
+        # Normalized as the database returns them: a UUID assigned as text must give the same
+        # context.
+        parts = [
+            to_python(value)
+            for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)
+        ]
         if None in parts:
-            raise TypeError(f"{self.name} is bound to {', '.join(self.bind)}: set them before saving.")
-        place = [self.source_table] if self.source_table else [self.model._meta.db_table, self.column]
+            raise TypeError(
+                f"{self.name} is bound to {', '.join(self.bind)}: set them before saving."
+            )
+
+        if self.source_table:
+            place = [self.source_table]
+        else:
+            place = [self.model._meta.db_table, self.column]
+
         return [*place, *map(_format_key_part, parts)]
 
     @cached_property

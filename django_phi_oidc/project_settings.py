@@ -1,4 +1,5 @@
-"""Functions for the settings file of a project: the audit database, and values from environment variables.
+"""Functions for the settings file of a project: the audit database, and values from environment
+variables.
 
 They use nothing of Django, because Django's settings are still being loaded when they are called.
 """
@@ -15,14 +16,24 @@ KEY_VARIABLES = {
     "audit_mac": "PHI_AUDIT_MAC_KEYS",
     "pairwise": "PHI_PAIRWISE_KEY",
 }
-"""The environment variables under which `phi_oidc init` and `keys generate` write the keys of each ring."""
+"""The environment variables under which `phi_oidc init` and `keys generate` write the keys of each
+ring.
+"""
 KEY_RINGS = ("encryption", "subject", "audit_mac")
 """The rings that every project needs."""
-OPTIONAL_KEY_VARIABLES = {"pairwise": KEY_VARIABLES["pairwise"], "audit_signing": "PHI_AUDIT_SIGNING_KEY"}
-PROVIDER_VARIABLES = {"issuer": "OIDC_ISSUER", "client_id": "OIDC_CLIENT_ID", "client_secret": "OIDC_CLIENT_SECRET"}
+OPTIONAL_KEY_VARIABLES = {
+    "pairwise": KEY_VARIABLES["pairwise"],
+    "audit_signing": "PHI_AUDIT_SIGNING_KEY",
+}
+PROVIDER_VARIABLES = {
+    "issuer": "OIDC_ISSUER",
+    "client_id": "OIDC_CLIENT_ID",
+    "client_secret": "OIDC_CLIENT_SECRET",
+}
 EXIT_STATUS = 4
-"""Gunicorn stops at this status of a worker; it would start the worker again and again after other ones. Status 3 would
-make `runserver` reload forever."""
+"""Gunicorn stops at this status of a worker; it would start the worker again and again after other
+ones. Status 3 would make `runserver` reload forever.
+"""
 AUDIT_ALIAS = "phi_audit"
 MIN_SQLITE_TIMEOUT_SECONDS = 5
 _SQLITE_TIMEOUT_SECONDS = 20
@@ -33,11 +44,13 @@ _CONNECT_SECONDS = 2
 
 
 def add_audit_database(databases: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return DATABASES with the alias `phi_audit`: a second connection to the database of `default`.
+    """Return DATABASES with the alias `phi_audit`: a second connection to the database of
+    `default`.
 
-    Events are written through it, so that they survive the rollback of a request. It is never part of
-    ATOMIC_REQUESTS. On PostgreSQL it gives up an attempt to connect after 2 s, unless the options of `default` have a
-    `connect_timeout`. On SQLite it is a file next to that of `default`, and both get the options that E016 requires.
+    Events are written through it, so that they survive the rollback of a request. It is never part
+    of ATOMIC_REQUESTS. On PostgreSQL it gives up an attempt to connect after 2 s, unless the
+    options of `default` have a `connect_timeout`. On SQLite it is a file next to that of `default`,
+    and both get the options that E016 requires.
 
     An alias `phi_audit` that exists is replaced: change what differs, such as USER, afterwards.
     """
@@ -58,7 +71,8 @@ def add_audit_database(databases: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 def read_provider() -> dict[str, str]:
-    """Return issuer, client id and client secret from OIDC_ISSUER, OIDC_CLIENT_ID and OIDC_CLIENT_SECRET.
+    """Return issuer, client id and client secret from OIDC_ISSUER, OIDC_CLIENT_ID and
+    OIDC_CLIENT_SECRET.
 
     Ends the process as `read_variable` does.
     """
@@ -68,8 +82,8 @@ def read_provider() -> dict[str, str]:
 def read_keys() -> dict[str, str]:
     """Return `KEYS` from PHI_ENCRYPTION_KEYS, PHI_SUBJECT_KEYS and PHI_AUDIT_MAC_KEYS.
 
-    PHI_PAIRWISE_KEY and PHI_AUDIT_SIGNING_KEY are read too where they are set. Ends the process as `read_variable`
-    does.
+    PHI_PAIRWISE_KEY and PHI_AUDIT_SIGNING_KEY are read too where they are set. Ends the process as
+    `read_variable` does.
     """
     optional = {name: os.environ.get(variable) for name, variable in OPTIONAL_KEY_VARIABLES.items()}
     keys = _read_variables({ring: KEY_VARIABLES[ring] for ring in KEY_RINGS})
@@ -77,9 +91,11 @@ def read_keys() -> dict[str, str]:
 
 
 def read_variable(name: str) -> str:
-    """Return an environment variable. If it is missing or empty, end the process with a sentence that names it.
+    """Return an environment variable. If it is missing or empty, end the process with a sentence
+    that names it.
 
-    `phi_oidc init` and `phi_oidc keys generate` get an empty text instead, because they create what is missing.
+    `phi_oidc init` and `phi_oidc keys generate` get an empty text instead, because they create what
+    is missing.
     """
     return _read_variables({name: name})[name]
 
@@ -93,21 +109,42 @@ def _read_variables(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _creates_keys(arguments: list[str]) -> bool:
-    """Return whether this process runs a command that creates keys, for example for another developer."""
-    return arguments[:2] == ["phi_oidc", "init"] or arguments[:3] == ["phi_oidc", "keys", "generate"]
+    """Return whether this process runs a command that creates keys, for example for another
+    developer.
+    """
+    return arguments[:2] == ["phi_oidc", "init"] or arguments[:3] == [
+        "phi_oidc",
+        "keys",
+        "generate",
+    ]
 
 
 def _exit_without(missing: list[str]) -> NoReturn:
-    """End the process. An exception would reach the user as a traceback, from any of the programs that load settings.
+    """End the process. An exception would reach the user as a traceback, from any of the programs
+    that load settings.
 
     Raises: SystemExit.
     """
     *others, last = missing
-    names = f"{', '.join(others)} and {last}" if others else last
-    noun, verb, pronoun = ("variables", "are", "them") if others else ("variable", "is", "it")
+    if others:
+        names = f"{', '.join(others)} and {last}"
+    else:
+        names = last
+
+    if others:
+        noun = "variables"
+        verb = "are"
+        pronoun = "them"
+    else:
+        noun = "variable"
+        verb = "is"
+        pronoun = "it"
+
     sys.stderr.write(
-        f"The environment {noun} {names} {verb} not set: add {pronoun} to the environment of this process, for example"
-        ' to portal.env, the file that phi_oidc init wrote, and then run "set -a; . secrets/portal.env; set +a".\n'
+        f"The environment {noun} {names} {verb} not set: add {pronoun} to the environment of this "
+        "process, for example"
+        ' to portal.env, the file that phi_oidc init wrote, and then run "set -a; . '
+        'secrets/portal.env; set +a".\n'
     )
     raise SystemExit(EXIT_STATUS)
 
@@ -115,11 +152,16 @@ def _exit_without(missing: list[str]) -> NoReturn:
 def _complete_sqlite_options(options: Mapping[str, Any]) -> dict[str, Any]:
     timeout = options.get("timeout", 0)
     commands = str(options.get("init_command") or "").strip().rstrip(";")
+    if commands:
+        init_command = f"{commands}; {_SQLITE_PRAGMAS}"
+    else:
+        init_command = _SQLITE_PRAGMAS
+
     return {
         **options,
         "transaction_mode": "IMMEDIATE",
         "timeout": timeout if timeout >= MIN_SQLITE_TIMEOUT_SECONDS else _SQLITE_TIMEOUT_SECONDS,
-        "init_command": f"{commands}; {_SQLITE_PRAGMAS}" if commands else _SQLITE_PRAGMAS,
+        "init_command": init_command,
     }
 
 

@@ -1,10 +1,14 @@
-"""The beat entries of an installation. Due times are in the tables; a message only starts a sweep."""
+"""The beat entries of an installation. Due times are in the tables; a message only starts a
+sweep.
+"""
 
 from typing import Any
 
 
 def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]]:
-    """Return entries for `app.conf.beat_schedule`. interval_seconds: between two runs of the urgent tasks."""
+    """Return entries for `app.conf.beat_schedule`. interval_seconds: between two runs of the urgent
+    tasks.
+    """
     tasks = {
         "phi_oidc.sweep_revocations": interval_seconds,
         # Twice a minute: an abandoned session must not stay valid for more than a minute.
@@ -31,5 +35,9 @@ def beat_schedule(*, interval_seconds: float = 10.0) -> dict[str, dict[str, Any]
         # The whole log in two weeks.
         "phi_oidc.verify": 60 * interval_seconds,
     }
-    # A message that no worker took before the next one is due expires: the next run finds the same rows.
-    return {name: {"task": name, "schedule": pause, "options": {"expires": pause}} for name, pause in tasks.items()}
+    # A message that no worker took before the next one is due expires: the next run finds the same
+    # rows.
+    return {
+        name: {"task": name, "schedule": pause, "options": {"expires": pause}}
+        for name, pause in tasks.items()
+    }

@@ -42,7 +42,9 @@ from .sessions.token_revocation import delete_finished_revocations
 
 @periodic_task("phi_oidc.prune")
 def prune() -> None:
-    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations, alerts and others."""
+    """Delete the rows whose retention has ended: spent identifiers, sessions, revocations, alerts
+    and others.
+    """
     now = clock.now()
     before = now - conf.operational_retention()
     delete_expired(now=now, kept_kind=STATE_KIND)

@@ -29,18 +29,28 @@ from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
 
 urlpatterns = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
-    path("callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path(
+        "callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"
+    ),
     path("initiate/", InitiateLoginView.as_view(), name="oidc_initiate_login"),
     path("signed-in/", SignedInView.as_view(), name="oidc_signed_in"),
     path("activate/", ActivationView.as_view(), name="oidc_activate"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
     path("emergency/", public_view(EmergencyView.as_view()), name="oidc_emergency"),
-    path("emergency/<uuid:emergency>/close/", public_view(EmergencyCloseView.as_view()), name="oidc_emergency_close"),
+    path(
+        "emergency/<uuid:emergency>/close/",
+        public_view(EmergencyCloseView.as_view()),
+        name="oidc_emergency_close",
+    ),
     path("account/", AccountView.as_view(), name="oidc_account"),
     path("account/disclosures/", OwnDisclosuresView.as_view(), name="oidc_account_disclosures"),
     path("account/export/", OwnExportView.as_view(), name="oidc_account_export"),
     path("account/sessions/end/", EndOtherSessionsView.as_view(), name="oidc_account_end_others"),
-    path("account/sessions/<uuid:session>/end/", EndSessionView.as_view(), name="oidc_account_end_session"),
+    path(
+        "account/sessions/<uuid:session>/end/",
+        EndSessionView.as_view(),
+        name="oidc_account_end_session",
+    ),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
     path("logged-out/", LoggedOutView.as_view(), name="oidc_logged_out"),
     path("session/", SessionTimeLeftView.as_view(), name="oidc_session"),
@@ -51,13 +61,26 @@ urlpatterns = [
     path("health/", HealthView.as_view(), name="oidc_health"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
-    path(".well-known/openid-federation", EntityConfigurationView.as_view(), name="oidc_entity_configuration"),
-    path("<str:provider>/authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),
-    path("<str:provider>/callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"),
+    path(
+        ".well-known/openid-federation",
+        EntityConfigurationView.as_view(),
+        name="oidc_entity_configuration",
+    ),
+    path(
+        "<str:provider>/authenticate/",
+        OIDCAuthenticationRequestView.as_view(),
+        name="oidc_authentication_init",
+    ),
+    path(
+        "<str:provider>/callback/",
+        OIDCAuthenticationCallbackView.as_view(),
+        name="oidc_authentication_callback",
+    ),
     path("<str:provider>/logout/", OIDCLogoutView.as_view(), name="oidc_logout"),
 ]
 
-# Only if it is declared: this imports scim2-models. A mistake in the setting is reported by a system check.
+# Only if it is declared: this imports scim2-models. A mistake in the setting is reported by a
+# system check.
 with suppress(conf.SettingInvalid):
     if conf.scim():
         urlpatterns.insert(0, path("scim/v2/", include("django_phi_oidc.contrib.scim.routes")))

@@ -43,7 +43,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="UsedIdentifier",
             fields=[
-                ("digest", models.CharField(editable=False, max_length=64, primary_key=True, serialize=False)),
+                (
+                    "digest",
+                    models.CharField(
+                        editable=False, max_length=64, primary_key=True, serialize=False
+                    ),
+                ),
                 ("kind", models.CharField(max_length=32)),
                 ("until", models.DateTimeField(db_index=True)),
             ],
@@ -55,7 +60,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="PairwiseSubject",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("uuid", models.UUIDField(editable=False, unique=True, verbose_name="UUID")),
                 ("issuer", models.CharField(max_length=255, verbose_name="issuer")),
                 ("first_seen_at", models.DateTimeField(verbose_name="first seen at")),
@@ -84,19 +94,32 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="PendingRevocation",
             fields=[
-                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
+                (
+                    "id",
+                    models.UUIDField(
+                        editable=False, primary_key=True, serialize=False, verbose_name="id"
+                    ),
+                ),
                 ("provider", models.CharField(max_length=64, verbose_name="provider")),
                 ("session", models.UUIDField(null=True, verbose_name="session")),
                 ("token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 (
                     "session_token",
                     django_phi_oidc.fields.SealedTextField(
-                        bind=("token_type_hint", "session"), null=True, source_table="django_phi_oidc_oidcsession"
+                        bind=("token_type_hint", "session"),
+                        null=True,
+                        source_table="django_phi_oidc_oidcsession",
                     ),
                 ),
-                ("token_type_hint", models.CharField(max_length=16, verbose_name="token type hint")),
+                (
+                    "token_type_hint",
+                    models.CharField(max_length=16, verbose_name="token type hint"),
+                ),
                 ("token_digest", models.CharField(max_length=64, null=True)),
-                ("token_expires_at", models.DateTimeField(null=True, verbose_name="token expires at")),
+                (
+                    "token_expires_at",
+                    models.DateTimeField(null=True, verbose_name="token expires at"),
+                ),
                 (
                     "status",
                     models.CharField(
@@ -115,9 +138,15 @@ class Migration(migrations.Migration):
                 ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
                 ("due_at", models.DateTimeField(verbose_name="due at")),
                 ("lease_until", models.DateTimeField(null=True)),
-                ("last_fault", models.CharField(blank=True, max_length=64, verbose_name="last fault")),
+                (
+                    "last_fault",
+                    models.CharField(blank=True, max_length=64, verbose_name="last fault"),
+                ),
                 ("created_at", models.DateTimeField(verbose_name="created at")),
-                ("first_attempt_at", models.DateTimeField(null=True, verbose_name="first attempt at")),
+                (
+                    "first_attempt_at",
+                    models.DateTimeField(null=True, verbose_name="first attempt at"),
+                ),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),
                 ("provider_busy_until", models.DateTimeField(editable=False, null=True)),
                 ("end_job", models.UUIDField(editable=False, null=True)),
@@ -129,7 +158,9 @@ class Migration(migrations.Migration):
                 "default_permissions": ("view",),
                 "indexes": [
                     models.Index(
-                        condition=models.Q(("status", "pending")), fields=["due_at"], name="phi_oidc_revocation_due"
+                        condition=models.Q(("status", "pending")),
+                        fields=["due_at"],
+                        name="phi_oidc_revocation_due",
                     ),
                     models.Index(
                         condition=models.Q(("status", "pending")),
@@ -187,13 +218,20 @@ class Migration(migrations.Migration):
                 "verbose_name": "request to end sessions",
                 "verbose_name_plural": "requests to end sessions",
                 "default_permissions": (),
-                "indexes": [models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested")],
+                "indexes": [
+                    models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested")
+                ],
             },
         ),
         migrations.CreateModel(
             name="PairwiseIdentifier",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("sector", models.CharField(max_length=255)),
                 ("value", models.CharField(max_length=64)),
                 (
@@ -211,15 +249,24 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "pairwise identifiers",
                 "default_permissions": (),
                 "constraints": [
-                    models.UniqueConstraint(fields=("user", "sector"), name="phi_oidc_pairwise_user_sector_unique"),
-                    models.UniqueConstraint(fields=("sector", "value"), name="phi_oidc_pairwise_sector_value_unique"),
+                    models.UniqueConstraint(
+                        fields=("user", "sector"), name="phi_oidc_pairwise_user_sector_unique"
+                    ),
+                    models.UniqueConstraint(
+                        fields=("sector", "value"), name="phi_oidc_pairwise_sector_value_unique"
+                    ),
                 ],
             },
         ),
         migrations.CreateModel(
             name="OIDCSession",
             fields=[
-                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
+                (
+                    "id",
+                    models.UUIDField(
+                        editable=False, primary_key=True, serialize=False, verbose_name="id"
+                    ),
+                ),
                 ("provider", models.CharField(max_length=64, verbose_name="provider")),
                 ("issuer", models.CharField(max_length=255)),
                 ("sid_digest", models.CharField(blank=True, max_length=64)),
@@ -230,8 +277,14 @@ class Migration(migrations.Migration):
                 ("refresh_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("dpop_seed", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
                 ("id_token", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
-                ("id_token_claims", django_phi_oidc.fields.SealedTextField(bind=("id",), null=True)),
-                ("access_token_expires_at", models.DateTimeField(null=True, verbose_name="access token expires at")),
+                (
+                    "id_token_claims",
+                    django_phi_oidc.fields.SealedTextField(bind=("id",), null=True),
+                ),
+                (
+                    "access_token_expires_at",
+                    models.DateTimeField(null=True, verbose_name="access token expires at"),
+                ),
                 ("auth_time", models.DateTimeField(null=True, verbose_name="auth time")),
                 ("acr", models.CharField(blank=True, max_length=255, verbose_name="acr")),
                 ("started_at", models.DateTimeField(verbose_name="started at")),
@@ -244,7 +297,10 @@ class Migration(migrations.Migration):
                         editable=False,
                     ),
                 ),
-                ("ended_at", models.DateTimeField(db_index=True, null=True, verbose_name="ended at")),
+                (
+                    "ended_at",
+                    models.DateTimeField(db_index=True, null=True, verbose_name="ended at"),
+                ),
                 (
                     "end_reason",
                     models.CharField(
@@ -255,7 +311,10 @@ class Migration(migrations.Migration):
                             ("replaced", "another sign-in on the same browser"),
                             ("session_lost", "the Django session was flushed"),
                             ("row_deleted", "the row of the session was deleted"),
-                            ("audit_unavailable", "the sign-in could not be written to the audit log"),
+                            (
+                                "audit_unavailable",
+                                "the sign-in could not be written to the audit log",
+                            ),
                             ("subject_unlinked", "the link to the account was deleted"),
                             ("idle_timeout", "idle timeout"),
                             ("absolute_timeout", "absolute timeout"),
@@ -269,7 +328,10 @@ class Migration(migrations.Migration):
                             ("frontchannel_logout", "front-channel logout by the provider"),
                             ("security_event", "a security event of the provider"),
                             ("invalid_grant", "the provider refused the refresh token"),
-                            ("refresh_mismatch", "a refresh returned tokens of another user or sign-in"),
+                            (
+                                "refresh_mismatch",
+                                "a refresh returned tokens of another user or sign-in",
+                            ),
                         ],
                         max_length=32,
                         verbose_name="end reason",
@@ -277,7 +339,10 @@ class Migration(migrations.Migration):
                 ),
                 ("refresh_lease_until", models.DateTimeField(null=True)),
                 ("browser", models.CharField(blank=True, db_default="", default="", max_length=32)),
-                ("platform", models.CharField(blank=True, db_default="", default="", max_length=32)),
+                (
+                    "platform",
+                    models.CharField(blank=True, db_default="", default="", max_length=32),
+                ),
                 ("network", models.CharField(blank=True, db_default="", default="", max_length=64)),
                 (
                     "user",
@@ -312,7 +377,9 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(fields=["started_at"], name="phi_oidc_session_started"),
                     models.Index(
-                        condition=models.Q(("ended_at", None)), fields=["due_at"], name="phi_oidc_session_due"
+                        condition=models.Q(("ended_at", None)),
+                        fields=["due_at"],
+                        name="phi_oidc_session_due",
                     ),
                 ],
             },
@@ -320,23 +387,43 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="StoredClaim",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 (
                     "session",
-                    models.UUIDField(default=uuid.UUID("00000000-0000-0000-0000-000000000000"), verbose_name="session"),
+                    models.UUIDField(
+                        default=uuid.UUID("00000000-0000-0000-0000-000000000000"),
+                        verbose_name="session",
+                    ),
                 ),
                 ("name", models.CharField(max_length=255, verbose_name="name")),
-                ("bucket", models.CharField(default="", editable=False, max_length=40, verbose_name="bucket")),
+                (
+                    "bucket",
+                    models.CharField(
+                        default="", editable=False, max_length=40, verbose_name="bucket"
+                    ),
+                ),
                 (
                     "value",
                     django_phi_oidc.fields.SealedTextField(
-                        bind=("subject_id", "session", "name", "owner", "retained_until"), bucket="retention_key_names"
+                        bind=("subject_id", "session", "name", "owner", "retained_until"),
+                        bucket="retention_key_names",
                     ),
                 ),
                 ("purpose", models.CharField(max_length=32, verbose_name="purpose")),
                 ("obtained_at", models.DateTimeField(verbose_name="obtained at")),
-                ("expires_at", models.DateTimeField(db_index=True, null=True, verbose_name="expires at")),
-                ("held_until", models.DateTimeField(editable=False, null=True, verbose_name="held until")),
+                (
+                    "expires_at",
+                    models.DateTimeField(db_index=True, null=True, verbose_name="expires at"),
+                ),
+                (
+                    "held_until",
+                    models.DateTimeField(editable=False, null=True, verbose_name="held until"),
+                ),
                 ("owner", models.CharField(editable=False, max_length=255)),
                 ("retained_until", models.DateTimeField(editable=False)),
                 (
@@ -363,18 +450,24 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(
                         condition=models.Q(
-                            ("session", uuid.UUID("00000000-0000-0000-0000-000000000000")), _negated=True
+                            ("session", uuid.UUID("00000000-0000-0000-0000-000000000000")),
+                            _negated=True,
                         ),
                         fields=["session"],
                         name="phi_oidc_claim_session",
                     ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(fields=("subject", "session", "name"), name="phi_oidc_stored_claim_unique"),
+                    models.UniqueConstraint(
+                        fields=("subject", "session", "name"), name="phi_oidc_stored_claim_unique"
+                    ),
                     models.CheckConstraint(
                         condition=models.Q(
                             ("expires_at__isnull", False),
-                            models.Q(("session", uuid.UUID("00000000-0000-0000-0000-000000000000")), _negated=True),
+                            models.Q(
+                                ("session", uuid.UUID("00000000-0000-0000-0000-000000000000")),
+                                _negated=True,
+                            ),
                             _connector="OR",
                         ),
                         name="phi_oidc_stored_claim_ends",
@@ -385,7 +478,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SubjectDigest",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("issuer", models.CharField(max_length=255)),
                 ("key_id", models.CharField(max_length=8)),
                 ("digest", models.CharField(max_length=64)),
@@ -404,9 +502,13 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "subject digests",
                 "indexes": [models.Index(fields=["key_id"], name="phi_oidc_subject_digest_key")],
                 "constraints": [
-                    models.UniqueConstraint(fields=("issuer", "digest"), name="phi_oidc_subject_digest_unique")
+                    models.UniqueConstraint(
+                        fields=("issuer", "digest"), name="phi_oidc_subject_digest_unique"
+                    )
                 ],
             },
         ),
-        migrations.RunPython(omit_like_index, migrations.RunPython.noop, hints={"model_name": "usedidentifier"}),
+        migrations.RunPython(
+            omit_like_index, migrations.RunPython.noop, hints={"model_name": "usedidentifier"}
+        ),
     ]

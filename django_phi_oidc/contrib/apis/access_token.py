@@ -1,6 +1,7 @@
 """Verification of JWT access tokens for an API of the portal.
 
-Spec: RFC 9068; RFC 6749 3.3 (scope). A UserInfo response is no proof of validity, because it omits the audience.
+Spec: RFC 9068; RFC 6749 3.3 (scope). A UserInfo response is no proof of validity, because it omits
+the audience.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +34,9 @@ class ResourceServer(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """A verified access token: the person, the client and the scopes. Does not contain the token itself."""
+    """A verified access token: the person, the client and the scopes. Does not contain the token
+    itself.
+    """
 
     provider: str
     """The declared name."""
@@ -46,16 +49,21 @@ class AccessToken:
     auth_time: datetime | None = None
     """When the person authenticated, if known."""
     confirmation: Confirmation = ()
-    """The keys that the token is bound to: method (`x5t#S256` or `jkt`) and thumbprint. Empty for a bearer token."""
+    """The keys that the token is bound to: method (`x5t#S256` or `jkt`) and thumbprint. Empty for a
+    bearer token.
+    """
 
 
 def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) -> ResourceServer:
-    """Return the API and the provider that must verify the token, according to its claims. NOTHING is verified.
+    """Return the API and the provider that must verify the token, according to its claims. NOTHING
+    is verified.
 
-    An opaque token contains no issuer. It is only accepted if exactly one provider does introspection, because a
-    provider must not receive tokens of another one. Raises: AccessTokenInvalid.
+    An opaque token contains no issuer. It is only accepted if exactly one provider does
+    introspection, because a provider must not receive tokens of another one. Raises:
+    AccessTokenInvalid.
     """
-    servers, claims = list(resource_servers), _find_claims(token)
+    servers = list(resource_servers)
+    claims = _find_claims(token)
     if claims is None:
         introspecting = [server for server in servers if server.api.method == "introspection"]
         if len(introspecting) != 1:
@@ -63,22 +71,29 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
         return introspecting[0]
     of_issuer = [server for server in servers if server.provider.issuer == claims.get("iss")]
     # The audience distinguishes several clients of one issuer.
-    matching = [server for server in of_issuer if server.api.audience in id_token.get_audiences(claims)] or of_issuer
+    matching = [
+        server for server in of_issuer if server.api.audience in id_token.get_audiences(claims)
+    ] or of_issuer
     if not matching:
         raise AccessTokenInvalid("iss_invalid")
     return matching[0]
 
 
 def verify_access_token(
-    token: str, *, keys: KeySet, resource_server: ResourceServer, proofs: Mapping[str, str], now: datetime
+    token: str,
+    *,
+    keys: KeySet,
+    resource_server: ResourceServer,
+    proofs: Mapping[str, str],
+    now: datetime,
 ) -> AccessToken:
     """Return a JWT access token that the declared issuer signed for this API.
 
     proofs: as of validate_confirmation.
 
-    Order, as in verify_id_token: structure, alg, signature, then typ and claims. Times have the declared leeway. A
-    lifetime over max_access_token_lifetime is refused, because a JWT cannot be ended earlier. NOT checked: whether it
-    was revoked, and whether jti was used before.
+    Order, as in verify_id_token: structure, alg, signature, then typ and claims. Times have the
+    declared leeway. A lifetime over max_access_token_lifetime is refused, because a JWT cannot be
+    ended earlier. NOT checked: whether it was revoked, and whether jti was used before.
     Raises: AccessTokenInvalid; what keys raises (KeyNotFound, TransportError, MetadataError).
     Spec: RFC 9068 2, 4; RFC 8725 3.
     """
@@ -100,12 +115,15 @@ def verify_access_token(
     return access_token
 
 
-def parse_access_token_claims(claims: Claims, *, resource_server: ResourceServer, now: datetime) -> AccessToken:
+def parse_access_token_claims(
+    claims: Claims, *, resource_server: ResourceServer, now: datetime
+) -> AccessToken:
     """Return the access token of authentic claims that are valid now for this API.
 
-    NOT checked: that the presenter has the key that the token is bound to; validate_confirmation does that.
-    Raises: AccessTokenInvalid, IDTokenError. Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 8705 3.1, 3.2, RFC 9449 6.1,
-    6.2 (cnf); FAPI 2.0 Security Profile 5.3.4.
+    NOT checked: that the presenter has the key that the token is bound to; validate_confirmation
+    does that.
+    Raises: AccessTokenInvalid, IDTokenError. Spec: RFC 9068 2.2; RFC 7662 2.2; RFC 8705 3.1, 3.2,
+    RFC 9449 6.1, 6.2 (cnf); FAPI 2.0 Security Profile 5.3.4.
     """
     declaration = resource_server.provider
     validate_audience(claims, audience=resource_server.api.audience)
@@ -137,12 +155,21 @@ def parse_scope(value: object) -> frozenset[str] | None:
     """Return the scopes of a space-separated list; None if it is malformed. Spec: RFC 6749 3.3."""
     if value == "":
         return frozenset()
-    scopes = value.split(" ") if isinstance(value, str) else [""]
-    return frozenset(scopes) if all(map(is_scope_token, scopes)) else None
+
+    if isinstance(value, str):
+        scopes = value.split(" ")
+    else:
+        scopes = [""]
+
+    if all(map(is_scope_token, scopes)):
+        return frozenset(scopes)
+    return None
 
 
 def validate_typ(jws: JWS) -> None:
-    """`typ_invalid`: typ is the media type of access tokens, which ID Tokens do not have. Spec: RFC 9068 2.1, 4."""
+    """`typ_invalid`: typ is the media type of access tokens, which ID Tokens do not have. Spec: RFC
+    9068 2.1, 4.
+    """
     if jws.media_type != ACCESS_TOKEN_TYP:
         raise AccessTokenInvalid("typ_invalid")
 
@@ -154,12 +181,15 @@ def validate_audience(claims: Claims, *, audience: str) -> None:
 
 
 def validate_client(claims: Claims, *, api: APIDeclaration | ClientTokensDeclaration) -> None:
-    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`, `client_for_person`: a client that is allowed.
+    """`client_id_invalid`, `client_not_allowed`, `client_for_itself`, `client_for_person`: a client
+    that is allowed.
 
-    It acts for a person, or at an API for clients for itself. Without a person, sub is the client_id, which the
-    registrant may be able to choose, or what is declared. Requires: a validated sub. Spec: RFC 9068 2.2, 5.
+    It acts for a person, or at an API for clients for itself. Without a person, sub is the
+    client_id, which the registrant may be able to choose, or what is declared. Requires: a
+    validated sub. Spec: RFC 9068 2.2, 5.
     """
-    client_id, clients = claims.get("client_id"), api.clients
+    client_id = claims.get("client_id")
+    clients = api.clients
     if not _is_visible_ascii(client_id):
         raise AccessTokenInvalid("client_id_invalid")
     if clients is not None and client_id not in clients:
@@ -172,7 +202,8 @@ def validate_client(claims: Claims, *, api: APIDeclaration | ClientTokensDeclara
 
 
 def validate_lifetime(claims: Claims, *, declaration: ProviderDeclaration, now: datetime) -> None:
-    """`iat_invalid`, `access_token_lifetime`: iat is not in the future, and the lifetime is within the limit.
+    """`iat_invalid`, `access_token_lifetime`: iat is not in the future, and the lifetime is within
+    the limit.
 
     Requires: a validated exp. Spec: RFC 9068 2.2; RFC 7519 4.1.6.
     """
@@ -195,9 +226,16 @@ def _find_claims(token: str) -> Claims | None:
 
 def _parse_auth_time(value: object, *, now: datetime, leeway: timedelta) -> datetime | None:
     """Return None for a time in the future, beyond the leeway."""
-    auth_time = None if id_token.is_zero(value) else id_token.parse_numeric_date(value)
-    return None if auth_time is None or auth_time > now + leeway else auth_time
+    if id_token.is_zero(value):
+        auth_time = None
+    else:
+        auth_time = id_token.parse_numeric_date(value)
+    if auth_time is None or auth_time > now + leeway:
+        return None
+    return auth_time
 
 
 def _is_visible_ascii(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() and value.isprintable()
+    return (
+        isinstance(value, str) and 0 < len(value) <= 255 and value.isascii() and value.isprintable()
+    )

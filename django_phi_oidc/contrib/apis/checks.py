@@ -12,10 +12,14 @@ from .declaration import APIDeclaration, ClientTokensDeclaration, list_api_fault
 
 @register_check(Tags.security)
 def check_apis(**kwargs: Any) -> Messages:
-    """E026: useless or unsafe declarations; W026: requests to the provider inside transactions; E107, W107: headers."""
+    """E026: useless or unsafe declarations; W026: requests to the provider inside transactions;
+    E107, W107: headers.
+    """
     apis = conf.apis()
     client_ids = {name: provider.client_id for name, provider in conf.providers().items()}
-    yield from (error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids))
+    yield from (
+        error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids)
+    )
     declared: dict[str, APIDeclaration | ClientTokensDeclaration] = {
         f'API["{name}"]': api for name, api in apis.items()
     }
@@ -26,12 +30,21 @@ def check_apis(**kwargs: Any) -> Messages:
         option, rest = path.split("[", 1)
         line = in_settings(f'del PHI_OIDC["{option}"][{rest}["allow_client_cert_header"]')
         if not conf.trusted_proxies():
-            text = f"{path}['allow_client_cert_header']: TRUSTED_PROXIES is empty, so the header is never read."
+            text = (
+                f"{path}['allow_client_cert_header']: TRUSTED_PROXIES "
+                "is empty, so the header is never read."
+            )
             yield error(107, f"PHI_OIDC: {text}", line)
         else:
-            text = f"{path}: the proxy must remove Client-Cert from requests, or clients can forge certificates."
+            text = (
+                f"{path}: the proxy must remove Client-Cert from "
+                "requests, or clients can forge certificates."
+            )
             yield warning(107, f"PHI_OIDC: {text}", line)
     if apis and settings.DATABASES["default"].get("ATOMIC_REQUESTS"):
-        message = "PHI_OIDC['API']: with ATOMIC_REQUESTS, a transaction is open during requests to the provider, and"
+        message = (
+            "PHI_OIDC['API']: with ATOMIC_REQUESTS, a transaction is "
+            "open during requests to the provider, and"
+        )
         hint = "Mark views that accept access tokens with transaction.non_atomic_requests."
         yield warning(26, f"{message} refusals are not counted.", hint)

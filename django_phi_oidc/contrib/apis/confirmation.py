@@ -10,8 +10,9 @@ from typing import Any
 from ...errors import AccessTokenInvalid
 
 CONFIRMATION_METHODS = frozenset({"x5t#S256", "jkt"})
-"""Members of `cnf` whose proof can be verified: a TLS client certificate, or a DPoP proof. Each value is a SHA-256
-thumbprint."""
+"""Members of `cnf` whose proof can be verified: a TLS client certificate, or a DPoP proof. Each
+value is a SHA-256 thumbprint.
+"""
 _THUMBPRINT_PATTERN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 Confirmation = tuple[tuple[str, str], ...]
@@ -19,7 +20,8 @@ Confirmation = tuple[tuple[str, str], ...]
 
 
 def parse_confirmation(claims: Mapping[str, Any]) -> Confirmation:
-    """`cnf_unsupported`: cnf, if present, names at least one key, and each by a method that can be verified.
+    """`cnf_unsupported`: cnf, if present, names at least one key, and each by a method that can be
+    verified.
 
     An unknown member is refused, because it may restrict the token. Spec: RFC 7800 3.1.
     """
@@ -35,7 +37,8 @@ def parse_confirmation(claims: Mapping[str, Any]) -> Confirmation:
 
 
 def validate_confirmation(confirmation: Confirmation, *, proofs: Mapping[str, str]) -> None:
-    """`cnf_mismatch`: the sender of the request has proven possession of each key that the token is bound to.
+    """`cnf_mismatch`: the sender of the request has proven possession of each key that the token is
+    bound to.
 
     proofs: the thumbprint of the proven key by method. Spec: RFC 8705 3; RFC 9449 7.1, 7.2.
     """

@@ -1,4 +1,6 @@
-"""The setting `API`: which access tokens the portal's own APIs accept, and what their scopes permit. No Django."""
+"""The setting `API`: which access tokens the portal's own APIs accept, and what their scopes
+permit. No Django.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -21,7 +23,9 @@ TokenVerificationMethod = Literal["jwt", "introspection"]
 MAX_INTROSPECTION_CACHE = timedelta(seconds=60)
 _MAX_CLIENT_ID_LENGTH = 200
 """The actor of an event contains it."""
-_parse_cache_duration = partial(parse_duration, minimum=timedelta(0), maximum=MAX_INTROSPECTION_CACHE)
+_parse_cache_duration = partial(
+    parse_duration, minimum=timedelta(0), maximum=MAX_INTROSPECTION_CACHE
+)
 
 
 def is_scope_token(value: object) -> bool:
@@ -46,7 +50,9 @@ def _parse_scopes(path: str, value: Any) -> tuple[tuple[str, frozenset[str]], ..
 def _parse_subs(path: str, value: Any) -> tuple[tuple[str, str], ...]:
     subs = tuple(parse_mapping(path, value).items())
     if not subs or not all(
-        _is_visible_ascii(text) and len(text) < _MAX_CLIENT_ID_LENGTH for pair in subs for text in pair
+        _is_visible_ascii(text) and len(text) < _MAX_CLIENT_ID_LENGTH
+        for pair in subs
+        for text in pair
     ):
         fail(path, "must be a dictionary from client ids to the sub of each, of visible ASCII")
     return subs
@@ -54,7 +60,9 @@ def _parse_subs(path: str, value: Any) -> tuple[tuple[str, str], ...]:
 
 _parse_scope = checked(parse_raw, is_scope_token, "must be one scope")
 _parse_audience = checked(parse_raw, _is_visible_ascii, "must be 1 to 255 visible ASCII characters")
-_parse_clients = checked(lambda path, ids: frozenset(parse_strings(path, ids, items="client ids")), bool, "is empty")
+_parse_clients = checked(
+    lambda path, ids: frozenset(parse_strings(path, ids, items="client ids")), bool, "is empty"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +71,32 @@ class APIDeclaration:
 
     provider: str
     audience: Annotated[str, _parse_audience]
-    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII characters, and not the
-    provider's `client_id`."""
+    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII
+    characters, and not the provider's `client_id`.
+    """
     method: TokenVerificationMethod
-    """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for one provider only."""
+    """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for
+    one provider only.
+    """
     scopes: Annotated[tuple[tuple[str, frozenset[str]], ...], _parse_scopes] = ()
-    """Scope → list of permissions for `has_perm`. A token with the scope can use those of them that the user has."""
+    """Scope → list of permissions for `has_perm`. A token with the scope can use those of them that
+    the user has.
+    """
     introspection_cache: Annotated[timedelta, _parse_cache_duration] = timedelta(seconds=10)
-    """timedelta or seconds, at most 60: how long a process caches a positive introspection response."""
+    """timedelta or seconds, at most 60: how long a process caches a positive introspection
+    response.
+    """
     clients: Annotated[frozenset[str], _parse_clients] | None = None
     """List of the clients whose tokens are accepted. Default: none: all clients of the provider."""
     allow_client_cert_header: bool = False
-    """With warning W107: a token that is [bound to a certificate](../how-to/client-certificates.md#at-your-own-apis)
-    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440)."""
+    """With warning W107: a token that is [bound to a
+    certificate](../how-to/client-certificates.md#at-your-own-apis)
+    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440).
+    """
     dpop_nonce: bool = False
-    """Each [DPoP proof](../how-to/sender-constrained-tokens.md#at-your-own-apis) must have a nonce of this server,
-    valid for five minutes, so that no proof can be made long before its use."""
+    """Each [DPoP proof](../how-to/sender-constrained-tokens.md#at-your-own-apis) must have a nonce
+    of this server, valid for five minutes, so that no proof can be made long before its use.
+    """
 
     def get_permissions(self, scopes: Iterable[str]) -> frozenset[str]:
         """Return the permissions of these scopes together; undeclared scopes have none."""
@@ -92,24 +110,34 @@ class APIDeclaration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTokensDeclaration:
-    """Access tokens that clients of a provider get for themselves, by the grant `client_credentials`."""
+    """Access tokens that clients of a provider get for themselves, by the grant
+    `client_credentials`.
+    """
 
     audience: Annotated[str, _parse_audience]
-    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII characters, and not the
-    provider's `client_id`."""
+    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII
+    characters, and not the provider's `client_id`.
+    """
     method: TokenVerificationMethod
-    """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for one provider only."""
+    """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for
+    one provider only.
+    """
     subs: Annotated[tuple[tuple[str, str], ...], _parse_subs]
-    """Client id → the `sub` of the tokens that the client gets for itself: usually the client id again, at Keycloak the
-    id of its service account. Tokens of other clients, and with another `sub`, such as that of a person, are
-    refused."""
+    """Client id → the `sub` of the tokens that the client gets for itself: usually the client id
+    again, at Keycloak the id of its service account. Tokens of other clients, and with another
+    `sub`, such as that of a person, are refused.
+    """
     scope: Annotated[str, _parse_scope] = "scim"
     """A token must have this scope."""
     introspection_cache: Annotated[timedelta, _parse_cache_duration] = timedelta(seconds=10)
-    """timedelta or seconds, at most 60: how long a process caches a positive introspection response."""
+    """timedelta or seconds, at most 60: how long a process caches a positive introspection
+    response.
+    """
     allow_client_cert_header: bool = False
-    """With warning W107: a token that is [bound to a certificate](../how-to/client-certificates.md#at-your-own-apis)
-    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440)."""
+    """With warning W107: a token that is [bound to a
+    certificate](../how-to/client-certificates.md#at-your-own-apis)
+    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440).
+    """
 
     @property
     def clients(self) -> frozenset[str]:
@@ -122,16 +150,25 @@ class ClientTokensDeclaration:
 
 
 def parse_api(provider: str, raw: Any) -> APIDeclaration:
-    """Return the rules for access tokens of a provider. Raises: DeclarationInvalid with all mistakes."""
+    """Return the rules for access tokens of a provider. Raises: DeclarationInvalid with all
+    mistakes.
+    """
     return parse_declaration(APIDeclaration, f"API[{provider!r}]", raw, provider=provider)
 
 
-def list_api_faults(apis: Mapping[str, APIDeclaration], *, client_ids: Mapping[str, str]) -> Iterable[str]:
-    """Yield what makes a declaration useless or unsafe. client_ids: of the declared providers, by name."""
+def list_api_faults(
+    apis: Mapping[str, APIDeclaration], *, client_ids: Mapping[str, str]
+) -> Iterable[str]:
+    """Yield what makes a declaration useless or unsafe. client_ids: of the declared providers, by
+    name.
+    """
     for name, api in apis.items():
         if name not in client_ids:
             yield f"API[{name!r}]: there is no such provider."
         elif api.audience == client_ids[name]:
             yield f"API[{name!r}]['audience'] is the client_id, which is the audience of ID Tokens."
     if len(names := [name for name, api in apis.items() if api.method == "introspection"]) > 1:
-        yield f"API: {' and '.join(map(repr, names))} would see tokens of each other; only one can use introspection."
+        yield (
+            f"API: {' and '.join(map(repr, names))} would see tokens of "
+            "each other; only one can use introspection."
+        )

@@ -25,17 +25,23 @@ _MINUTE_BYTES = 8
 
 
 def accept_proof(proof: VerifiedProof, *, requires_nonce: bool, now: datetime) -> None:
-    """Mark the proof as used, once across all processes, after the check of its nonce if one is required.
+    """Mark the proof as used, once across all processes, after the check of its nonce if one is
+    required.
 
-    Requires: the token is valid, so that a stranger cannot fill the table. In a transaction of the caller, such as that
-    of `ATOMIC_REQUESTS`, a rollback makes the proof usable again.
+    Requires: the token is valid, so that a stranger cannot fill the table. In a transaction of the
+    caller, such as that of `ATOMIC_REQUESTS`, a rollback makes the proof usable again.
     Raises: DPoPProofInvalid. Spec: RFC 9449 8, 9, 11.1.
     """
     if requires_nonce and not is_current_nonce(proof.nonce, now=now):
         raise DPoPProofInvalid(NONCE_REQUIRED)
     connection = transaction.get_connection(router.db_for_write(UsedIdentifier))
-    mark = mark_used_in_transaction if connection.in_atomic_block else mark_used
-    # The clock of another server may be behind, so that it would accept the proof for a little longer.
+    if connection.in_atomic_block:
+        mark = mark_used_in_transaction
+    else:
+        mark = mark_used
+
+    # The clock of another server may be behind, so that it would accept the proof for a little
+    # longer.
     expires_at = proof.issued_at + MAX_PROOF_AGE + MAX_PROOF_AHEAD
     if not mark("dpop", f"{proof.thumbprint} {proof.jti}", expires_at=expires_at):
         raise DPoPProofInvalid("dpop_replayed")
@@ -53,11 +59,15 @@ def is_current_nonce(nonce: str, *, now: datetime) -> bool:
         raw = decode_b64url(nonce)
     except ValueError:
         return False
-    minute, mac = raw[:_MINUTE_BYTES], raw[_MINUTE_BYTES:]
+    minute = raw[:_MINUTE_BYTES]
+    mac = raw[_MINUTE_BYTES:]
     age_seconds = now.timestamp() - int.from_bytes(minute, "big") * _NONCE_PERIOD_SECONDS
     if not -_NONCE_PERIOD_SECONDS <= age_seconds <= NONCE_LIFETIME.total_seconds():
         return False
-    return any(hmac.compare_digest(_compute_mac(key, minute), mac) for key in keyring.get_keys("encryption"))
+    return any(
+        hmac.compare_digest(_compute_mac(key, minute), mac)
+        for key in keyring.get_keys("encryption")
+    )
 
 
 def format_dpop_challenge(**parameters: str) -> str:

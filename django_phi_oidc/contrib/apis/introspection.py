@@ -25,7 +25,9 @@ def build_introspection_request(*, token: str, **client: Unpack[ClientContext]) 
     if not endpoint:
         raise IntrospectionFailed("The provider has no introspection endpoint.")
     parameters = {"token": token, "token_type_hint": "access_token"}
-    return build_client_request(operation="introspection", url=endpoint, parameters=parameters, **client)
+    return build_client_request(
+        operation="introspection", url=endpoint, parameters=parameters, **client
+    )
 
 
 def process_introspection_response(
@@ -33,22 +35,32 @@ def process_introspection_response(
 ) -> AccessToken:
     """Return an active access token for this API.
 
-    NOT checked: that the presenter has the key that the token is bound to; validate_confirmation does that.
-    aud, exp, sub and client_id are optional in the specification but required here. iss and token_type are checked if
-    present.
-    Raises: AccessTokenInvalid; IntrospectionFailed if the response is not one, for example if the client is refused.
+    NOT checked: that the presenter has the key that the token is bound to; validate_confirmation
+    does that.
+    aud, exp, sub and client_id are optional in the specification but required here. iss and
+    token_type are checked if present.
+    Raises: AccessTokenInvalid; IntrospectionFailed if the response is not one, for example if the
+    client is refused.
     Spec: RFC 7662 2.2, 2.3; RFC 9449 6.2.
     """
     members = parse_json_body(response)
-    # Some providers answer this for an ID Token, or for a JWT if they only introspect opaque tokens.
-    if response.status == 400 and members is not None and members.get("error") == "unsupported_token_type":
+    # Some providers answer this for an ID Token, or for a JWT if they only introspect opaque
+    # tokens.
+    if (
+        response.status == 400
+        and members is not None
+        and members.get("error") == "unsupported_token_type"
+    ):
         raise AccessTokenInvalid("token_type_unsupported")
     if response.status != 200 or members is None or not isinstance(members.get("active"), bool):
         raise IntrospectionFailed
     if not members["active"]:
         raise AccessTokenInvalid("token_inactive")
     token_type = members.get("token_type", BEARER_TOKEN_TYPE)
-    if not isinstance(token_type, str) or token_type.lower() not in (BEARER_TOKEN_TYPE, DPOP_TOKEN_TYPE):
+    if not isinstance(token_type, str) or token_type.lower() not in (
+        BEARER_TOKEN_TYPE,
+        DPOP_TOKEN_TYPE,
+    ):
         raise AccessTokenInvalid("token_type_unsupported")
     try:
         if "iss" in members:

@@ -1,8 +1,9 @@
 """Token introspection with a cache in the memory of the process. Spec: RFC 7662 4.
 
-A shared cache would let everyone with write access to it grant access. The cache stores keyed digests of tokens, and
-only positive results: a refused token is introspected again, so invalid tokens cannot evict those of users. An entry
-is valid for some seconds, and never beyond the token's `exp`.
+A shared cache would let everyone with write access to it grant access. The cache stores keyed
+digests of tokens, and only positive results: a refused token is introspected again, so invalid
+tokens cannot evict those of users. An entry is valid for some seconds, and never beyond the token's
+`exp`.
 """
 
 import hashlib
@@ -31,7 +32,12 @@ CacheKey = tuple[ResourceServer, bytes]
 class IntrospectionCache:
     """Introspected tokens, for as long as they are valid here. Threads may share it."""
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic, max_tokens: int = MAX_CACHED_TOKENS) -> None:
+    def __init__(
+        self,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        max_tokens: int = MAX_CACHED_TOKENS,
+    ) -> None:
         """monotonic: a clock in seconds that never goes back."""
         self.monotonic = monotonic
         self._max_tokens = max_tokens
@@ -41,7 +47,9 @@ class IntrospectionCache:
 
     def compute_key(self, token: str, audience: ResourceServer) -> CacheKey:
         """Return the cache key of a token at that API. It differs between caches."""
-        return audience, hashlib.blake2b(token.encode(), key=self._digest_key, digest_size=32).digest()
+        return audience, hashlib.blake2b(
+            token.encode(), key=self._digest_key, digest_size=32
+        ).digest()
 
     def find_token(self, key: CacheKey, *, now: datetime) -> AccessToken | None:
         """Return the cached token, if it is still valid."""
@@ -81,11 +89,16 @@ def introspect_token(
 ) -> AccessToken:
     """Return what the provider says of a token for that API, from the cache or by introspection.
 
-    provider: that of the audience. proofs: of this request, as of validate_confirmation. timeout_seconds: for the
-    metadata, and again for the introspection request. cache: that of the process if None.
+    provider: that of the audience. proofs: of this request, as of validate_confirmation.
+    timeout_seconds: for the metadata, and again for the introspection request. cache: that of the
+    process if None.
     Raises: AccessTokenInvalid; IntrospectionFailed, TransportError, MetadataError.
     """
-    cache = cache or _caches_by_pid.get(os.getpid()) or _caches_by_pid.setdefault(os.getpid(), IntrospectionCache())
+    cache = (
+        cache
+        or _caches_by_pid.get(os.getpid())
+        or _caches_by_pid.setdefault(os.getpid(), IntrospectionCache())
+    )
     key = cache.compute_key(token, audience)
     access_token = cache.find_token(key, now=now)
     if access_token is None:
@@ -95,7 +108,8 @@ def introspect_token(
             token=token,
             freshness=AssertionFreshness(now=now, jti=randomness.token_b64url(32)),
         )
-        # Read the clock before the request: a token revoked while the response is in transit must not be cached longer.
+        # Read the clock before the request: a token revoked while the response is in transit must
+        # not be cached longer.
         valid_until = cache.monotonic() + audience.api.introspection_cache.total_seconds()
         response = provider.transport.send(request, timeout_seconds=timeout_seconds)
         access_token = process_introspection_response(response, resource_server=audience, now=now)

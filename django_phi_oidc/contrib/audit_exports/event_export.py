@@ -24,11 +24,13 @@ FILE_EXTENSIONS = {"csv": "csv", "jsonl": "jsonl", "fhir": "ndjson"}
 _CSV_COLUMNS = (*Event._fields, "mac")
 
 
-def export_events(filters: EventFilters, export_format: str, *, hostname: str) -> Iterator[tuple[int, bytes]]:
+def export_events(
+    filters: EventFilters, export_format: str, *, hostname: str
+) -> Iterator[tuple[int, bytes]]:
     """Yield the events that match the filters, oldest first: their number, and their lines.
 
-    export_format: a key of CONTENT_TYPES. CSV has a header line, and its formulas are escaped. In the other formats
-    each line is an event. hostname: of this machine, for FHIR. No MAC is checked.
+    export_format: a key of CONTENT_TYPES. CSV has a header line, and its formulas are escaped. In
+    the other formats each line is an event. hostname: of this machine, for FHIR. No MAC is checked.
     Raises: AuditUnavailable, RowUnreadable; the lines yielded until then are incomplete.
     """
     if export_format == "csv":
@@ -40,7 +42,9 @@ def export_events(filters: EventFilters, export_format: str, *, hostname: str) -
                 lines = _render_csv(map(_csv_row, events))
             else:
                 is_fhir = export_format == "fhir"
-                lines = _join_lines(_fhir_lines(events, hostname) if is_fhir else map(serialize_event, events))
+                lines = _join_lines(
+                    _fhir_lines(events, hostname) if is_fhir else map(serialize_event, events)
+                )
         except (*UNLOADABLE_ROW_ERRORS, RecursionError) as error:
             raise RowUnreadable("A row is not an event; `audit verify` identifies it.") from error
         yield len(rows), lines
@@ -57,7 +61,9 @@ def incomplete_marker(export_format: str, code: str) -> bytes:
 
 
 def _load_event(row: AuditEvent) -> AuthenticatedEvent:
-    """Raises: one of UNLOADABLE_ROW_ERRORS, or RecursionError, for a row that no format can represent."""
+    """Raises: one of UNLOADABLE_ROW_ERRORS, or RecursionError, for a row that no format can
+    represent.
+    """
     if not isinstance(json.loads(row.detail), dict) or row.outcome not in OUTCOMES:
         raise ValueError("Not an event.")
     return parse_event_row(row)
@@ -78,12 +84,22 @@ def _render_csv(rows: Iterable[Sequence[str]]) -> bytes:
 
 def _fhir_lines(events: list[AuthenticatedEvent], hostname: str) -> Iterator[str]:
     with translate_database_errors():
-        leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(event_id__in=[item.event.id for item in events])
+        leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(
+            event_id__in=[item.event.id for item in events]
+        )
         leaf_by_id = {leaf.event_id: leaf for leaf in leaves}
     for authenticated_event in events:
         leaf = leaf_by_id.get(authenticated_event.event.id)
-        index, leaf_hash = (leaf.leaf_index, bytes(leaf.leaf_hash)) if leaf else (-1, b"")
-        item = SealedEvent(leaf_index=index, leaf_hash=leaf_hash, authenticated_event=authenticated_event)
+        if leaf:
+            index = leaf.leaf_index
+            leaf_hash = bytes(leaf.leaf_hash)
+        else:
+            index = -1
+            leaf_hash = b""
+
+        item = SealedEvent(
+            leaf_index=index, leaf_hash=leaf_hash, authenticated_event=authenticated_event
+        )
         yield canonical_json(event_to_fhir(item, hostname=hostname))
 
 

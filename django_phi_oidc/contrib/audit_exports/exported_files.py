@@ -1,4 +1,6 @@
-"""The page that verifies an exported file: its form, the filters of the export in words, and the result."""
+"""The page that verifies an exported file: its form, the filters of the export in words, and the
+result.
+"""
 
 import logging
 from typing import Any, BinaryIO
@@ -37,14 +39,18 @@ class ExportedFileForm(forms.Form):
 
     file = forms.FileField(
         label=gettext_lazy("File"),
-        help_text=gettext_lazy("An export in the format “JSON lines as sealed”. Other formats cannot be verified."),
+        help_text=gettext_lazy(
+            "An export in the format “JSON lines as sealed”. Other formats cannot be verified."
+        ),
         widget=ThemedFileInput(attrs={"accept": ".jsonl"}),
     )
 
     def clean_file(self) -> BinaryIO:
         file = self.cleaned_data["file"]
         if file.size > MAX_FILE_BYTES:
-            text = _("The file is too large for this page. Verify it with “phi_oidc audit check-export”.")
+            text = _(
+                "The file is too large for this page. Verify it with “phi_oidc audit check-export”."
+            )
             raise ValidationError(text)
         # The iterator of Django's files also ends lines at other characters than a line feed.
         content: BinaryIO = file.file
@@ -54,32 +60,47 @@ class ExportedFileForm(forms.Form):
 def verify_uploaded_file(
     request: HttpRequest, file: BinaryIO, filters: EventFilters
 ) -> tuple[FileVerification | None, str]:
-    """Return the result, after an event for each subject of the filters; or None, and why nothing can be verified.
+    """Return the result, after an event for each subject of the filters; or None, and why nothing
+    can be verified.
 
     Raises: AuditUnavailable.
     """
-    origin, now = Actor.from_request(request).origin, clock.now()
+    origin = Actor.from_request(request).origin
+    now = clock.now()
     detail = {"page": "file", "filters": list(filters.list_used_names())}
     subjects = filters.list_subjects() or ("",)
-    record_many([NewEvent(Action.AUDIT_VIEWED, origin, now, subject=subject, detail=detail) for subject in subjects])
+    record_many(
+        [
+            NewEvent(Action.AUDIT_VIEWED, origin, now, subject=subject, detail=detail)
+            for subject in subjects
+        ]
+    )
     try:
-        return verify_exported_file(file, filters, keys=get_public_keys(), now=now, max_faults=MAX_FAULTS), ""
+        return verify_exported_file(
+            file, filters, keys=get_public_keys(), now=now, max_faults=MAX_FAULTS
+        ), ""
     except (CheckpointInvalid, LogDamaged, RowUnreadable):
         return None, _(
-            "The file cannot be verified, because the log itself is damaged. Select “Verify now” in the audit log."
+            "The file cannot be verified, because the log itself is "
+            "damaged. Select “Verify now” in the audit log."
         )
     except KeyMissing as error:
         logger.error("A file cannot be verified: %s", error)  # noqa: TRY400 -- a missing setting needs no traceback
         return None, _(
-            "The file cannot be verified, because this server has no keys of the log. Ask the operators of this site."
+            "The file cannot be verified, because this server has no keys of the log. Ask the "
+            "operators of this site."
         )
 
 
 def build_file_context(form: EventFiltersForm) -> dict[str, Any]:
     """Return the filters of the export for the template. Requires: form.is_valid()."""
-    parameters = {key: value for key, value in form.build_query_parameters().items() if key != "routine"}
+    parameters = {
+        key: value for key, value in form.build_query_parameters().items() if key != "routine"
+    }
     filters = form.get_filters()
-    people = find_people(actors=[filters.actor, filters.person.partition(",")[0]], subjects=filters.list_subjects())
+    people = find_people(
+        actors=[filters.actor, filters.person.partition(",")[0]], subjects=filters.list_subjects()
+    )
     return {
         "kept": parameters,
         "filters": list(describe_filters(filters, people)),

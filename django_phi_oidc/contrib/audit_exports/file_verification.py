@@ -1,7 +1,9 @@
-"""Verify an exported file of JSON lines: each line is what was sealed, and no event of the log is missing.
+"""Verify an exported file of JSON lines: each line is what was sealed, and no event of the log is
+missing.
 
-A line is verified as a leaf of the tree, up to the root of the newest signed checkpoint, and by its MAC, so one altered
-byte is a fault. Events that the log lists for the filters of the export, but that the file does not have, are faults.
+A line is verified as a leaf of the tree, up to the root of the newest signed checkpoint, and by its
+MAC, so one altered byte is a fault. Events that the log lists for the filters of the export, but
+that the file does not have, are faults.
 """
 
 import hashlib
@@ -32,7 +34,8 @@ from ...errors import ProofInvalid
 MAX_LISTED_FAULTS = 20
 _BATCH_SIZE = 1_000
 _BLOCK_LEAVES = 1 << LEVEL_STEP
-_CACHED_BLOCKS, _CACHED_NODES = 64, 65_536
+_CACHED_BLOCKS = 64
+_CACHED_NODES = 65_536
 
 
 class FileFaultKind(StrEnum):
@@ -56,12 +59,18 @@ class FileFault:
 
     def describe(self) -> str:
         """Return the fault as a translated sentence."""
-        time = f"{self.occurred_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if self.occurred_at else ""
+        if self.occurred_at:
+            time = f"{self.occurred_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        else:
+            time = ""
+
         text = {
             FileFaultKind.LINE_UNREADABLE: _("Line %(line)s is not an event as it was exported."),
             FileFaultKind.LINE_OUT_OF_ORDER: _("Line %(line)s is repeated, or not in its place."),
             FileFaultKind.EVENT_ALTERED: _("The event in line %(line)s is not what was sealed."),
-            FileFaultKind.EVENT_MISSING: _("The event %(event)s of %(time)s UTC is in the log, but not in the file."),
+            FileFaultKind.EVENT_MISSING: _(
+                "The event %(event)s of %(time)s UTC is in the log, but not in the file."
+            ),
         }[self.kind]
         return text % {"line": self.line, "event": self.event_id, "time": time}
 
@@ -79,9 +88,13 @@ class FileVerification:
     waiting_count: int = 0
     """Lines with a valid MAC that no checkpoint covers yet: verify again after the next sealing."""
     detached_count: int = 0
-    """Lines with a valid MAC whose leaves have left the log with their month: the archives have these events."""
+    """Lines with a valid MAC whose leaves have left the log with their month: the archives have
+    these events.
+    """
     unlisted_count: int = 0
-    """Valid lines that the log does not list for the filters: other filters, or the events are only in archives."""
+    """Valid lines that the log does not list for the filters: other filters, or the events are only
+    in archives.
+    """
     has_later_events: bool = False
     """The log has events after the last line, and the filters have no end in the past."""
     first_time: datetime | None = None
@@ -93,7 +106,9 @@ class FileVerification:
     @property
     def is_verified(self) -> bool:
         """All lines are what was sealed, and no event is missing. An empty file is not verified."""
-        return not self.fault_count and bool(self.line_count) and self.sealed_count == self.line_count
+        return (
+            not self.fault_count and bool(self.line_count) and self.sealed_count == self.line_count
+        )
 
     def add_fault(self, fault: FileFault) -> None:
         self.fault_count += 1
@@ -111,14 +126,20 @@ def verify_exported_file(
 ) -> FileVerification:
     """Return how the lines of a file compare with the sealed log, in constant memory.
 
-    filters: those of the export. keys: the public keys of the log. max_faults: after so many, only the lines are
-    verified: another file, or wrong filters, must not make a request read the whole log.
+    filters: those of the export. keys: the public keys of the log. max_faults: after so many, only
+    the lines are verified: another file, or wrong filters, must not make a request read the whole
+    log.
     NOT checked: that the log is undamaged elsewhere (`verify_log`).
     Raises: AuditUnavailable, CheckpointInvalid, KeyMissing, LogDamaged, RowUnreadable.
     """
     with translate_database_errors():
         newest = next(iter(read_checkpoints(-1, limit=1, newest_first=True)), None)
-    result = FileVerification(checkpoint=verify_checkpoint(newest.note, keys) if newest else None)
+
+    checkpoint = None
+    if newest:
+        checkpoint = verify_checkpoint(newest.note, keys)
+
+    result = FileVerification(checkpoint=checkpoint)
     listed_events = ((row.id, row.occurred_at) for row in iterate_events(filters))
     listed = next(listed_events, None)
 
@@ -143,7 +164,9 @@ def verify_exported_file(
 
 
 def _report_missing(event_id: uuid.UUID, occurred_at: datetime, result: FileVerification) -> None:
-    result.add_fault(FileFault(kind=FileFaultKind.EVENT_MISSING, event_id=event_id, occurred_at=occurred_at))
+    result.add_fault(
+        FileFault(kind=FileFaultKind.EVENT_MISSING, event_id=event_id, occurred_at=occurred_at)
+    )
 
 
 class _FileVerifier:
@@ -151,7 +174,12 @@ class _FileVerifier:
 
     def __init__(self, result: FileVerification) -> None:
         self._result = result
-        self._tree_size = result.checkpoint.tree_size if result.checkpoint else 0
+
+        if result.checkpoint:
+            self._tree_size = result.checkpoint.tree_size
+        else:
+            self._tree_size = 0
+
         self._compute_mac = create_mac_calculator()
         self._read_nodes = create_cached_nodes_reader()
         self._last_id = uuid.UUID(int=0)
@@ -174,11 +202,14 @@ class _FileVerifier:
     def _verify_batch(self, batch: Sequence[tuple[int, bytes]]) -> list[uuid.UUID]:
         parsed = [(number, self._parse_line(number, line)) for number, line in batch]
         items = [(number, item) for number, item in parsed if item is not None]
-        leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(event_id__in=[item.event.id for _number, item in items])
+        leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(
+            event_id__in=[item.event.id for _number, item in items]
+        )
         leaf_indexes = dict(leaves.values_list("event_id", "leaf_index"))
         event_ids = []
         for number, item in items:
-            event, leaf_index = item.event, leaf_indexes.get(item.event.id)
+            event = item.event
+            leaf_index = leaf_indexes.get(item.event.id)
             is_valid = self._is_valid(item, leaf_index)
             if not is_valid:
                 self._add_fault(FileFaultKind.EVENT_ALTERED, number, item)
@@ -199,7 +230,8 @@ class _FileVerifier:
 
     def _count_valid(self, event: Event, leaf_index: int | None) -> None:
         result = self._result
-        result.first_time, result.last_time = result.first_time or event.occurred_at, event.occurred_at
+        result.first_time = result.first_time or event.occurred_at
+        result.last_time = event.occurred_at
         if self._is_sealed(leaf_index):
             result.sealed_count += 1
         elif leaf_index is None and any(first <= event.id < end for first, end in self._gaps):
@@ -220,9 +252,13 @@ class _FileVerifier:
         return leaf_index is not None and leaf_index < self._tree_size
 
     def _is_valid(self, item: AuthenticatedEvent, leaf_index: int | None) -> bool:
-        """Verify the MAC, which the leaf hash does not cover, and the path from the leaf to the signed root."""
+        """Verify the MAC, which the leaf hash does not cover, and the path from the leaf to the
+        signed root.
+        """
         canonical = canonical_bytes(item.event)
-        if not hmac.compare_digest(self._compute_mac(item.event.mac_key, canonical) or b"", item.mac):
+        if not hmac.compare_digest(
+            self._compute_mac(item.event.mac_key, canonical) or b"", item.mac
+        ):
             return False
         if leaf_index is None or not self._is_sealed(leaf_index):
             return True
@@ -245,7 +281,9 @@ class _FileVerifier:
 
 
 def create_cached_nodes_reader() -> NodesReader:
-    """Return `read_nodes` with a cache: the paths of adjacent leaves share nearly all of their nodes."""
+    """Return `read_nodes` with a cache: the paths of adjacent leaves share nearly all of their
+    nodes.
+    """
 
     @lru_cache(maxsize=_CACHED_BLOCKS)
     def read_block(block: int) -> dict[int, bytes]:

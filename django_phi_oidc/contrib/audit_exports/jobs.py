@@ -1,7 +1,7 @@
 """Jobs for a worker: exports of many events, and verifications of the whole audit log.
 
-A job is a leased row. When a worker is killed, the next one starts again after the lease; after three attempts the job
-has failed. The row and its file are deleted a day after the request.
+A job is a leased row. When a worker is killed, the next one starts again after the lease; after
+three attempts the job has failed. The row and its file are deleted a day after the request.
 """
 
 import os
@@ -60,13 +60,17 @@ def has_too_many_exports(asked_by: str) -> bool:
 
 
 def run_next_job(*, clock: Callable[[], datetime], folder: Path | None, hostname: str) -> bool:
-    """Run the job that has waited longest, and return whether there was one. folder: for files of exports."""
+    """Run the job that has waited longest, and return whether there was one. folder: for files of
+    exports.
+    """
     job = _acquire_next_job(clock())
     if job is None:
         return False
 
     def report_progress(done: int, total: int = 0) -> None:
-        if not _leased_job(job).update(done=done, total=total, lease_until=clock() + LEASE_DURATION):
+        if not _leased_job(job).update(
+            done=done, total=total, lease_until=clock() + LEASE_DURATION
+        ):
             raise _LeaseLost
 
     try:
@@ -81,14 +85,18 @@ def run_next_job(*, clock: Callable[[], datetime], folder: Path | None, hostname
         _leased_job(job).update(state=TrailJob.FAILED, fault="row_unreadable")
     except (PhiOidcError, ImproperlyConfigured, DatabaseError, OSError) as error:
         code = getattr(error, "code", type(error).__name__)
-        _leased_job(job).update(state=TrailJob.WAITING, lease_until=clock() + _RETRY_DELAY, fault=code[:64])
+        _leased_job(job).update(
+            state=TrailJob.WAITING, lease_until=clock() + _RETRY_DELAY, fault=code[:64]
+        )
     else:
         _leased_job(job).update(state=TrailJob.DONE, fault="", result=result)
     return True
 
 
 def delete_expired_jobs(*, now: datetime, folder: Path | None) -> None:
-    """Mark jobs without attempts left as failed, and delete jobs that are a day old, with their files."""
+    """Mark jobs without attempts left as failed, and delete jobs that are a day old, with their
+    files.
+    """
     _available_jobs(now).filter(attempts__gte=MAX_ATTEMPTS).update(state=TrailJob.FAILED)
     for job in TrailJob.objects.filter(asked_at__lte=now - RETENTION_PERIOD)[:100]:
         for file in folder.glob(f"trail-{job.pk}.*") if folder else ():
@@ -133,7 +141,9 @@ def _acquire_next_job(now: datetime) -> TrailJob | None:
 
 
 def _export_path(job: TrailJob, folder: Path) -> Path:
-    """Return a path for this attempt only, so that a worker that lost its lease writes to no other file."""
+    """Return a path for this attempt only, so that a worker that lost its lease writes to no other
+    file.
+    """
     return folder / f"trail-{job.pk}.{job.attempts}.{FILE_EXTENSIONS[job.format]}"
 
 
@@ -142,7 +152,8 @@ def _run_export(
 ) -> dict[str, Any]:
     if folder is None:
         raise ImproperlyConfigured("PHI_OIDC['AUDIT']['exports'] is not declared here.")
-    form, done = EventFiltersForm(job.filters), 0
+    form = EventFiltersForm(job.filters)
+    done = 0
     if not form.is_valid():
         raise RowUnreadable
     path = _export_path(job, folder)
@@ -164,9 +175,19 @@ def _run_verification(
     summary = VerificationSummary()
     lines: list[str] = []
     with translate_database_errors():
-        for finding in verify_log(keys=get_public_keys(), now=clock(), summary=summary, progress=report_progress):
-            lines += [finding.render_line()] if len(lines) < _MAX_FINDING_LINES else []
-    detail, origin = summary.build_event_detail(), Origin(actor=job.asked_by)
-    outcome: EventOutcome = "failure" if summary.fault_count else "success"
+        for finding in verify_log(
+            keys=get_public_keys(), now=clock(), summary=summary, progress=report_progress
+        ):
+            if len(lines) < _MAX_FINDING_LINES:
+                lines += [finding.render_line()]
+    detail = summary.build_event_detail()
+    origin = Origin(actor=job.asked_by)
+
+    outcome: EventOutcome
+    if summary.fault_count:
+        outcome = "failure"
+    else:
+        outcome = "success"
+
     record(Action.AUDIT_VERIFIED, origin=origin, now=clock(), outcome=outcome, detail=detail)
     return {**detail, "waiting": summary.waiting, "lines": lines}

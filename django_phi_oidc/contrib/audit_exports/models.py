@@ -1,4 +1,6 @@
-"""Exports and verifications of the audit log that a worker runs. A worker holds a row by a lease, never by a lock."""
+"""Exports and verifications of the audit log that a worker runs. A worker holds a row by a lease,
+never by a lock.
+"""
 
 from typing import ClassVar
 
@@ -11,8 +13,13 @@ from ..._internal.lease import LeasedQuerySet
 class TrailJob(models.Model):
     """A request that takes a worker's time: an export of many events, or a verification."""
 
-    EXPORT, VERIFICATION = "export", "verification"
-    WAITING, RUNNING, DONE, FAILED, TAKEN = "waiting", "running", "done", "failed", "taken"
+    EXPORT = "export"
+    VERIFICATION = "verification"
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    TAKEN = "taken"
 
     objects: ClassVar[models.Manager["TrailJob"]] = LeasedQuerySet.as_manager()
 
@@ -37,7 +44,8 @@ class TrailJob(models.Model):
     result = models.JSONField(default=dict)
 
     class Meta:
-        verbose_name, verbose_name_plural = _("export or verification"), _("exports and verifications")
+        verbose_name = _("export or verification")
+        verbose_name_plural = _("exports and verifications")
         default_permissions = ()
         indexes = (models.Index(fields=["asked_at"], name="phi_oidc_trailjob_asked"),)
 

@@ -1,4 +1,6 @@
-"""Exports and verifications of the audit log in the admin. Each export is recorded before its first byte."""
+"""Exports and verifications of the audit log in the admin. Each export is recorded before its first
+byte.
+"""
 
 import dataclasses
 import uuid
@@ -47,13 +49,13 @@ MAX_STREAMED_EVENTS = 10_000
 """Up to this many events are streamed; for more, a worker writes a file."""
 _MAX_LISTED_JOBS = 50
 _LATE_AFTER = timedelta(minutes=2)
-_TRAIL_URL_NAME, _JOB_URL_NAME = (
-    "admin:phi_oidc_audit_auditevent_changelist",
-    "admin:phi_oidc_audit_exports_trailjob_change",
-)
+_TRAIL_URL_NAME = "admin:phi_oidc_audit_auditevent_changelist"
+_JOB_URL_NAME = "admin:phi_oidc_audit_exports_trailjob_change"
 
 _require_post = partial(require_trail_permission, methods=("POST",))
-require_verification_permission = partial(_require_post, has_permission=lambda page, req: page.has_view_permission(req))
+require_verification_permission = partial(
+    _require_post, has_permission=lambda page, req: page.has_view_permission(req)
+)
 require_file_permission = partial(
     require_trail_permission,
     methods=("GET", "HEAD", "POST"),
@@ -75,7 +77,9 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
 
     def can_export(self, request: HttpRequest) -> bool:
         """Return True if this user may export events, which takes both permissions."""
-        return self.has_view_permission(request) and request.user.has_perm("phi_oidc_audit.export_auditevent")
+        return self.has_view_permission(request) and request.user.has_perm(
+            "phi_oidc_audit.export_auditevent"
+        )
 
     def get_urls(self) -> list[Any]:
         return self.build_urls(
@@ -91,18 +95,27 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
 
     @require_view_permission
     def list_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Show the newest jobs. No event is on this page or on that of a job, so viewing them is not recorded."""
+        """Show the newest jobs. No event is on this page or on that of a job, so viewing them is
+        not recorded.
+        """
         is_visible = Q(kind=TrailJob.VERIFICATION) | Q(asked_by=str(request.user.pk))
         jobs = list(TrailJob.objects.filter(is_visible).order_by("-asked_at")[:_MAX_LISTED_JOBS])
         people = find_people(actors={job.asked_by for job in jobs})
         rows = [(job, people.find_actor(job.asked_by)) for job in jobs]
-        return self.render_page(request, "change_list", title=_("Exports and verifications"), jobs=rows)
+        return self.render_page(
+            request, "change_list", title=_("Exports and verifications"), jobs=rows
+        )
 
     @require_view_permission
     def job_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         job = self._get_job(request, job_id)
         is_late = job.is_open and not job.attempts and clock.now() - job.asked_at > _LATE_AFTER
-        title = _("Export") if job.kind == TrailJob.EXPORT else _("Verification")
+
+        if job.kind == TrailJob.EXPORT:
+            title = _("Export")
+        else:
+            title = _("Verification")
+
         context = {
             "job": job,
             "asked_by": find_people(actors=[job.asked_by]).find_actor(job.asked_by),
@@ -110,7 +123,9 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
             "is_late": is_late,
             "gone_at": job.asked_at + RETENTION_PERIOD,
         }
-        return self.render_page(request, "job", title=title, may_export=self.can_export(request), **context)
+        return self.render_page(
+            request, "job", title=title, may_export=self.can_export(request), **context
+        )
 
     @require_verification_permission
     def verify_view(self, request: HttpRequest) -> HttpResponseBase:
@@ -121,39 +136,75 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
         """Compare an exported file with the sealed log, for the filters of the export."""
         filters_form = EventFiltersForm(request.POST or request.GET)
         if not filters_form.is_valid():
-            return self._redirect_with_error(request, _("Nothing was verified: the filters are invalid."))
+            return self._redirect_with_error(
+                request, _("Nothing was verified: the filters are invalid.")
+            )
         form = ExportedFileForm(request.POST or None, request.FILES or None)
-        result, fault = None, ""
+        result = None
+        fault = ""
         if request.method == "POST" and form.is_valid():
-            result, fault = verify_uploaded_file(request, form.cleaned_data["file"], filters_form.get_filters())
-        context = {"form": form, "result": result, "fault": fault, **build_file_context(filters_form)}
+            result, fault = verify_uploaded_file(
+                request, form.cleaned_data["file"], filters_form.get_filters()
+            )
+        context = {
+            "form": form,
+            "result": result,
+            "fault": fault,
+            **build_file_context(filters_form),
+        }
         return self.render_page(request, "file", title=_("Verify an exported file"), **context)
 
     @require_export_permission
     def export_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Stream the events that match the filters, or request a file from a worker when there are many."""
-        form, export_format = EventFiltersForm(request.POST), request.POST.get("format", "")
+        """Stream the events that match the filters, or request a file from a worker when there are
+        many.
+        """
+        form = EventFiltersForm(request.POST)
+        export_format = request.POST.get("format", "")
         if not form.is_valid() or export_format not in CONTENT_TYPES:
-            return self._redirect_with_error(request, _("Nothing was exported: the filters or the format are invalid."))
+            return self._redirect_with_error(
+                request, _("Nothing was exported: the filters or the format are invalid.")
+            )
         now = clock.now()
         requested_filters = form.get_filters()
         # Exclude events that arrive during the export, such as the event of this export.
         until = min(requested_filters.until or now, now)
         filters = dataclasses.replace(requested_filters, until=until)
-        job_id = randomness.uuid7(now) if has_more_events_than(filters, MAX_STREAMED_EVENTS) else None
+        job_id = None
+        if has_more_events_than(filters, MAX_STREAMED_EVENTS):
+            job_id = randomness.uuid7(now)
+
         if job_id and conf.export_folder() is None:
-            message = _("Nothing was exported: there are more than 10,000 events. Narrow the filters.")
+            message = _(
+                "Nothing was exported: there are more than 10,000 events. Narrow the filters."
+            )
             return self._redirect_with_error(request, message)
         if job_id and has_too_many_exports(str(request.user.pk)):
-            message = _("Nothing was exported: download your other exports first, or wait for a day.")
+            message = _(
+                "Nothing was exported: download your other exports first, or wait for a day."
+            )
             return self._redirect_with_error(request, message)
+
+        if job_id:
+            resource = f"TrailJob/{job_id}"
+        else:
+            resource = ""
+
         fields: dict[str, Any] = {
-            "resource": f"TrailJob/{job_id}" if job_id else "",
-            "detail": {"format": export_format, "filters": list(requested_filters.list_used_names())},
+            "resource": resource,
+            "detail": {
+                "format": export_format,
+                "filters": list(requested_filters.list_used_names()),
+            },
         }
         origin = Actor.from_request(request).origin
         subjects = requested_filters.list_subjects() or ("",)
-        record_many([NewEvent(Action.AUDIT_EXPORTED, origin, now, subject=subject, **fields) for subject in subjects])
+        record_many(
+            [
+                NewEvent(Action.AUDIT_EXPORTED, origin, now, subject=subject, **fields)
+                for subject in subjects
+            ]
+        )
         if job_id:
             parameters = {**form.build_query_parameters(), "until": until.isoformat()}
             fields = {"id": job_id, "format": export_format, "filters": parameters}
@@ -168,18 +219,25 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
     @require_export_permission
     def download_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
         """Return the file of an export to the user that requested it, once."""
-        job, folder = self._get_job(request, job_id), conf.export_folder()
+        job = self._get_job(request, job_id)
+        folder = conf.export_folder()
         detail: dict[str, Any] = {"page": "export", "filters": []}
-        record_request_event(request, Action.AUDIT_VIEWED, resource=f"TrailJob/{job.pk}", detail=detail)
+        record_request_event(
+            request, Action.AUDIT_VIEWED, resource=f"TrailJob/{job.pk}", detail=detail
+        )
         try:
             if folder is None or job.kind != TrailJob.EXPORT:
                 raise LookupError
             file = open_export_file(job, folder=folder)
         except LookupError:
-            messages.error(request, _("There is no file: it was already downloaded, or was deleted."))
+            messages.error(
+                request, _("There is no file: it was already downloaded, or was deleted.")
+            )
             return HttpResponseRedirect(reverse(_JOB_URL_NAME, args=[job.pk]))
         name = f"audit-trail-{job.asked_at:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[job.format]}"
-        return FileResponse(file, as_attachment=True, filename=name, content_type=CONTENT_TYPES[job.format])
+        return FileResponse(
+            file, as_attachment=True, filename=name, content_type=CONTENT_TYPES[job.format]
+        )
 
     def _get_job(self, request: HttpRequest, job_id: uuid.UUID) -> TrailJob:
         """Return the job. Raises: Http404; PermissionDenied for an export of another user."""
@@ -190,7 +248,9 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
             self.deny(request, job_id)
         return job
 
-    def _create_job_response(self, kind: str, request: HttpRequest, **fields: Any) -> HttpResponseBase:
+    def _create_job_response(
+        self, kind: str, request: HttpRequest, **fields: Any
+    ) -> HttpResponseBase:
         job = request_job(kind, asked_by=str(request.user.pk), now=clock.now(), **fields)
         return HttpResponseRedirect(reverse(_JOB_URL_NAME, args=[job.pk]))
 

@@ -1,4 +1,6 @@
-"""Collect the evidence of this process: its settings and checks, the audit log, and the installed packages."""
+"""Collect the evidence of this process: its settings and checks, the audit log, and the installed
+packages.
+"""
 
 import json
 import logging
@@ -27,10 +29,11 @@ _CONTROLS = Path(__file__).with_name("controls.json")
 
 
 def collect_evidence(*, key: NoteSigner, now: datetime) -> dict[str, Any]:
-    """Return the content of an evidence pack: JSON values, without secrets and without data of persons.
+    """Return the content of an evidence pack: JSON values, without secrets and without data of
+    persons.
 
-    key: that of the audit log. Raises: KeyMissing; AuditUnavailable; CheckpointInvalid if the newest checkpoint of the
-    log is not signed by a known key, because the pack would confirm it.
+    key: that of the audit log. Raises: KeyMissing; AuditUnavailable; CheckpointInvalid if the
+    newest checkpoint of the log is not signed by a known key, because the pack would confirm it.
     """
     checkpoint = AuditCheckpoint.objects.last()
     log = get_checkpoint_origin(checkpoint.epoch if checkpoint else 1)
@@ -69,13 +72,16 @@ def _read_versions() -> dict[str, Any]:
 def _read_configuration() -> dict[str, Any]:
     configuration = read_configuration()
     messages = sorted(
-        run_checks(include_deployment_checks=True), key=lambda message: (str(message.id), str(message.msg))
+        run_checks(include_deployment_checks=True),
+        key=lambda message: (str(message.id), str(message.msg)),
     )
     return {
         "digest": configuration.digest,
-        # A list: the names in a path are the project's, and RFC 8785 would sort some of them in another order.
+        # A list: the names in a path are the project's, and RFC 8785 would sort some of them in
+        # another order.
         "settings": [
-            {"name": name, "value": describe_value(value)} for name, value in read_effective_settings().items()
+            {"name": name, "value": describe_value(value)}
+            for name, value in read_effective_settings().items()
         ],
         "checks": [
             {

@@ -11,7 +11,9 @@ _IMPLEMENTATION_STATUS = {
     "planned": "planned",
     "not applicable": "not-applicable",
 }
-"""Controls with another state are those of the organization, so they are not in the definition of the component."""
+"""Controls with another state are those of the organization, so they are not in the definition of
+the component.
+"""
 
 CreateId = Callable[[str], str]
 
@@ -41,14 +43,19 @@ def _build_metadata(evidence: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _build_component_definition(evidence: Mapping[str, Any], create_id: CreateId) -> dict[str, Any]:
-    implementations = [_build_implementation(control_set, create_id) for control_set in evidence["controls"]]
+    implementations = [
+        _build_implementation(control_set, create_id) for control_set in evidence["controls"]
+    ]
     component = {
         "uuid": create_id("component"),
         "type": "software",
         "title": "django_phi_oidc",
-        "description": "OpenID Connect sign-in for healthcare portals, with an append-only audit log.",
+        "description": "OpenID Connect sign-in for healthcare "
+        "portals, with an append-only audit log.",
         "props": [{"name": "version", "value": evidence["versions"]["django_phi_oidc"]}],
-        "control-implementations": [found for found in implementations if found["implemented-requirements"]],
+        "control-implementations": [
+            found for found in implementations if found["implemented-requirements"]
+        ],
     }
     return {
         "uuid": create_id("component-definition"),
@@ -68,7 +75,12 @@ def _build_implementation(control_set: Mapping[str, Any], create_id: CreateId) -
                 "uuid": create_id(f"{path} {control['control_id']}"),
                 "control-id": control["control_id"],
                 "description": f"{control['requirement']}: {control['implementation']}",
-                "props": [{"name": "implementation-status", "value": _IMPLEMENTATION_STATUS[control["state"]]}],
+                "props": [
+                    {
+                        "name": "implementation-status",
+                        "value": _IMPLEMENTATION_STATUS[control["state"]],
+                    }
+                ],
                 "remarks": f"{control['id']}. Tests: {', '.join(control['tests']) or 'none'}.",
             }
             for control in control_set["controls"]
@@ -78,11 +90,13 @@ def _build_implementation(control_set: Mapping[str, Any], create_id: CreateId) -
 
 
 def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) -> dict[str, Any]:
-    time, plan = evidence["created_at"], create_id("plan")
+    time = evidence["created_at"]
+    plan = create_id("plan")
     result = {
         "uuid": create_id("result"),
         "title": f"Checks and audit log of {evidence['log']}",
-        "description": "The system checks at that time, and the last verification of the audit log.",
+        "description": "The system checks at that time, and the "
+        "last verification of the audit log.",
         "start": time,
         "reviewed-controls": {"control-selections": [{"include-all": {}}]},
     }
@@ -96,7 +110,11 @@ def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) 
         }
         for number, (title, description, collected) in enumerate(_list_observations(evidence))
     ]
-    resource = {"uuid": plan, "title": "No assessment plan", "description": "The portal collected these results."}
+    resource = {
+        "uuid": plan,
+        "title": "No assessment plan",
+        "description": "The portal collected these results.",
+    }
     return {
         "uuid": create_id("assessment-results"),
         "metadata": _build_metadata(evidence, result["title"]),
@@ -116,6 +134,9 @@ def _list_observations(evidence: Mapping[str, Any]) -> Sequence[tuple[str, str, 
     if evidence["checkpoint"]:
         observations.append(("Newest checkpoint of the audit log", evidence["checkpoint"], time))
     if verified := evidence["last_verification"]:
-        text = f"{verified['events']} events, {verified['findings']} findings, event {verified['event_id']}."
+        text = (
+            f"{verified['events']} events, {verified['findings']} findings, event "
+            f"{verified['event_id']}."
+        )
         observations.append(("Verification of the audit log", text, verified["occurred_at"]))
     return observations

@@ -1,9 +1,11 @@
-"""The file of an evidence pack, and its signature. No Django: a pack is verified where there is no portal.
+"""The file of an evidence pack, and its signature. No Django: a pack is verified where there is no
+portal.
 
     {"evidence": {…}, "format": "phi-oidc-evidence/1", "signature": "a signed note"}
 
-The text of the note is the format and the SHA-256 of the RFC 8785 text of `evidence`. It is no checkpoint, because its
-second line is no number; and no checkpoint is a pack, because the second line of a checkpoint is one.
+The text of the note is the format and the SHA-256 of the RFC 8785 text of `evidence`. It is no
+checkpoint, because its second line is no number; and no checkpoint is a pack, because the second
+line of a checkpoint is one.
 """
 
 import json
@@ -22,17 +24,22 @@ MAX_PACK_BYTES = 32 * 1024 * 1024
 
 
 def hash_evidence(evidence: Mapping[str, Any]) -> str:
-    """Return the SHA-256, hexadecimal, of the canonical text. Requires: keys are ASCII, and no number is a fraction."""
+    """Return the SHA-256, hexadecimal, of the canonical text. Requires: keys are ASCII, and no
+    number is a fraction.
+    """
     return sha256(canonical_json(evidence).encode()).hexdigest()
 
 
 def build_pack(evidence: Mapping[str, Any], *, key: NoteSigner) -> str:
     """Return the text of the file, signed under the name of the log in evidence["log"]."""
-    return _render(evidence, sign_statement(_build_statement(evidence), name=evidence["log"], key=key))
+    return _render(
+        evidence, sign_statement(_build_statement(evidence), name=evidence["log"], key=key)
+    )
 
 
 def verify_pack(raw: bytes, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
-    """Return the evidence in the file, if one of keys signed it and the file is byte for byte as it was written.
+    """Return the evidence in the file, if one of keys signed it and the file is byte for byte as it
+    was written.
 
     NOT checked: the signature of the checkpoint in it. Raises: ProofInvalid, CheckpointInvalid.
     """
@@ -41,10 +48,13 @@ def verify_pack(raw: bytes, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
     try:
         text = raw.decode()
         pack = json.loads(text)
-        evidence, note = pack["evidence"], pack["signature"]
-        # This also refuses duplicate members, of which parsers read different ones, and everything outside `evidence`.
+        evidence = pack["evidence"]
+        note = pack["signature"]
+        # This also refuses duplicate members, of which parsers read different ones, and everything
+        # outside `evidence`.
         is_unchanged = isinstance(note, str) and _render(evidence, note) == text
-        statement, name = _build_statement(evidence), evidence["log"]
+        statement = _build_statement(evidence)
+        name = evidence["log"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProofInvalid("The file is no evidence pack.") from error
     if not is_unchanged or not isinstance(name, str):

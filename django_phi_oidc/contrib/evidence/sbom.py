@@ -13,7 +13,8 @@ _MAX_LICENSE_NAME = 100
 
 
 def build_sbom(*, portal: str, now: datetime) -> dict[str, Any]:
-    """Return the document: every distribution that this process can import, and not only those that this app needs.
+    """Return the document: every distribution that this process can import, and not only those that
+    this app needs.
 
     Left out: which of them depends on which. Spec: CycloneDX 1.6.
     """
@@ -44,7 +45,9 @@ def _build_component(distribution: Distribution) -> dict[str, Any]:
     # The type `pypi` of the package URL: lower case, and dashes.
     purl = f"pkg:pypi/{quote(name.lower().replace('_', '-'), safe='')}@{quote(version, safe='')}"
     component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-    return component | ({"licenses": licenses} if (licenses := _list_licenses(distribution)) else {})
+    return component | (
+        {"licenses": licenses} if (licenses := _list_licenses(distribution)) else {}
+    )
 
 
 def _find_folder_name(distribution: Distribution) -> str:
@@ -55,7 +58,9 @@ def _list_licenses(distribution: Distribution) -> list[Mapping[str, Any]]:
     metadata = distribution.metadata.json
     if expression := metadata.get("license_expression"):
         return [{"expression": expression}]
-    classifiers = [text for text in metadata.get("classifier", ()) if text.startswith(_LICENSE_CLASSIFIER)]
+    classifiers = [
+        text for text in metadata.get("classifier", ()) if text.startswith(_LICENSE_CLASSIFIER)
+    ]
     names = [text.rpartition(" :: ")[2] for text in classifiers]
     declared = str(metadata.get("license", "")).strip()
     if not names and declared and declared.isprintable() and len(declared) <= _MAX_LICENSE_NAME:

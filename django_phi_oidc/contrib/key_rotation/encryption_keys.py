@@ -1,12 +1,14 @@
-"""Encrypt everything under older keys again with the newest encryption key, while the site is running.
+"""Encrypt everything under older keys again with the newest encryption key, while the site is
+running.
 
-No progress is stored: a text names its key, so a later run continues a killed one, and concurrent runs share the work.
-A text is replaced only if it is still the one that was read, so concurrent changes are never overwritten. Texts under
-retention keys are left alone, because those keys are destroyed at the end of the retention.
+No progress is stored: a text names its key, so a later run continues a killed one, and concurrent
+runs share the work. A text is replaced only if it is still the one that was read, so concurrent
+changes are never overwritten. Texts under retention keys are left alone, because those keys are
+destroyed at the end of the retention.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -29,9 +31,11 @@ RETRY_PAUSES_SECONDS = (0.0, 0.05, 0.2, 0.5)
 ENCRYPTION_KEY_PATTERN = "^[0-9a-f]{8}:"
 RETENTION_KEY_PATTERN = f"^{NAMES_PATTERN}:gAAAA"
 """The names of retention keys, with a hyphen unlike a key id, and the start of a Fernet token."""
-_RETENTION_GROUP, _UNRECOGNIZED_GROUP = "-", ""
+_RETENTION_GROUP = "-"
+_UNRECOGNIZED_GROUP = ""
 _TEXT_ALIAS = "phi_oidc_sealed_text"
-# Not in our ciphertexts. A text that contains it anyway is left alone, although base64 decoding would ignore it.
+# Not in our ciphertexts. A text that contains it anyway is left alone, although base64 decoding
+# would ignore it.
 _SEPARATOR = ","
 
 
@@ -83,7 +87,8 @@ class _Replacement(NamedTuple):
 
 
 def list_encrypted_columns(using: str = "") -> tuple[EncryptedColumn, ...]:
-    """Return each encrypted column of all installed models once, including the host project's models.
+    """Return each encrypted column of all installed models once, including the host project's
+    models.
 
     using: a database alias; empty: for each model, the database that it is written to.
     """
@@ -105,9 +110,12 @@ def count_key_usage(column: EncryptedColumn) -> KeyUsage:
     with connections[column.using].cursor() as cursor:
         cursor.execute(*sql.count_sql())
         counts = dict(cursor.fetchall())
-    retention, unrecognized = counts.pop(_RETENTION_GROUP, 0), counts.pop(_UNRECOGNIZED_GROUP, 0)
+    retention = counts.pop(_RETENTION_GROUP, 0)
+    unrecognized = counts.pop(_UNRECOGNIZED_GROUP, 0)
     counts = dict(sorted(counts.items()))
-    return KeyUsage(counts_by_key_id=counts, retention_count=retention, unrecognized_count=unrecognized)
+    return KeyUsage(
+        counts_by_key_id=counts, retention_count=retention, unrecognized_count=unrecognized
+    )
 
 
 def reencrypt(
@@ -120,15 +128,18 @@ def reencrypt(
 ) -> ReencryptionResult:
     """Encrypt the texts of the column under any but the first key again; return the counts.
 
-    A text that can't be decrypted stays unchanged. Each batch is committed. On PostgreSQL one batch is written on a
-    second connection while the next one is encrypted, and locked rows are skipped instead of waited for.
+    A text that can't be decrypted stays unchanged. Each batch is committed. On PostgreSQL one batch
+    is written on a second connection while the next one is encrypted, and locked rows are skipped
+    instead of waited for.
 
     report_progress: called after each batch with the number of processed texts.
     report_undecryptable: called with the primary key of a row that can't be decrypted.
     Raises: RuntimeError inside a transaction.
     """
     if connections[column.using].in_atomic_block:
-        raise RuntimeError("Encrypting again commits batch by batch, so it can't run inside a transaction.")
+        raise RuntimeError(
+            "Encrypting again commits batch by batch, so it can't run inside a transaction."
+        )
     return _ReencryptionRun(column, keys, batch_size, report_undecryptable).run(report_progress)
 
 
@@ -176,7 +187,8 @@ class _ReencryptionRun:
 
     def _iter_batches(self) -> Iterator[tuple[list[_Replacement], int]]:
         """Yield the replacements of each batch and the number of texts processed so far."""
-        processed, rows = 0, self._read_rows({})
+        processed = 0
+        rows = self._read_rows({})
         while rows:
             processed += len(rows)
             yield self._reencrypt_rows(rows, self._record_undecryptable), processed
@@ -200,34 +212,51 @@ class _ReencryptionRun:
         self._result.skipped += len(changes) - written
 
     def _read_rows(self, bounds: Mapping[str, Any]) -> list[Any]:
-        """Return primary key, natural key and text of the next rows whose text is under an older key or none."""
+        """Return primary key, natural key and text of the next rows whose text is under an older
+        key or none.
+        """
         # Not by the model's manager, which may exclude rows.
-        rows: QuerySet[Any] = QuerySet(self._field.model, using=self._using).filter(**bounds).order_by("pk")
+        rows: QuerySet[Any] = (
+            QuerySet(self._field.model, using=self._using).filter(**bounds).order_by("pk")
+        )
         condition, params = self._sql.needs_reencryption_sql(self._keys[0].id)
         # As an extra column, because the field would create an EncryptedText for each.
-        rows = rows.extra(select={_TEXT_ALIAS: self._sql.qualified_column}, where=[condition], params=params)  # noqa: S610 -- the model's names
+        rows = rows.extra(  # noqa: S610 -- the model's names
+            select={_TEXT_ALIAS: self._sql.qualified_column}, where=[condition], params=params
+        )
         return list(rows.values_list("pk", *self._field.bind, _TEXT_ALIAS)[: self._batch_size])
 
-    def _reencrypt_rows(self, rows: list[Any], on_undecryptable: Callable[[Any], None]) -> list[_Replacement]:
+    def _reencrypt_rows(
+        self, rows: list[Any], on_undecryptable: Callable[[Any], None]
+    ) -> list[_Replacement]:
         changes = []
         for pk, *natural_key, text in rows:
             try:
                 if _SEPARATOR in text:
                     raise Undecryptable
                 context = self._field.get_encryption_context(natural_key)
-                changes.append(_Replacement(pk, text, keyring.reencrypt_text(text, context=context, keys=self._keys)))
+                changes.append(
+                    _Replacement(
+                        pk, text, keyring.reencrypt_text(text, context=context, keys=self._keys)
+                    )
+                )
             except (Undecryptable, TypeError):
                 on_undecryptable(pk)
         return changes
 
     def _write_changes(self, changes: list[_Replacement]) -> int:
-        """Replace each text that is unchanged, in one transaction; return how many were replaced."""
+        """Replace each text that is unchanged, in one transaction; return how many were
+        replaced.
+        """
         if not changes:
             return 0
         connection: Any = connections[self._using]
         keys = self._sql.prepare_pk_values([change.pk for change in changes])
         if connection.vendor != "postgresql":
-            params = [(change.new_text, *key, change.old_text) for *key, change in zip(*keys, changes, strict=True)]
+            params = [
+                (change.new_text, *key, change.old_text)
+                for *key, change in zip(*keys, changes, strict=True)
+            ]
             with transaction.atomic(using=self._using), connection.cursor() as cursor:
                 cursor.executemany(self._sql.replace_one_sql(), params)
                 return int(cursor.rowcount)
@@ -235,7 +264,8 @@ class _ReencryptionRun:
         new_texts = _SEPARATOR.join([change.new_text for change in changes])
         with durable(self._using), connection.wrap_database_errors:
             connection.ensure_connection()
-            # Bound on the server: Django's cursor would send a megabyte of SQL for the server to parse.
+            # Bound on the server: Django's cursor would send a megabyte of SQL for the server to
+            # parse.
             with connection.Database.Cursor(connection.connection) as cursor:
                 cursor.execute(self._sql.replace_many_sql(), [*keys, old_texts, new_texts])
                 return int(cursor.rowcount)
@@ -256,12 +286,17 @@ class _ColumnSQL:
         # A text that names no key is not selected, because it may be plaintext.
         self._key_id_sql = (
             f"CASE WHEN {text} {matches} THEN substr({text}, 1, 8)"
-            f" WHEN {text} {matches} THEN '{_RETENTION_GROUP}' WHEN {text} IS NOT NULL THEN '{_UNRECOGNIZED_GROUP}' END"
+            f" WHEN {text} {matches} THEN '{_RETENTION_GROUP}' WHEN {text} IS NOT NULL THEN "
+            f"'{_UNRECOGNIZED_GROUP}' END"
         )
 
     def prepare_pk_values(self, pks: Sequence[Any]) -> list[list[Any]]:
         """Return the values of each column of the primary key, for the database driver."""
-        columns = zip(*pks, strict=True) if len(self._pk_fields) > 1 else [pks]
+        columns: Iterable[Sequence[Any]]
+        if len(self._pk_fields) > 1:
+            columns = zip(*pks, strict=True)
+        else:
+            columns = [pks]
         return [
             [pk_field.get_db_prep_value(value, self._connection) for value in values]
             for pk_field, values in zip(self._pk_fields, columns, strict=True)
@@ -269,12 +304,15 @@ class _ColumnSQL:
 
     def count_sql(self) -> tuple[str, list[str]]:
         return (
-            f"SELECT {self._key_id_sql}, count(*) FROM {self._table} WHERE {self._column} IS NOT NULL GROUP BY 1",  # noqa: S608 -- the model's names, here and below
+            f"SELECT {self._key_id_sql}, count(*) FROM {self._table} "  # noqa: S608 -- the model's names, here and below
+            f"WHERE {self._column} IS NOT NULL GROUP BY 1",
             [ENCRYPTION_KEY_PATTERN, RETENTION_KEY_PATTERN],
         )
 
     def needs_reencryption_sql(self, newest_key_id: str) -> tuple[str, list[str]]:
-        """The condition for a text that is neither under the newest key nor under a retention key."""
+        """The condition for a text that is neither under the newest key nor under a retention
+        key.
+        """
         condition = f"{self._key_id_sql} NOT IN (%s, '{_RETENTION_GROUP}')"
         return condition, [ENCRYPTION_KEY_PATTERN, RETENTION_KEY_PATTERN, newest_key_id]
 
@@ -284,13 +322,19 @@ class _ColumnSQL:
         return f"UPDATE {self._table} SET {self._column} = %s WHERE {key} AND {self._column} = %s"  # noqa: S608
 
     def replace_many_sql(self) -> str:
-        """For PostgreSQL. Parameters: a list per column of the primary key, then old and new texts, joined by commas.
+        """For PostgreSQL. Parameters: a list per column of the primary key, then old and new texts,
+        joined by commas.
 
-        Locked rows are skipped, because a transaction that never waits while it holds locks can't deadlock.
+        Locked rows are skipped, because a transaction that never waits while it holds locks can't
+        deadlock.
         """
         names = [f"k{number}" for number in range(len(self._pk_columns))]
-        arrays = ", ".join(f"%s::{pk_field.db_type(self._connection)}[]" for pk_field in self._pk_fields)
-        match = " AND ".join(f"b.{name} = t.{column}" for name, column in zip(names, self._pk_columns, strict=True))
+        arrays = ", ".join(
+            f"%s::{pk_field.db_type(self._connection)}[]" for pk_field in self._pk_fields
+        )
+        match = " AND ".join(
+            f"b.{name} = t.{column}" for name, column in zip(names, self._pk_columns, strict=True)
+        )
         return f"""
             WITH changes AS MATERIALIZED (
                 SELECT * FROM unnest({arrays}, string_to_array(%s, ','), string_to_array(%s, ','))
@@ -301,4 +345,4 @@ class _ColumnSQL:
             )
             UPDATE {self._table} AS t SET {self._column} = b.new
             FROM locked AS b WHERE {match} AND t.{self._column} = b.old
-        """  # noqa: S608
+        """  # noqa: E501, S608

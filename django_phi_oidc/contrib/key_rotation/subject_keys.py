@@ -40,17 +40,30 @@ class SubjectKeyRingUsage:
 
 
 def get_subject_key_usage(configured_key_ids: Sequence[str]) -> SubjectKeyRingUsage:
-    """Return the usage of the configured keys and of all keys that rows refer to. Only counts are read."""
-    counted = SubjectDigest.objects.order_by("key_id").values_list("key_id").annotate(count=Count("pk"))
-    digests, persons = dict(counted), PairwiseSubject.objects.count()
+    """Return the usage of the configured keys and of all keys that rows refer to. Only counts are
+    read.
+    """
+    counted = (
+        SubjectDigest.objects.order_by("key_id").values_list("key_id").annotate(count=Count("pk"))
+    )
+    digests = dict(counted)
+    persons = PairwiseSubject.objects.count()
     keys = []
-    for key_id in [*configured_key_ids, *(key_id for key_id in digests if key_id not in configured_key_ids)]:
+    for key_id in [
+        *configured_key_ids,
+        *(key_id for key_id in digests if key_id not in configured_key_ids),
+    ]:
         others = [other for other in configured_key_ids if other != key_id]
         dependent = _count_dependent_persons(key_id, others)
+
+        position = None
+        if key_id in configured_key_ids:
+            position = configured_key_ids.index(key_id) + 1
+
         keys.append(
             SubjectKeyUsage(
                 id=key_id,
-                position=configured_key_ids.index(key_id) + 1 if key_id in configured_key_ids else None,
+                position=position,
                 digests=digests.get(key_id, 0),
                 persons_without_digest=max(persons - digests.get(key_id, 0), 0),
                 dependent_persons=dependent,
@@ -70,17 +83,23 @@ def retire_subject_key(
 ) -> int:
     """Delete the digests of a key that is no longer configured; return how many there were.
 
-    No person becomes unknown, even with concurrent changes: a digest is deleted only while its subject has one under a
-    configured key. Each batch is committed, so a killed run can be continued. progress: called after each batch with
-    the number of deleted digests.
-    Raises: KeyInUse: before any deletion, if the key is configured or persons depend on it; at the end, if such persons
-    were added meanwhile.
+    No person becomes unknown, even with concurrent changes: a digest is deleted only while its
+    subject has one under a configured key. Each batch is committed, so a killed run can be
+    continued. progress: called after each batch with the number of deleted digests.
+    Raises: KeyInUse: before any deletion, if the key is configured or persons depend on it; at the
+    end, if such persons were added meanwhile.
     """
-    deletable, done = find_deletable_digests(key_id, configured_key_ids=configured_key_ids), 0
+    deletable = find_deletable_digests(key_id, configured_key_ids=configured_key_ids)
+    done = 0
     while batch := dict(deletable.values_list("pk", "subject")[:batch_size]):
         with transaction.atomic():
-            # Locked and checked again: a server with another list may be retiring the key that covers them here.
-            locked = PairwiseSubject.objects.select_for_update().filter(pk__in=batch.values()).order_by("pk")
+            # Locked and checked again: a server with another list may be retiring the key that
+            # covers them here.
+            locked = (
+                PairwiseSubject.objects.select_for_update()
+                .filter(pk__in=batch.values())
+                .order_by("pk")
+            )
             subjects = list(locked.values_list("pk", flat=True))
             done += deletable.order_by().filter(pk__in=batch, subject__in=subjects).delete()[0]
         progress(done)
@@ -88,23 +107,40 @@ def retire_subject_key(
     return done
 
 
-def find_deletable_digests(key_id: str, *, configured_key_ids: Sequence[str]) -> QuerySet[SubjectDigest]:
-    """Return the digests that `retire_subject_key` deletes. Raises: KeyInUse, as it does before any deletion."""
+def find_deletable_digests(
+    key_id: str, *, configured_key_ids: Sequence[str]
+) -> QuerySet[SubjectDigest]:
+    """Return the digests that `retire_subject_key` deletes. Raises: KeyInUse, as it does before any
+    deletion.
+    """
     if key_id in configured_key_ids:
-        raise KeyInUse(f"Key {key_id} is configured: remove it from KEYS['subject'] on every server first.")
+        raise KeyInUse(
+            f"Key {key_id} is configured: remove it from KEYS['subject'] on every server first."
+        )
     _validate_no_dependent_persons(key_id, configured_key_ids)
-    covered = Exists(SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured_key_ids))
+    covered = Exists(
+        SubjectDigest.objects.filter(subject=OuterRef("subject"), key_id__in=configured_key_ids)
+    )
     return SubjectDigest.objects.filter(covered, key_id=key_id).order_by("pk")
 
 
-def _exclude_with_keys(subjects: QuerySet[PairwiseSubject], key_ids: Sequence[str]) -> QuerySet[PairwiseSubject]:
-    return subjects.exclude(Exists(SubjectDigest.objects.filter(subject=OuterRef("pk"), key_id__in=key_ids)))
+def _exclude_with_keys(
+    subjects: QuerySet[PairwiseSubject], key_ids: Sequence[str]
+) -> QuerySet[PairwiseSubject]:
+    return subjects.exclude(
+        Exists(SubjectDigest.objects.filter(subject=OuterRef("pk"), key_id__in=key_ids))
+    )
 
 
 def _count_dependent_persons(key_id: str, other_key_ids: Sequence[str]) -> int:
-    return _exclude_with_keys(PairwiseSubject.objects.filter(digests__key_id=key_id), other_key_ids).count()
+    return _exclude_with_keys(
+        PairwiseSubject.objects.filter(digests__key_id=key_id), other_key_ids
+    ).count()
 
 
 def _validate_no_dependent_persons(key_id: str, configured_key_ids: Sequence[str]) -> None:
     if count := _count_dependent_persons(key_id, configured_key_ids):
-        raise KeyInUse(f"{count} persons can be recognized only by key {key_id}: add it to KEYS['subject'] again.")
+        raise KeyInUse(
+            f"{count} persons can be recognized only by key "
+            f"{key_id}: add it to KEYS['subject'] again."
+        )

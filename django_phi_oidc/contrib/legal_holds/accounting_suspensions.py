@@ -1,6 +1,7 @@
 """Suspension of the accounting of disclosures to an agency or official, as part of a legal hold.
 
-While it lasts, the person does not learn of these disclosures. After its end the accounting lists all of them.
+While it lasts, the person does not learn of these disclosures. After its end the accounting lists
+all of them.
 Spec: 45 CFR 164.528(a)(2).
 """
 
@@ -13,8 +14,9 @@ from django.utils.translation import gettext_noop
 from ..._internal.visible_text import has_visible_text
 
 SUSPENDABLE_PURPOSES = ("HLEGAL", "GOV", "FRAUD", "HCOMPL")
-"""HL7 codes of disclosures to a health oversight agency or law enforcement official, as in 164.512(d) and (f). No other
-disclosure may be left out."""
+"""HL7 codes of disclosures to a health oversight agency or law enforcement official, as in
+164.512(d) and (f). No other disclosure may be left out.
+"""
 MAX_ORAL_SUSPENSION = timedelta(days=30)
 
 
@@ -35,18 +37,22 @@ class AccountingSuspension:
 def find_suspension_fault(
     suspension: AccountingSuspension, *, hold_until: datetime | None, now: datetime
 ) -> str | None:
-    """Return why the suspension is not permitted, in English, or None. hold_until: the end of its legal hold.
+    """Return why the suspension is not permitted, in English, or None. hold_until: the end of its
+    legal hold.
 
     Spec: 45 CFR 164.528(a)(2).
     """
     stated_at = suspension.oral_statement_at
     rules = {
-        gettext_noop("Name the agency or official who requires the suspension."): has_visible_text(suspension.agency),
-        gettext_noop("Only disclosures for these purposes can be left out: HLEGAL, GOV, FRAUD, HCOMPL."): (
-            bool(suspension.purposes) and set(suspension.purposes) <= set(SUSPENDABLE_PURPOSES)
+        gettext_noop("Name the agency or official who requires the suspension."): has_visible_text(
+            suspension.agency
         ),
+        gettext_noop(
+            "Only disclosures for these purposes can be left out: HLEGAL, GOV, FRAUD, HCOMPL."
+        ): (bool(suspension.purposes) and set(suspension.purposes) <= set(SUSPENDABLE_PURPOSES)),
         gettext_noop("The end of the suspension is in the past."): suspension.until > now,
-        gettext_noop("The suspension ends after the hold."): hold_until is None or suspension.until <= hold_until,
+        gettext_noop("The suspension ends after the hold."): hold_until is None
+        or suspension.until <= hold_until,
         gettext_noop("The oral statement is in the future."): stated_at is None or stated_at <= now,
         gettext_noop("After an oral statement, the suspension lasts at most 30 days."): (
             stated_at is None or suspension.until <= stated_at + MAX_ORAL_SUSPENSION

@@ -1,4 +1,6 @@
-"""Disclose the claims that a legal hold preserves, including expired ones: check, commit the events, decrypt."""
+"""Disclose the claims that a legal hold preserves, including expired ones: check, commit the
+events, decrypt.
+"""
 
 import json
 import uuid
@@ -45,22 +47,34 @@ class HeldClaim:
     """The text to show with the value, for a claim with a label. Spec: 42 CFR 2.32."""
 
 
-def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str, consent: str = "") -> list[HeldClaim]:
+def disclose_held_claims(
+    actor: Actor, subject_id: uuid.UUID, *, purpose: str, consent: str = ""
+) -> list[HeldClaim]:
     """Return all claims of a person on legal hold, after an event for each is committed.
 
-    purpose: the HL7 PurposeOfUse code of this disclosure, usually HLEGAL; it need not be the declared one. Requires the
-    separate permission `disclose_legalhold`, and for a claim with a category that of the category. consent: the
-    reference to the person's consent or the court order, for claims with a label. Without these, the claim is refused
-    and has no value.
+    purpose: the HL7 PurposeOfUse code of this disclosure, usually HLEGAL; it need not be the
+    declared one. Requires the separate permission `disclose_legalhold`, and for a claim with a
+    category that of the category. consent: the reference to the person's consent or the court
+    order, for claims with a label. Without these, the claim is refused and has no value.
     Raises: RevealRefused, after its own event; AuditUnavailable before anything is decrypted.
     """
     now = clock.now()
     subject = PairwiseSubject.objects.filter(uuid=subject_id).first()
     refusal = _find_refusal(actor, subject, purpose, now=now)
     claims = StoredClaim.objects.select_related("subject").order_by("pk")
-    rows = [] if refusal or subject is None else list(claims.filter(subject=subject.pk))
+
+    if not (refusal or subject is None):
+        rows = list(claims.filter(subject=subject.pk))
+    else:
+        rows = []
+
+    if refusal:
+        action = Action.ACCESS_DENIED
+    else:
+        action = Action.CLAIM_REVEALED
+
     event = NewEvent(
-        action=Action.ACCESS_DENIED if refusal else Action.CLAIM_REVEALED,
+        action=action,
         origin=actor.origin,
         now=now,
         outcome="failure" if refusal else "success",
@@ -73,16 +87,25 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str, c
         remember_recipient(actor.user, now=now)
     declared = conf.claims()
     refusals = {
-        row.pk: find_declared_refusal(actor.user, declared.get(row.name), row.subject, consent=consent) for row in rows
+        row.pk: find_declared_refusal(
+            actor.user, declared.get(row.name), row.subject, consent=consent
+        )
+        for row in rows
     }
-    labelled = {row.pk for row in rows if row.name in declared and declared[row.name].label and not refusals[row.pk]}
+    labelled = {
+        row.pk
+        for row in rows
+        if row.name in declared and declared[row.name].label and not refusals[row.pk]
+    }
     label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
     events = []
     for row in rows:
         detail = {"claim": row.name, **(label_detail if row.pk in labelled else {})}
         events.append(event._replace(detail=detail))
         if reason := refusals[row.pk]:
-            events[-1] = events[-1]._replace(action=Action.ACCESS_DENIED, outcome="failure", reason=reason)
+            events[-1] = events[-1]._replace(
+                action=Action.ACCESS_DENIED, outcome="failure", reason=reason
+            )
     # A disclosure without claims is recorded, too.
     record_many(events or [event])
     if refusal:
@@ -91,23 +114,34 @@ def disclose_held_claims(actor: Actor, subject_id: uuid.UUID, *, purpose: str, c
     if labelled:
         add_notice(actor.request)
     return [
-        _build_claim(row, is_refused=bool(refusals[row.pk]), notice=NOTICE if row.pk in labelled else "", now=now)
+        _build_claim(
+            row,
+            is_refused=bool(refusals[row.pk]),
+            notice=NOTICE if row.pk in labelled else "",
+            now=now,
+        )
         for row in rows
     ]
 
 
-def _find_refusal(actor: Actor, subject: PairwiseSubject | None, purpose: str, *, now: datetime) -> str:
+def _find_refusal(
+    actor: Actor, subject: PairwiseSubject | None, purpose: str, *, now: datetime
+) -> str:
     if not actor.origin.session:
         return SESSION_MISSING
     if not has_permission(actor.user, DISCLOSE_PERMISSION, subject):
         return PERMISSION_MISSING
     if purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
-    return "" if subject is not None and is_on_legal_hold(subject, now=now) else NOT_HELD
+
+    if subject is not None and is_on_legal_hold(subject, now=now):
+        return ""
+    return NOT_HELD
 
 
 def _build_claim(row: StoredClaim, *, is_refused: bool, notice: str, now: datetime) -> HeldClaim:
-    value, is_undecryptable = None, False
+    value = None
+    is_undecryptable = False
     if not is_refused:
         encrypted: Any = StoredClaim._meta.get_field("value")
         try:

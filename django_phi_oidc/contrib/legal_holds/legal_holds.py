@@ -1,7 +1,8 @@
-"""Legal holds: while one is active, no path erases a stored claim of the person, or destroys the key of that claim.
+"""Legal holds: while one is active, no path erases a stored claim of the person, or destroys the
+key of that claim.
 
-The deactivation of an account destroys the key of the person. Held claims have the key of the hold, so they remain; the
-claims in backups that were made before the hold become undecryptable.
+The deactivation of an account destroys the key of the person. Held claims have the key of the hold,
+so they remain; the claims in backups that were made before the hold become undecryptable.
 """
 
 import uuid
@@ -39,50 +40,76 @@ def place_hold(
 ) -> LegalHold:
     """Preserve all present and future claims of the subject, and return the hold.
 
-    reason: free text, not recorded in the audit log. until: aware; None: until it is released. suspension: what the
-    accounting of the person's disclosures leaves out while the hold is active. A concurrent erasure either finishes
-    first or erases nothing of this person.
-    Raises: ValueError without a reason, for an end in the past, or for a suspension that is not permitted;
-    PairwiseSubject.DoesNotExist.
+    reason: free text, not recorded in the audit log. until: aware; None: until it is released.
+    suspension: what the accounting of the person's disclosures leaves out while the hold is active.
+    A concurrent erasure either finishes first or erases nothing of this person.
+    Raises: ValueError without a reason, for an end in the past, or for a suspension that is not
+    permitted; PairwiseSubject.DoesNotExist.
     """
     if not has_visible_text(reason):
         raise ValueError("A hold needs a reason.")
     if until is not None and until <= now:
         raise ValueError("The end of the hold is in the past.")
-    if suspension is not None and (fault := find_suspension_fault(suspension, hold_until=until, now=now)):
+    if suspension is not None and (
+        fault := find_suspension_fault(suspension, hold_until=until, now=now)
+    ):
         raise ValueError(fault)
     with transaction.atomic():
         subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
         # The id contains the time: the key of a hold that was rolled back is not kept forever.
-        fields: dict[str, Any] = {"id": randomness.uuid7(now), "reason": reason.strip(), "until": until}
+        fields: dict[str, Any] = {
+            "id": randomness.uuid7(now),
+            "reason": reason.strip(),
+            "until": until,
+        }
         detail: dict[str, Any] = {"until": until.isoformat() if until else ""}
         if suspension is not None:
             purposes = sorted(set(suspension.purposes))
             fields |= {"suspended_until": suspension.until, "suspended_purposes": purposes}
-            fields |= {"agency": suspension.agency.strip(), "oral_statement_at": suspension.oral_statement_at}
+            fields |= {
+                "agency": suspension.agency.strip(),
+                "oral_statement_at": suspension.oral_statement_at,
+            }
             detail |= {"suspended_until": suspension.until.isoformat(), "purposes": purposes}
-            detail |= {"statement": "written" if suspension.oral_statement_at is None else "oral"}
-        hold = LegalHold.objects.create(subject=subject, placed_at=now, placed_by=origin.actor, **fields)
+
+            if suspension.oral_statement_at is None:
+                statement = "written"
+            else:
+                statement = "oral"
+
+            detail |= {"statement": statement}
+        hold = LegalHold.objects.create(
+            subject=subject, placed_at=now, placed_by=origin.actor, **fields
+        )
         _enqueue_event(Action.HOLD_PLACED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
     return hold
 
 
 def release_hold(hold_id: uuid.UUID, *, origin: Origin, now: datetime) -> bool:
-    """Release a hold, and return whether it was not released yet. Claims under no other hold are erased when expired.
+    """Release a hold, and return whether it was not released yet. Claims under no other hold are
+    erased when expired.
 
     A suspension of the accounting is lifted with it.
     Raises: LegalHold.DoesNotExist.
     """
     with transaction.atomic():
-        subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(holds=hold_id).first()
+        subject = (
+            PairwiseSubject.objects.select_for_update(no_key=True).filter(holds=hold_id).first()
+        )
         hold = LegalHold.objects.get(pk=hold_id)
         if subject is None or hold.released_at is not None:
             return False
-        hold.released_at, hold.released_by = now, origin.actor
+        hold.released_at = now
+        hold.released_by = origin.actor
         hold.save(update_fields=["released_at", "released_by"])
-        # Also if the suspension has ended: while another one is active, the export must not show this event.
-        detail = {"suspended_until": hold.suspended_until.isoformat()} if hold.suspended_until else {}
+        # Also if the suspension has ended: while another one is active, the export must not show
+        # this event.
+        if hold.suspended_until:
+            detail = {"suspended_until": hold.suspended_until.isoformat()}
+        else:
+            detail = {}
+
         _enqueue_event(Action.HOLD_RELEASED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
     return True
@@ -95,12 +122,19 @@ def list_active_holds(*, now: datetime) -> QuerySet[LegalHold]:
 
 
 def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetime]:
-    """Return the purposes whose disclosures the accounting of the user leaves out now, with the end of each."""
+    """Return the purposes whose disclosures the accounting of the user leaves out now, with the end
+    of each.
+    """
     holds = list_active_holds(now=now).filter(subject__user=user_pk, suspended_until__gt=now)
     suspended: dict[str, datetime] = {}
-    for until, purposes in holds.order_by("suspended_until").values_list("suspended_until", "suspended_purposes"):
-        # The column may have been changed in the database: the law permits to leave out no other disclosure.
-        suspended |= {purpose: until for purpose in SUSPENDABLE_PURPOSES if until and purpose in purposes}
+    for until, purposes in holds.order_by("suspended_until").values_list(
+        "suspended_until", "suspended_purposes"
+    ):
+        # The column may have been changed in the database: the law permits to leave out no other
+        # disclosure.
+        suspended |= {
+            purpose: until for purpose in SUSPENDABLE_PURPOSES if until and purpose in purposes
+        }
     return suspended
 
 
@@ -110,14 +144,20 @@ def is_on_legal_hold(subject: PairwiseSubject, *, now: datetime) -> bool:
 
 
 def find_current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold | None:
-    """Return the hold whose key encrypts claims of the subject. Requires: the caller has locked the subject's row."""
-    return list_active_holds(now=now).filter(subject=subject.pk).first() if is_on_legal_hold(subject, now=now) else None
+    """Return the hold whose key encrypts claims of the subject. Requires: the caller has locked the
+    subject's row.
+    """
+    if is_on_legal_hold(subject, now=now):
+        return list_active_holds(now=now).filter(subject=subject.pk).first()
+    return None
 
 
 def get_claim_key_name(
     *, obtained_at: datetime, retention: timedelta | Literal["session"], hold: LegalHold | None
 ) -> str:
-    """Return the name of the retention key of its day or hold for such a claim; "" if retention keys are disabled."""
+    """Return the name of the retention key of its day or hold for such a claim; "" if retention
+    keys are disabled.
+    """
     if not retention_keys.is_enabled():
         return ""
     if hold is None:
@@ -125,15 +165,20 @@ def get_claim_key_name(
     return retention_keys.hold_key_name(hold.pk.hex)
 
 
-def preserve_replaced_claims(subject: PairwiseSubject, names: Collection[str], *, now: datetime) -> set[str]:
-    """Preserve the claims that new ones are about to replace, as expired ones. Requires: an active hold.
+def preserve_replaced_claims(
+    subject: PairwiseSubject, names: Collection[str], *, now: datetime
+) -> set[str]:
+    """Preserve the claims that new ones are about to replace, as expired ones. Requires: an active
+    hold.
 
-    Return the names of those that cannot be decrypted, and so not be moved: they must not be replaced.
+    Return the names of those that cannot be decrypted, and so not be moved: they must not be
+    replaced.
     """
     unmoved = set()
     for claim in StoredClaim.objects.filter(subject=subject.pk, session=NO_SESSION, name__in=names):
         claim.subject = subject
-        # A random session id: nothing replaces the claim, and only the disclosure of held claims finds it.
+        # A random session id: nothing replaces the claim, and only the disclosure of held claims
+        # finds it.
         if not _reencrypt_claim(claim, bucket=claim.bucket, session=randomness.uuid4()):
             unmoved.add(claim.name)
         StoredClaim.objects.filter(pk=claim.pk).update(expires_at=now)
@@ -141,17 +186,24 @@ def preserve_replaced_claims(subject: PairwiseSubject, names: Collection[str], *
 
 
 def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
-    """Set `held_until` and the keys of the subject and its claims. Requires: the subject's row is locked."""
+    """Set `held_until` and the keys of the subject and its claims. Requires: the subject's row is
+    locked.
+    """
     holds = list(list_active_holds(now=now).filter(subject=subject.pk))
     until = max((hold.until or FOREVER for hold in holds), default=None)
     PairwiseSubject.objects.filter(pk=subject.pk).update(held_until=until)
-    hold = holds[0] if holds else None
+
+    hold = None
+    if holds:
+        hold = holds[0]
+
     for claim in StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update():
         claim.subject = subject
         if retention_keys.is_enabled():
             retention: timedelta | Literal["session"] = "session"
             if claim.session == NO_SESSION and claim.expires_at is not None:
-                # The server that marked the claim as expired may have a slower clock than the one that obtained it.
+                # The server that marked the claim as expired may have a slower clock than the one
+                # that obtained it.
                 retention = max(claim.expires_at - claim.obtained_at, timedelta())
             bucket = get_claim_key_name(obtained_at=now, retention=retention, hold=hold)
             _reencrypt_claim(claim, bucket=bucket, session=claim.session)
@@ -159,7 +211,9 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
 
 
 def _reencrypt_claim(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> bool:
-    """Encrypt the value with that key for that session. False: it cannot be decrypted, and stays unchanged."""
+    """Encrypt the value with that key for that session. False: it cannot be decrypted, and stays
+    unchanged.
+    """
     if (claim.bucket, claim.session) == (bucket, session):
         return True
     field: Any = StoredClaim._meta.get_field("value")
@@ -167,12 +221,27 @@ def _reencrypt_claim(claim: StoredClaim, *, bucket: str, session: uuid.UUID) -> 
         value = field.decrypt(claim)
     except (KeyUnknown, CiphertextInvalid):
         return False
-    claim.bucket, claim.session, claim.value = bucket, session, value
+    claim.bucket = bucket
+    claim.session = session
+    claim.value = value
     claim.save(update_fields=["bucket", "session", "value"])
     return True
 
 
 def _enqueue_event(
-    action: Action, hold: LegalHold, subject: PairwiseSubject, detail: dict[str, Any], *, origin: Origin, now: datetime
+    action: Action,
+    hold: LegalHold,
+    subject: PairwiseSubject,
+    detail: dict[str, Any],
+    *,
+    origin: Origin,
+    now: datetime,
 ) -> None:
-    enqueue(action, origin=origin, now=now, subject=str(subject.uuid), resource=f"LegalHold/{hold.pk}", detail=detail)
+    enqueue(
+        action,
+        origin=origin,
+        now=now,
+        subject=str(subject.uuid),
+        resource=f"LegalHold/{hold.pk}",
+        detail=detail,
+    )

@@ -11,20 +11,25 @@ from ...subjects.models import PairwiseSubject
 
 
 def _set_null_and_protect_active_holds(collector: Any, field: Any, holds: Any, using: str) -> None:
-    """Clear the key as SET_NULL does, and list active holds as protected objects on the admin's delete page.
+    """Clear the key as SET_NULL does, and list active holds as protected objects on the admin's
+    delete page.
 
-    Only that page's collector has a set of protected objects, in any admin of the host. This is for information: the
-    deletion itself is refused by the receiver that locks the row.
+    Only that page's collector has a set of protected objects, in any admin of the host. This is for
+    information: the deletion itself is refused by the receiver that locks the row.
     """
     if hasattr(collector, "protected"):
         active = models.Q(until=None) | models.Q(until__gt=clock.now())
-        rows = LegalHold.objects.using(using).filter(active, pk__in=[hold.pk for hold in holds], released_at=None)
+        rows = LegalHold.objects.using(using).filter(
+            active, pk__in=[hold.pk for hold in holds], released_at=None
+        )
         collector.protected.update(rows)
     models.SET_NULL(collector, field, holds, using)
 
 
 class ProtectedHoldForeignKey(models.ForeignKey[Any, Any]):
-    """A foreign key that the admin's delete page shows before it is cleared; for migrations an ordinary one."""
+    """A foreign key that the admin's delete page shows before it is cleared; for migrations an
+    ordinary one.
+    """
 
     def __init__(self, to: Any, on_delete: Any, **kwargs: Any) -> None:
         super().__init__(to, _set_null_and_protect_active_holds, **kwargs)
@@ -39,7 +44,11 @@ class LegalHold(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, editable=False)
     subject = ProtectedHoldForeignKey(
-        PairwiseSubject, verbose_name=_("subject"), null=True, on_delete=models.SET_NULL, related_name="holds"
+        PairwiseSubject,
+        verbose_name=_("subject"),
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="holds",
     )
     """None: erased after the hold ended."""
     reason = models.CharField(_("reason"), max_length=255)
@@ -52,9 +61,12 @@ class LegalHold(models.Model):
     released_at = models.DateTimeField(_("released at"), null=True, editable=False)
     released_by = models.CharField(_("released by"), max_length=255, default="", editable=False)
     suspended_until = models.DateTimeField(_("accounting suspended until"), null=True, blank=True)
-    """Until when the accounting leaves out disclosures for `suspended_purposes`, while the hold is active; None: it
-    leaves out none. Spec: 45 CFR 164.528(a)(2)."""
-    suspended_purposes = models.JSONField(_("purposes of these disclosures"), default=list, blank=True)
+    """Until when the accounting leaves out disclosures for `suspended_purposes`, while the hold is
+    active; None: it leaves out none. Spec: 45 CFR 164.528(a)(2).
+    """
+    suspended_purposes = models.JSONField(
+        _("purposes of these disclosures"), default=list, blank=True
+    )
     """A list of HL7 PurposeOfUse codes."""
     agency = models.CharField(_("agency or official"), max_length=255, blank=True)
     """Who stated that the accounting would impede its activities."""
@@ -62,7 +74,8 @@ class LegalHold(models.Model):
     """When this was stated orally; None: in writing."""
 
     class Meta:
-        verbose_name, verbose_name_plural = _("legal hold"), _("legal holds")
+        verbose_name = _("legal hold")
+        verbose_name_plural = _("legal holds")
         default_permissions = ("view", "add", "change")
         permissions = (("disclose_legalhold", gettext_noop("Can see what a legal hold keeps")),)
 

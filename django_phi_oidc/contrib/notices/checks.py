@@ -19,7 +19,10 @@ from .notices import RETRY_DELAY
 def check_account_notices(**kwargs: Any) -> Messages:
     """W076: persons get no notice when an identity is linked to their account."""
     if conf.account_notices() is None:
-        text = "ACCOUNT_NOTICES is off: persons do not learn of a sign-in that is added to their account."
+        text = (
+            "ACCOUNT_NOTICES is off: persons do not learn of a "
+            "sign-in that is added to their account."
+        )
         yield warning(76, text, in_settings('PHI_OIDC["ACCOUNT_NOTICES"] = True'))
 
 
@@ -28,10 +31,13 @@ def check_mail_of_account_notices(**kwargs: Any) -> Messages:
     """W077, W078: notices are not delivered, or block the worker."""
     if conf.account_notices() is None:
         return
-    timeout, limit = get_mail_timeout_seconds(), int(RETRY_DELAY.total_seconds())
+    timeout = get_mail_timeout_seconds()
+    limit = int(RETRY_DELAY.total_seconds())
     if not does_mail_deliver():
         text = "The mail backend does not deliver, so persons get no notices about their accounts."
         yield warning(77, text, in_settings(get_mail_backend_line()))
     elif not timeout or limit <= timeout:
-        text = f"The mail timeout must be less than {limit} s: a slow mail server delays all notices."
+        text = (
+            f"The mail timeout must be less than {limit} s: a slow mail server delays all notices."
+        )
         yield warning(78, text, in_settings(get_mail_timeout_line()))

@@ -1,4 +1,6 @@
-"""Browsers that a user has signed in with, by a random id in a cookie, to notify the user of a new one."""
+"""Browsers that a user has signed in with, by a random id in a cookie, to notify the user of a new
+one.
+"""
 
 import hashlib
 from datetime import datetime, timedelta
@@ -14,7 +16,8 @@ DEVICE_LIFETIME = timedelta(days=400)
 
 
 def register_device(user: Any, device: str, *, now: datetime) -> bool:
-    """Record a sign-in of user with the browser that has this random id, and return whether the browser is new.
+    """Record a sign-in of user with the browser that has this random id, and return whether the
+    browser is new.
 
     One UPDATE for a known browser.
     """

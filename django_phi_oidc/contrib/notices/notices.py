@@ -1,7 +1,8 @@
 """Mails to a person about changes of the account, unusual sign-ins and suspicious attempts.
 
-A notice is written in the transaction of the change, and sent by the periodic task, at least once. A mail server that
-is unavailable delays it, and blocks no sign-in. It contains no name, no claim and no address of a client.
+A notice is written in the transaction of the change, and sent by the periodic task, at least once.
+A mail server that is unavailable delays it, and blocks no sign-in. It contains no name, no claim
+and no address of a client.
 Spec: ASVS 5.0 6.3.5, 6.3.7.
 """
 
@@ -33,8 +34,9 @@ logger = logging.getLogger("django_phi_oidc.subjects")
 UNDELIVERABLE_DOMAIN = ".invalid"
 """Of the addresses that this package creates. Spec: RFC 2606 2."""
 RETRY_DELAY = timedelta(minutes=1)
-"""After the first attempt; twice as long after each further one. Also the length of the lease: longer than the timeout
-of the mail server, or the mail may be sent twice."""
+"""After the first attempt; twice as long after each further one. Also the length of the lease:
+longer than the timeout of the mail server, or the mail may be sent twice.
+"""
 MAX_DOUBLINGS = 8
 GIVE_UP_AFTER = timedelta(days=3)
 MAIL_BATCH_SIZE = 100
@@ -60,17 +62,23 @@ _MAIL_SUBJECTS = {
 
 
 def find_notice_address(user: Any) -> str:
-    """Return the address for notices to user; empty if notices are off, or no mail can be delivered."""
+    """Return the address for notices to user; empty if notices are off, or no mail can be
+    delivered.
+    """
     if (get_address := conf.account_notices()) is None:
         return ""
     try:
-        # A query of the project's function may fail in the transaction of a sign-in; the default makes none.
+        # A query of the project's function may fail in the transaction of a sign-in; the default
+        # makes none.
         with nullcontext() if get_address is conf.get_email_address else savepoint():
             address = str(get_address(user) or "").strip()
     except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a sign-in
         logger.error("ACCOUNT_NOTICES: the function failed: %s.", type(error).__name__)  # noqa: TRY400 -- the message may contain the address
         return ""
-    return address if _is_deliverable(address) else ""
+
+    if _is_deliverable(address):
+        return address
+    return ""
 
 
 def _is_deliverable(address: str) -> bool:
@@ -84,8 +92,8 @@ def _is_deliverable(address: str) -> bool:
 def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
     """Write a notice to user. Requires: the transaction of the change.
 
-    Without encryption keys, no notice is written, and the change is not prevented. The notice about a new link also
-    goes to the addresses that the account had when former links were removed.
+    Without encryption keys, no notice is written, and the change is not prevented. The notice about
+    a new link also goes to the addresses that the account had when former links were removed.
     Spec: NIST SP 800-63C-4 3.7.1.
     """
     write_notices([user], kind, provider=provider, now=now)
@@ -93,7 +101,9 @@ def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -
 
 def write_notices(users: Sequence[Any], kind: NoticeKind, *, provider: str, now: datetime) -> None:
     """Write a notice to each of these users, as `write_notice` does, by one statement for all."""
-    addresses = {user.pk: {address} if (address := find_notice_address(user)) else set() for user in users}
+    addresses = {
+        user.pk: {address} if (address := find_notice_address(user)) else set() for user in users
+    }
     if kind == NoticeKind.LINKED and conf.account_notices() is not None:
         for user_pk, address in _iterate_former_addresses(list(addresses)):
             addresses[user_pk].add(address)
@@ -106,18 +116,26 @@ def write_notices(users: Sequence[Any], kind: NoticeKind, *, provider: str, now:
 
 
 def write_address_notice(user: Any, former_address: str, *, now: datetime) -> None:
-    """Write the notice about a changed e-mail address to the address for notices that the account had with the former.
+    """Write the notice about a changed e-mail address to the address for notices that the account
+    had with the former.
 
     The function of the project decides: it may not use an address that is not verified.
     """
     former = copy(user)
     setattr(former, user.get_email_field_name(), former_address)
     if address := find_notice_address(former):
-        _insert_notices([_build_notice(user.pk, NoticeKind.EMAIL_CHANGED, provider="", address=address, now=now)])
+        _insert_notices(
+            [
+                _build_notice(
+                    user.pk, NoticeKind.EMAIL_CHANGED, provider="", address=address, now=now
+                )
+            ]
+        )
 
 
 def warn_user(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
-    """Write a notice about a suspicious attempt, at most one a day (UTC) of each kind, so that no mailbox is flooded.
+    """Write a notice about a suspicious attempt, at most one a day (UTC) of each kind, so that no
+    mailbox is flooded.
 
     The refusal that it is about must not fail: an error of the database is logged.
     """
@@ -133,9 +151,13 @@ def warn_user(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> N
         logger.error("A notice was not written: %s.", type(error).__name__)  # noqa: TRY400 -- the message may contain the row
 
 
-def _build_notice(user_pk: Any, kind: NoticeKind, *, provider: str, address: str, now: datetime) -> AccountNotice:
+def _build_notice(
+    user_pk: Any, kind: NoticeKind, *, provider: str, address: str, now: datetime
+) -> AccountNotice:
     fields: dict[str, Any] = {"kind": kind, "provider": provider, "address": address}
-    return AccountNotice(id=randomness.uuid7(now), user_id=user_pk, occurred_at=now, due_at=now, **fields)
+    return AccountNotice(
+        id=randomness.uuid7(now), user_id=user_pk, occurred_at=now, due_at=now, **fields
+    )
 
 
 def _insert_notices(notices: Sequence[AccountNotice], **conflict: Any) -> None:
@@ -150,11 +172,15 @@ def _insert_notices(notices: Sequence[AccountNotice], **conflict: Any) -> None:
 
 def find_provider_name(issuer: str) -> str:
     """Return the name of the first provider with that issuer, or an empty text."""
-    return next((name for name, provider in conf.providers().items() if provider.issuer == issuer), "")
+    return next(
+        (name for name, provider in conf.providers().items() if provider.issuer == issuer), ""
+    )
 
 
 def send_due_notices(*, now: datetime) -> int:
-    """Send the due notices, and return how many a mail server accepted. Without a mail server, the run ends at once."""
+    """Send the due notices, and return how many a mail server accepted. Without a mail server, the
+    run ends at once.
+    """
     sent = 0
     due = AccountNotice.objects.filter(due_at__lte=now).order_by("due_at", "pk")
     for notice in due[:MAIL_BATCH_SIZE]:
@@ -165,7 +191,9 @@ def send_due_notices(*, now: datetime) -> int:
         except Exception as error:  # noqa: BLE001 -- of any mail backend, or of a template of the project
             _report_failure(notice, error, now=now)
             # Other errors are about this mail: the next one may be accepted.
-            if isinstance(error, OSError) and not isinstance(error, SMTPRecipientsRefused | SMTPResponseException):
+            if isinstance(error, OSError) and not isinstance(
+                error, SMTPRecipientsRefused | SMTPResponseException
+            ):
                 break
         else:
             AccountNotice.objects.filter(pk=notice.pk).update(due_at=None, sent_at=now)
@@ -174,7 +202,9 @@ def send_due_notices(*, now: datetime) -> int:
 
 
 def delete_finished_notices(*, before: datetime) -> int:
-    """Delete the notices that were sent or abandoned and are older than that, and return their number."""
+    """Delete the notices that were sent or abandoned and are older than that, and return their
+    number.
+    """
     return delete_in_batches(AccountNotice.objects.filter(due_at=None, occurred_at__lt=before))
 
 
@@ -184,15 +214,25 @@ def _lease(notice: AccountNotice, *, now: datetime) -> bool:
     with transaction.atomic():
         # A stopped process that locks one row must not hold up the mails of the others.
         free = rows.filter(due_at=notice.due_at).select_for_update(skip_locked=True)
-        return bool(rows.filter(pk__in=free.values("pk")).update(due_at=now + delay, attempts=notice.attempts + 1))
+        return bool(
+            rows.filter(pk__in=free.values("pk")).update(
+                due_at=now + delay, attempts=notice.attempts + 1
+            )
+        )
 
 
 def _send(notice: AccountNotice) -> None:
-    """Raises: OSError, also for SMTPException; KeyRingError; any exception of a mail backend or a template."""
+    """Raises: OSError, also for SMTPException; KeyRingError; any exception of a mail backend or a
+    template.
+    """
     provider = conf.providers().get(notice.provider)
     # In the language of the site, because the account's is not known.
     with override(settings.LANGUAGE_CODE):
-        label = str(provider.label or provider.name) if provider else ""
+        if provider:
+            label = str(provider.label or provider.name)
+        else:
+            label = ""
+
         at = notice.occurred_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         context = {"kind": notice.kind, "provider": label, "occurred_at": at}
         subject = gettext(_MAIL_SUBJECTS[NoticeKind(notice.kind)])
@@ -201,7 +241,8 @@ def _send(notice: AccountNotice) -> None:
 
 
 def _report_failure(notice: AccountNotice, error: Exception, *, now: datetime) -> None:
-    logger.error("Notice %s was not sent: %s.", notice.pk, type(error).__name__)  # the message may contain the address
+    # the message may contain the address
+    logger.error("Notice %s was not sent: %s.", notice.pk, type(error).__name__)
     if now - notice.occurred_at >= GIVE_UP_AFTER:
         AccountNotice.objects.filter(pk=notice.pk).update(due_at=None)
         logger.error("Notice %s is abandoned.", notice.pk)
@@ -212,7 +253,9 @@ def _iterate_former_addresses(user_pks: Sequence[Any]) -> Iterator[tuple[Any, st
         try:
             yield notice.user_id, _decrypt_address(notice)
         except KeyRingError as error:
-            logger.error("The address of notice %s can't be decrypted: %s.", notice.pk, type(error).__name__)  # noqa: TRY400 -- as above
+            logger.error(  # noqa: TRY400 -- as above
+                "The address of notice %s can't be decrypted: %s.", notice.pk, type(error).__name__
+            )
 
 
 def _decrypt_address(notice: AccountNotice) -> str:

@@ -28,7 +28,9 @@ logger = logging.getLogger("django_phi_oidc.login")
 def warn_of_refusal(
     actor: Actor, error: LoginError, attempt: SignInAttempt, pending: AuthorizationState | None
 ) -> None:
-    """Write a notice to the person whose sign-in or step-up was refused, if the refusal is suspicious."""
+    """Write a notice to the person whose sign-in or step-up was refused, if the refusal is
+    suspicious.
+    """
     now = clock.now()
     if pending is not None and pending.session_to_renew:
         # Another person may have signed in to this browser since.
@@ -36,7 +38,8 @@ def warn_of_refusal(
         if is_same and (error.code in STEP_UP_CODES or error.code == Code.SUBJECT_CHANGED):
             warn_user(actor.user, NoticeKind.STEP_UP_REFUSED, provider=attempt.provider, now=now)
     elif isinstance(error, IdentifiedSignInRefused):
-        issuer, keys = conf.providers()[attempt.provider].issuer, keyring.find_keys("subject")
+        issuer = conf.providers()[attempt.provider].issuer
+        keys = keyring.find_keys("subject")
         try:
             subject = find_linked_subject(issuer=issuer, sub=error.sub, keys=keys)
         except (SubjectAltered, SubjectKeyMissing):

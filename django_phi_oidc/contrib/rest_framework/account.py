@@ -46,7 +46,9 @@ _DISCLOSURE_FIELDS = ("id", "occurred_at", "action", "is_own", "resource", "clai
 
 
 class AccountAPIView(APIView):
-    """A view for the user's own account, by a session of the portal or an access token with the scope `account`."""
+    """A view for the user's own account, by a session of the portal or an access token with the
+    scope `account`.
+    """
 
     authentication_classes = (BearerAuthentication, SessionAuthentication)
     permission_classes = (HasScope,)
@@ -58,7 +60,9 @@ class AccountAPIView(APIView):
     """The methods that need a recent sign-in."""
 
     def get_permissions(self) -> list[BasePermission]:
-        """Return the permissions of the method: the last one is that of a recent sign-in, if it is needed."""
+        """Return the permissions of the method: the last one is that of a recent sign-in, if it is
+        needed.
+        """
         is_recent = self.request.method in self.recent_sign_in_methods
         return [*super().get_permissions(), *([RequireAssurance()] if is_recent else [])]
 
@@ -71,9 +75,11 @@ class AccountAPIView(APIView):
         if isinstance(exc, AuditUnavailable | RowUnreadable):
             exc = service_unavailable()
         response = super().handle_exception(exc)
-        code, title = "not_found", "Not found."
+        code = "not_found"
+        title = "Not found."
         if isinstance(exc, APIException):
-            code, title = str(exc.get_codes()), str(exc.detail)
+            code = str(exc.get_codes())
+            title = str(exc.detail)
         response.data = {"title": title, "status": response.status_code, "code": code}
         if code == "insufficient_user_authentication" and (url := self._create_step_up_url()):
             response.data["step_up"] = url
@@ -88,11 +94,15 @@ class AccountAPIView(APIView):
         return Actor.from_request(self.request)
 
     def _create_step_up_url(self) -> str:
-        """Return the URL that leads to the provider, and back to the page of the script; empty for an access token."""
+        """Return the URL that leads to the provider, and back to the page of the script; empty for
+        an access token.
+        """
         if not (session := self.actor.origin.session):
             return ""
         next_url = get_return_path(self.request._request, is_safe_navigation=False)
-        return create_step_up_url(RECENT_SIGN_IN, session_id=session, next_url=next_url, now=clock.now())
+        return create_step_up_url(
+            RECENT_SIGN_IN, session_id=session, next_url=next_url, now=clock.now()
+        )
 
 
 class SessionsView(AccountAPIView):
@@ -101,7 +111,9 @@ class SessionsView(AccountAPIView):
     recent_sign_in_methods = ("DELETE",)
 
     def get(self, request: Request) -> Response:
-        return Response({"sessions": [asdict(session) for session in list_own_sessions(self.actor)]})
+        return Response(
+            {"sessions": [asdict(session) for session in list_own_sessions(self.actor)]}
+        )
 
     def delete(self, request: Request) -> Response:
         return Response({"ended": end_other_sessions(self.actor, now=clock.now())})
@@ -119,21 +131,28 @@ class OtherSessionView(AccountAPIView):
 
 
 class DisclosuresView(AccountAPIView):
-    """List who looked at the user's record, newest first; `before` and `after` of the query are ids of events."""
+    """List who looked at the user's record, newest first; `before` and `after` of the query are ids
+    of events.
+    """
 
     def get(self, request: Request) -> Response:
         cursor = EventCursorForm(request.query_params)
         if not cursor.is_valid():
             raise Http404
-        now, shows_own = clock.now(), request.query_params.get("all") == "1"
+        now = clock.now()
+        shows_own = request.query_params.get("all") == "1"
         since = get_accounting_start(now)
         accounting = create_own_accounting(self.actor, since=since, include_own=shows_own, now=now)
         page = accounting.get_page(**cursor.cleaned_data, size=_DISCLOSURES_PER_PAGE)
-        begins_at = accounting.find_available_since() if page.older_key is None else None
+        begins_at = None
+        if page.older_key is None:
+            begins_at = accounting.find_available_since()
+
         disclosures = [
             {
                 **{
-                    name: getattr(row, name) for name in ("id", "occurred_at", "action", "is_own", "resource", "claims")
+                    name: getattr(row, name)
+                    for name in ("id", "occurred_at", "action", "is_own", "resource", "claims")
                 },
                 "actor": "" if row.is_own else get_recipient_name(row.recipient),
                 "purpose": row.purpose,
@@ -143,7 +162,9 @@ class DisclosuresView(AccountAPIView):
             for row in page.rows
         ]
         cursors = {"newer": page.newer_key, "older": page.older_key}
-        return Response({"since": since, "begins_at": begins_at, **cursors, "disclosures": disclosures})
+        return Response(
+            {"since": since, "begins_at": begins_at, **cursors, "disclosures": disclosures}
+        )
 
 
 class HeldClaimsView(AccountAPIView):
@@ -151,7 +172,9 @@ class HeldClaimsView(AccountAPIView):
 
     def get(self, request: Request) -> Response:
         claims: Any = list_held_claims(self.actor.user, now=clock.now())  # type: ignore[arg-type]  # has signed in
-        return Response({"claims": [{**asdict(claim), "purpose_name": claim.purpose_label} for claim in claims]})
+        return Response(
+            {"claims": [{**asdict(claim), "purpose_name": claim.purpose_label} for claim in claims]}
+        )
 
 
 class OwnDataView(AccountAPIView):

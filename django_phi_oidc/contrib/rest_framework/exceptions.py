@@ -18,7 +18,9 @@ from ...audit.throttling import API_REASON_PREFIX
 from ..apis.dpop_proof import format_dpop_challenge
 
 logger = logging.getLogger("django_phi_oidc.api")
-LOG_MESSAGE = "An API request was refused: reason=%(reason)s provider=%(provider)s request=%(request)s"
+LOG_MESSAGE = (
+    "An API request was refused: reason=%(reason)s provider=%(provider)s request=%(request)s"
+)
 REALM = "api"
 RETRY_AFTER_SECONDS = 30
 """The provider's keys are not fetched again before."""
@@ -27,9 +29,13 @@ TOKEN_MISPLACED = "token_misplaced"
 
 
 class APIRequestRefused(APIException):
-    """A refusal with its own challenge. AuthenticationFailed gets its status from the view's first authenticator."""
+    """A refusal with its own challenge. AuthenticationFailed gets its status from the view's first
+    authenticator.
+    """
 
-    def __init__(self, status: int, detail: str, *, code: str, challenge: str = "", wait: int | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, code: str, challenge: str = "", wait: int | None = None
+    ) -> None:
         """wait: seconds, for Retry-After."""
         super().__init__(detail, code)
         self.status_code = status
@@ -40,15 +46,15 @@ class APIRequestRefused(APIException):
 def invalid_token(*, is_dpop: bool = False) -> APIRequestRefused:
     """is_dpop: the request has that scheme."""
     description = "The access token is expired, revoked, malformed or not for this API"
-    return (
-        _create_dpop_refusal("invalid_token", description)
-        if is_dpop
-        else _create_refusal(401, "invalid_token", description)
-    )
+    if is_dpop:
+        return _create_dpop_refusal("invalid_token", description)
+    return _create_refusal(401, "invalid_token", description)
 
 
 def invalid_proof() -> APIRequestRefused:
-    return _create_dpop_refusal("invalid_dpop_proof", "The DPoP proof does not fit the request, or was used before")
+    return _create_dpop_refusal(
+        "invalid_dpop_proof", "The DPoP proof does not fit the request, or was used before"
+    )
 
 
 def nonce_required() -> APIRequestRefused:
@@ -57,7 +63,9 @@ def nonce_required() -> APIRequestRefused:
 
 def invalid_request() -> APIRequestRefused:
     """Return the refusal of a token outside of its header. Spec: RFC 6750 2.3, RFC 9700 4.3.2."""
-    return _create_refusal(400, "invalid_request", "An access token goes into the Authorization header")
+    return _create_refusal(
+        400, "invalid_request", "An access token goes into the Authorization header"
+    )
 
 
 def insufficient_scope(scopes: Iterable[str]) -> APIRequestRefused:
@@ -67,7 +75,8 @@ def insufficient_scope(scopes: Iterable[str]) -> APIRequestRefused:
 
 
 def insufficient_user_authentication(assurance: Assurance) -> APIRequestRefused:
-    code, detail = "insufficient_user_authentication", "A stronger or newer authentication is needed."
+    code = "insufficient_user_authentication"
+    detail = "A stronger or newer authentication is needed."
     return APIRequestRefused(401, detail, code=code, challenge=format_step_up_challenge(assurance))
 
 
@@ -78,19 +87,34 @@ def service_unavailable() -> APIRequestRefused:
 
 
 def report_api_refusal(
-    reason: str, *, origin: Origin, provider: str = "", client_id: str = "", is_server_error: bool = False
+    reason: str,
+    *,
+    origin: Origin,
+    provider: str = "",
+    client_id: str = "",
+    is_server_error: bool = False,
 ) -> None:
-    """Record and log the refusal. is_server_error: the provider or the portal is at fault, not the token."""
+    """Record and log the refusal. is_server_error: the provider or the portal is at fault, not the
+    token.
+    """
     fields = {"reason": reason, "provider": provider, "request": origin.request_id}
+
+    if client_id:
+        detail = {"client_id": client_id}
+    else:
+        detail = {}
+
     report_refusal(
         Action.API_REFUSED,
         reason,
         origin=origin,
         now=clock.now(),
-        log=RefusalLog(logger, LOG_MESSAGE, fields, logging.ERROR if is_server_error else logging.WARNING),
+        log=RefusalLog(
+            logger, LOG_MESSAGE, fields, logging.ERROR if is_server_error else logging.WARNING
+        ),
         throttle_key=API_REASON_PREFIX + reason,
         provider=provider,
-        detail={"client_id": client_id} if client_id else {},
+        detail=detail,
     )
 
 
@@ -100,6 +124,8 @@ def _create_dpop_refusal(error: str, description: str) -> APIRequestRefused:
     return APIRequestRefused(401, f"{description}.", code=error, challenge=challenge)
 
 
-def _create_refusal(status: int, error: str, description: str, *, scope: str = "") -> APIRequestRefused:
+def _create_refusal(
+    status: int, error: str, description: str, *, scope: str = ""
+) -> APIRequestRefused:
     challenge = format_bearer_challenge(error=error, error_description=description, scope=scope)
     return APIRequestRefused(status, f"{description}.", code=error, challenge=challenge)

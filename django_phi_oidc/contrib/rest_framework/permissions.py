@@ -1,7 +1,8 @@
-"""Permission classes for API views: by scope, by the access policy that `phi_access` uses, by assurance.
+"""Permission classes for API views: by scope, by the access policy that `phi_access` uses, by
+assurance.
 
-They accept users authenticated by an access token or by an OIDC session. A refusal raises an exception, so that in a
-combination with `|` the other permission cannot override it.
+They accept users authenticated by an access token or by an OIDC session. A refusal raises an
+exception, so that in a combination with `|` the other permission cannot override it.
 """
 
 from collections.abc import Callable, Collection
@@ -16,7 +17,13 @@ from rest_framework.request import Request
 from ... import conf
 from ..._internal import clock
 from ...access.decisions import authorize, authorize_assurance, record_page_grant
-from ...access.enforcement import NOT_FOUND_ERRORS, get_view_name, is_grant_recorded, mark_guarded, suppress_not_found
+from ...access.enforcement import (
+    NOT_FOUND_ERRORS,
+    get_view_name,
+    is_grant_recorded,
+    mark_guarded,
+    suppress_not_found,
+)
 from ...access.no_store import mark_response_private
 from ...access.policy import (
     PERMISSION_MISSING,
@@ -41,35 +48,51 @@ from .exceptions import (
     service_unavailable,
 )
 
-_suppress_not_found = partial(suppress_not_found, errors=(*NOT_FOUND_ERRORS, NotFound, PermissionDenied))
+_suppress_not_found = partial(
+    suppress_not_found, errors=(*NOT_FOUND_ERRORS, NotFound, PermissionDenied)
+)
 
 
 @mark_guarded
 class HasScope(BasePermission):
-    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password sessions.
+    """Accepts a token with all of the view's `required_scopes`, and OIDC sessions, but not password
+    sessions.
 
-    It records each request that it accepts, unless PHIAccess or RequireAssurance is required too, and does so. A local
-    account is accepted only if PHIAccess is required too, which admits it in an emergency.
+    It records each request that it accepts, unless PHIAccess or RequireAssurance is required too,
+    and does so. A local account is accepted only if PHIAccess is required too, which admits it in
+    an emergency.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: APIRequestRefused, 403 with the required scopes, after an event, or 503; DeclarationInvalid."""
+        """Raises: APIRequestRefused, 403 with the required scopes, after an event, or 503;
+        DeclarationInvalid.
+        """
         mark_response_private(request._request)
         required: Any = getattr(view, "required_scopes", None)
         # An empty list would accept every token.
         is_list = isinstance(required, list | tuple | set | frozenset) and required
         if not is_list or not all(map(is_scope_token, required)):
-            raise DeclarationInvalid(f"{type(view).__name__}: required_scopes must be a non-empty list of scopes.")
-        token, actor = request.auth, Actor.from_request(request)
+            raise DeclarationInvalid(
+                f"{type(view).__name__}: required_scopes must be a non-empty list of scopes."
+            )
+        token = request.auth
+        actor = Actor.from_request(request)
         if not isinstance(token, AccessToken):
-            is_accepted = actor.is_authenticated_by_provider or (actor.is_local and _requires(view, PHIAccess))
+            is_accepted = actor.is_authenticated_by_provider or (
+                actor.is_local and _requires(view, PHIAccess)
+            )
             if token is not None or not is_accepted:
                 return False
 
         def find_refusal() -> APIException | None:
             is_token = isinstance(token, AccessToken)
-            refusal = _find_scope_refusal(token, required, origin=actor.origin) if is_token else None
-            is_recorded = _requires(view, PHIAccess, RequireAssurance) or is_grant_recorded(request._request)
+            refusal = None
+            if is_token:
+                refusal = _find_scope_refusal(token, required, origin=actor.origin)
+
+            is_recorded = _requires(view, PHIAccess, RequireAssurance) or is_grant_recorded(
+                request._request
+            )
             if refusal is None and not is_recorded:
                 record_page_grant(actor, page=get_view_name(request._request), now=clock.now())
             return refusal
@@ -79,17 +102,20 @@ class HasScope(BasePermission):
 
 @mark_guarded
 class PHIAccess(BasePermission):
-    """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the event first.
+    """Enforces the view's access policy for each method, as PHIAccessMixin does, and records the
+    event first.
 
-    The view has `permission`, `purpose` or `purposes`, `acr`, `vot`, `max_age`, `label`, and the methods
-    `get_resource`, `get_purpose`, `get_permission_object`, `get_consent`. Use it as the last permission class: its
-    event says that access was permitted.
+    The view has `permission`, `purpose` or `purposes`, `acr`, `vot`, `max_age`, `label`, and the
+    methods `get_resource`, `get_purpose`, `get_permission_object`, `get_consent`. Use it as the
+    last permission class: its event says that access was permitted.
     """
 
     phi_oidc_guards_resource = True
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event; DeclarationInvalid."""
+        """Raises: APIRequestRefused, PermissionDenied, NotAuthenticated, after an event;
+        DeclarationInvalid.
+        """
         mark_response_private(request._request)
         if not hasattr(view, "get_resource"):
             raise DeclarationInvalid(f"{type(view).__name__}: get_resource is missing.")
@@ -105,9 +131,16 @@ class PHIAccess(BasePermission):
         )
         if not getattr(request.user, "is_authenticated", False):  # UNAUTHENTICATED_USER may be None
             return False
-        resource, purpose = view.get_resource(), view.get_purpose() if hasattr(view, "get_purpose") else view.purpose
+        resource = view.get_resource()
+
+        if hasattr(view, "get_purpose"):
+            purpose = view.get_purpose()
+        else:
+            purpose = view.purpose
+
         # A value from JSON may be a list: refuse it with an event, as any other invalid purpose.
-        purpose = purpose if isinstance(purpose, str) else ""
+        if not isinstance(purpose, str):
+            purpose = ""
 
         def find_refusal() -> APIException | None:
             return _find_access_refusal(request, policy, view, resource=resource, purpose=purpose)
@@ -117,13 +150,16 @@ class PHIAccess(BasePermission):
 
 @mark_guarded
 class RequireAssurance(BasePermission):
-    """Requires the authentication that the view's `acr`, `vot` and `max_age` demand, and records each decision.
+    """Requires the authentication that the view's `acr`, `vot` and `max_age` demand, and records
+    each decision.
 
     An access token has no `vot`, so it does not meet one.
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Raises: APIRequestRefused, 401 with the requirements, after an event; NotAuthenticated."""
+        """Raises: APIRequestRefused, 401 with the requirements, after an event;
+        NotAuthenticated.
+        """
         mark_response_private(request._request)
         options = {name: getattr(view, name, ()) for name in ("acr", "vot")}
         assurance = parse_required_assurance(**options, max_age=getattr(view, "max_age", None))
@@ -135,7 +171,9 @@ class RequireAssurance(BasePermission):
                 Actor.from_request(request),
                 assurance,
                 page=get_view_name(request._request),
-                records_grant=not (_requires(view, PHIAccess) or is_grant_recorded(request._request)),
+                records_grant=not (
+                    _requires(view, PHIAccess) or is_grant_recorded(request._request)
+                ),
                 now=clock.now(),
             )
             if refusal_code is None:
@@ -148,9 +186,14 @@ class RequireAssurance(BasePermission):
 
 
 def _decide_once(
-    request: Request, view: Any, decision_key: tuple[object, ...], find_refusal: Callable[[], APIException | None]
+    request: Request,
+    view: Any,
+    decision_key: tuple[object, ...],
+    find_refusal: Callable[[], APIException | None],
 ) -> bool:
-    """Decide once per request and raise a refusal: the framework checks again to render forms and OPTIONS."""
+    """Decide once per request and raise a refusal: the framework checks again to render forms and
+    OPTIONS.
+    """
     decided_request: HttpRequest | None
     decisions: dict[tuple[object, ...], APIException | None]
     decided_request, decisions = view.__dict__.get("_phi_oidc_decided", (None, {}))
@@ -162,7 +205,9 @@ def _decide_once(
         try:
             decisions[decision_key] = find_refusal()
         except AuditUnavailable as error:
-            logger.error("An API view was not run, because the audit log is unavailable.", exc_info=error)
+            logger.error(
+                "An API view was not run, because the audit log is unavailable.", exc_info=error
+            )
             decisions[decision_key] = service_unavailable()
     if (refusal := decisions[decision_key]) is not None:
         raise refusal
@@ -170,7 +215,9 @@ def _decide_once(
 
 
 def _requires(view: Any, *classes: type[BasePermission]) -> bool:
-    """Return whether the view asks one of these permissions in any case: not as an operand of `|`."""
+    """Return whether the view asks one of these permissions in any case: not as an operand of
+    `|`.
+    """
     permissions = list(view.get_permissions())
     while permissions:
         permission = permissions.pop()
@@ -181,17 +228,23 @@ def _requires(view: Any, *classes: type[BasePermission]) -> bool:
     return False
 
 
-def _find_scope_refusal(token: AccessToken, required_scopes: Collection[str], *, origin: Origin) -> APIException | None:
+def _find_scope_refusal(
+    token: AccessToken, required_scopes: Collection[str], *, origin: Origin
+) -> APIException | None:
     if token.scopes >= set(required_scopes):
         return None
-    report_api_refusal(SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id)
+    report_api_refusal(
+        SCOPE_MISSING, origin=origin, provider=token.provider, client_id=token.client_id
+    )
     return insufficient_scope(required_scopes)
 
 
 def _find_access_refusal(
     request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
 ) -> APIException | None:
-    find_object, find_consent = (getattr(view, name, None) for name in ("get_permission_object", "get_consent"))
+    find_object, find_consent = (
+        getattr(view, name, None) for name in ("get_permission_object", "get_consent")
+    )
     refusal_code = authorize(
         Actor.from_request(request),
         policy,
@@ -206,7 +259,9 @@ def _find_access_refusal(
     if refusal_code == SESSION_MISSING:
         return NotAuthenticated()
     if refusal_code in STEP_UP_CODES:
-        return insufficient_user_authentication(get_step_up_assurance(policy.assurance, refusal_code))
+        return insufficient_user_authentication(
+            get_step_up_assurance(policy.assurance, refusal_code)
+        )
     if refusal_code == PERMISSION_MISSING and isinstance(request.auth, AccessToken):
         api = conf.apis()[request.auth.provider]
         # The token is the reason, so the response reveals nothing about the record.

@@ -11,10 +11,11 @@ from django.utils.functional import SimpleLazyObject
 class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone make it generic
     """A proxy of the user, with the permissions that both the user and the token have.
 
-    Object permissions are checked by Django's `has_perm` too, so a token never grants more than its user has.
-    `is_staff` and `is_superuser` are False, because they permit everything, which no scope does.
-    NOT limited: queries that bypass these methods, such as guardian's get_objects_for_user, and methods of the host
-    project's user model that call `self.has_perm`.
+    Object permissions are checked by Django's `has_perm` too, so a token never grants more than its
+    user has. `is_staff` and `is_superuser` are False, because they permit everything, which no
+    scope does.
+    NOT limited: queries that bypass these methods, such as guardian's get_objects_for_user, and
+    methods of the host project's user model that call `self.has_perm`.
     """
 
     is_staff = is_superuser = False
@@ -38,7 +39,9 @@ class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone
     def has_perm(self, perm: str, obj: Any = None) -> bool:
         """A user model without permissions has none."""
         has_perm = getattr(self._wrapped, "has_perm", None)
-        return perm in self._token_permissions and has_perm is not None and bool(has_perm(perm, obj))
+        return (
+            perm in self._token_permissions and has_perm is not None and bool(has_perm(perm, obj))
+        )
 
     async def ahas_perm(self, perm: str, obj: Any = None) -> bool:
         return perm in self._token_permissions and bool(await self._wrapped.ahas_perm(perm, obj))
@@ -51,10 +54,17 @@ class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone
         return bool(await type(self._wrapped).ahas_perms(self, perm_list, obj))
 
     def has_module_perms(self, app_label: str) -> bool:
-        return any(self.has_perm(permission) for permission in self._list_app_permissions(app_label))
+        return any(
+            self.has_perm(permission) for permission in self._list_app_permissions(app_label)
+        )
 
     async def ahas_module_perms(self, app_label: str) -> bool:
-        return any([await self.ahas_perm(permission) for permission in self._list_app_permissions(app_label)])
+        return any(
+            [
+                await self.ahas_perm(permission)
+                for permission in self._list_app_permissions(app_label)
+            ]
+        )
 
     def get_user_permissions(self, obj: Any = None) -> frozenset[str]:
         return frozenset(self._token_permissions & self._wrapped.get_user_permissions(obj))
@@ -75,4 +85,8 @@ class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone
         return frozenset(self._token_permissions & await self._wrapped.aget_all_permissions(obj))
 
     def _list_app_permissions(self, app_label: str) -> list[str]:
-        return [permission for permission in self._token_permissions if permission.startswith(f"{app_label}.")]
+        return [
+            permission
+            for permission in self._token_permissions
+            if permission.startswith(f"{app_label}.")
+        ]

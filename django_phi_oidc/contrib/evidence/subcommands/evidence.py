@@ -34,9 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="The new file.")
     parser.set_defaults(handler=_write)
     commands = parser.add_subparsers(dest="evidence_command", metavar="SUBCOMMAND")
-    verify = add_command(commands, "verify", _verify, "Verify a file without the portal, and fail if it was altered.")
+    verify = add_command(
+        commands, "verify", _verify, "Verify a file without the portal, and fail if it was altered."
+    )
     verify.add_argument("file", type=Path, help="The evidence.")
-    verify.add_argument("--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP)
+    verify.add_argument(
+        "--public-key", action="append", required=True, metavar="KEY", help=PUBLIC_KEY_HELP
+    )
 
 
 def _write(options: Options, output: Output) -> None:
@@ -44,10 +48,12 @@ def _write(options: Options, output: Output) -> None:
     path = options["output"]
     if path is None:
         raise build_argument_error("Name the new file: --output FILE.")
-    key, now = get_signing_key(), clock.now()
+    key = get_signing_key()
+    now = clock.now()
     try:
         evidence = collect_evidence(key=key, now=now)
-        text, digest = build_pack(evidence, key=key), hash_evidence(evidence)
+        text = build_pack(evidence, key=key)
+        digest = hash_evidence(evidence)
         with create_private_file(path) as file:
             detail = {"format": "evidence", "sha256": digest}
             record(Action.AUDIT_EXPORTED, origin=current_origin(), now=now, detail=detail)
@@ -59,7 +65,9 @@ def _write(options: Options, output: Output) -> None:
 
 
 def _verify(options: Options, output: Output) -> None:
-    """Raises: CommandError, also if the checkpoint in the file is not valid; PhiOidcError if the file was altered."""
+    """Raises: CommandError, also if the checkpoint in the file is not valid; PhiOidcError if the
+    file was altered.
+    """
     if options["output"] is not None:
         raise build_argument_error("--output writes a file, and verify reads one.")
     keys = read_public_keys(options["public_key"])
@@ -76,13 +84,21 @@ def _verify(options: Options, output: Output) -> None:
 
 
 def _describe(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    versions, configuration = evidence["versions"], evidence["configuration"]
-    states = Counter(control["state"] for control_set in evidence["controls"] for control in control_set["controls"])
+    versions = evidence["versions"]
+    configuration = evidence["configuration"]
+    states = Counter(
+        control["state"]
+        for control_set in evidence["controls"]
+        for control in control_set["controls"]
+    )
     warnings = sorted(check["id"] for check in configuration["checks"] if not check["silenced"])
     verified = evidence["last_verification"]
     yield "log", evidence["log"]
     yield "time", evidence["created_at"]
-    yield "version", f"{versions['django_phi_oidc']} (Python {versions['python']}, Django {versions['django']})"
+    yield (
+        "version",
+        f"{versions['django_phi_oidc']} (Python {versions['python']}, Django {versions['django']})",
+    )
     yield "controls", ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     yield "configuration", configuration["digest"]
     yield "warnings", ", ".join(warnings) or "none"
@@ -90,7 +106,8 @@ def _describe(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "components", str(len(evidence["sbom"]["components"]))
     yield (
         "last verification",
-        f"{verified['occurred_at']}, {verified['tree_size']} events, {verified['findings']} findings"
+        f"{verified['occurred_at']}, {verified['tree_size']} "
+        f"events, {verified['findings']} findings"
         if verified
         else "none",
     )
@@ -100,8 +117,13 @@ def _verify_checkpoint(evidence: Mapping[str, Any], keys: list[Ed25519PublicKey]
     if evidence["checkpoint"] is None:
         return "none"
     try:
-        checkpoint = verify_checkpoint(evidence["checkpoint"], keys, expected_origin=evidence["log"])
+        checkpoint = verify_checkpoint(
+            evidence["checkpoint"], keys, expected_origin=evidence["log"]
+        )
     except CheckpointInvalid as error:
-        text = "The pack is signed, but its checkpoint is not valid with these keys. If the key was changed, name both."
+        text = (
+            "The pack is signed, but its checkpoint is not valid with "
+            "these keys. If the key was changed, name both."
+        )
         raise CommandError(text) from error
     return f"{checkpoint.tree_size} events, its signature is valid"

@@ -1,4 +1,6 @@
-"""Generate keys, show what each key is needed for, rotate encryption keys and retire subject keys."""
+"""Generate keys, show what each key is needed for, rotate encryption keys and retire subject
+keys.
+"""
 
 import os
 import re
@@ -48,24 +50,36 @@ ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="keys_command", required=True, metavar="SUBCOMMAND")
-    add_command(commands, "generate", _generate, "Write the missing key files; print keys for the other key rings.")
-    status = add_command(commands, "status", _show_status, "Show what each key is needed for, and the client keys.")
-    rotate = add_command(commands, "rotate", _rotate, "Encrypt all texts again with the newest encryption key.")
+    add_command(
+        commands,
+        "generate",
+        _generate,
+        "Write the missing key files; print keys for the other key rings.",
+    )
+    status = add_command(
+        commands, "status", _show_status, "Show what each key is needed for, and the client keys."
+    )
+    rotate = add_command(
+        commands, "rotate", _rotate, "Encrypt all texts again with the newest encryption key."
+    )
     parse_alias = create_choice_parser("database", list(connections))
     for command in (status, rotate):
         text = "Use this database, not that of the router."
         command.add_argument("--database", type=parse_alias, metavar="ALIAS", help=text)
-    retire = add_command(commands, "retire", _retire, "Delete the digests of a subject key that was removed.")
+    retire = add_command(
+        commands, "retire", _retire, "Delete the digests of a subject key that was removed."
+    )
     retire.add_argument("key_id", metavar="KEYID", help="The id that `keys status` shows.")
     add_dry_run(retire)
 
 
 def generate_key_files() -> list[Path]:
-    """Write a new key to each key file that the settings name and that does not exist; return the written files.
+    """Write a new key to each key file that the settings name and that does not exist; return the
+    written files.
 
-    A file appears with its whole content and mode 0600, in a directory created with mode 0700, and is never
-    overwritten: of several concurrent runs one writes, and all read what it wrote. In the folder of the retention keys,
-    this file is its marker.
+    A file appears with its whole content and mode 0600, in a directory created with mode 0700, and
+    is never overwritten: of several concurrent runs one writes, and all read what it wrote. In the
+    folder of the retention keys, this file is its marker.
     """
     generators = dict.fromkeys((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), keyring.generate_key)
     generators["audit_signing"] = generate_signing_key
@@ -85,7 +99,9 @@ def generate_key_files() -> list[Path]:
 def generate_signing_key() -> str:
     """Return a new Ed25519 private key as PEM."""
     key = Ed25519PrivateKey.from_private_bytes(randomness.token_bytes(32))
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
+    return (
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
+    )
 
 
 def _create(path: Path, text: str) -> bool:
@@ -111,16 +127,24 @@ def _generate(options: Options, output: Output) -> None:
     for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING, "audit_signing"):
         source = conf.get_key_source(ring)
         if isinstance(source, Path):
-            text = f"a new key was written to {source}" if source in written else f"{source} exists and was not changed"
+            if source in written:
+                text = f"a new key was written to {source}"
+            else:
+                text = f"{source} exists and was not changed"
             _report_file(output, ring, source, text, is_new=source in written)
         elif ring in conf.KEY_VARIABLES:
-            name, key = conf.KEY_VARIABLES[ring], keyring.generate_key()
+            name = conf.KEY_VARIABLES[ring]
+            key = keyring.generate_key()
             output.write_row({"ring": ring, "variable": name, "key": key}, f"{name}={key}")
             output.note(f"KEYS['{ring}']: a new key was printed, but not stored.")
     folder = conf.get_key_source("retention")
     if isinstance(folder, Path):
         is_new = folder / retention_keys.MARKER_NAME in written
-        text = f"the folder {folder} was prepared" if is_new else f"{folder} was prepared before and was not changed"
+        if is_new:
+            text = f"the folder {folder} was prepared"
+        else:
+            text = f"{folder} was prepared before and was not changed"
+
         _report_file(output, "retention", folder, text, is_new=is_new)
 
 
@@ -142,18 +166,25 @@ def _show_status(options: Options, output: Output) -> None:
             for provider in conf.providers().values()
             for key in provider.client_keys
         ],
-        "pairwise_key": [key.id for key in keyring.get_keys(ring)] if conf.get_key_source(ring) else [],
+        "pairwise_key": [key.id for key in keyring.get_keys(ring)]
+        if conf.get_key_source(ring)
+        else [],
     }
     lines = [
         *_format_encryption_keys(keys),
-        f"KEYS['subject']: {subject_keys.persons} persons, {subject_keys.unknown_persons} of them known by no key",
+        f"KEYS['subject']: {subject_keys.persons} persons, "
+        f"{subject_keys.unknown_persons} of them known by no key",
         *map(_format_subject_key, subject_keys.keys),
         *map(_format_client_key, status["client_keys"]),
         f"KEYS['pairwise']: {', '.join(status['pairwise_key']) or 'not configured'}",
     ]
     output.write_row(status, lambda _: "\n".join(lines))
     unknown = [key["id"] for key in keys["keys"] if key["position"] is None]
-    faults = [f"Texts are encrypted with keys that are not configured: {', '.join(unknown)}."] if unknown else []
+    if unknown:
+        faults = [f"Texts are encrypted with keys that are not configured: {', '.join(unknown)}."]
+    else:
+        faults = []
+
     if count := keys["nameless"]["texts"]:
         faults.append(f"{count} texts name no key.")
     if faults:
@@ -161,21 +192,32 @@ def _show_status(options: Options, output: Output) -> None:
 
 
 def _get_encryption_key_usage(using: str) -> dict[str, Any]:
-    """Return the texts of each key: first the configured KEYS['encryption'] in order, then the unknown keys."""
-    column_usage, configured = _count_columns(using), [key.id for key in keyring.get_keys("encryption")]
-    unknown = sorted({key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured))
+    """Return the texts of each key: first the configured KEYS['encryption'] in order, then the
+    unknown keys.
+    """
+    column_usage = _count_columns(using)
+    configured = [key.id for key in keyring.get_keys("encryption")]
+    unknown = sorted(
+        {key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured)
+    )
     keys = [
         {
             "id": key_id,
             "position": configured.index(key_id) + 1 if key_id in configured else None,
-            **_summarize_texts(column_usage, [usage.counts_by_key_id.get(key_id, 0) for _, usage in column_usage]),
+            **_summarize_texts(
+                column_usage, [usage.counts_by_key_id.get(key_id, 0) for _, usage in column_usage]
+            ),
         }
         for key_id in [*configured, *unknown]
     ]
     return {
         "keys": keys,
-        "retention": _summarize_texts(column_usage, [usage.retention_count for _, usage in column_usage]),
-        "nameless": _summarize_texts(column_usage, [usage.unrecognized_count for _, usage in column_usage]),
+        "retention": _summarize_texts(
+            column_usage, [usage.retention_count for _, usage in column_usage]
+        ),
+        "nameless": _summarize_texts(
+            column_usage, [usage.unrecognized_count for _, usage in column_usage]
+        ),
     }
 
 
@@ -195,14 +237,24 @@ def _describe_column(column: EncryptedColumn) -> dict[str, str]:
 
 def _format_encryption_keys(usage: Mapping[str, Any]) -> list[str]:
     """Return a line for each key, followed by one for each column that needs it."""
-    groups = [(key["position"] or "-", key["id"], key, _describe_encryption_key(key)) for key in usage["keys"]]
-    groups.append(("-", "retention keys", usage["retention"], "destroyed with the claims that use them"))
+    groups = [
+        (key["position"] or "-", key["id"], key, _describe_encryption_key(key))
+        for key in usage["keys"]
+    ]
+    groups.append(
+        ("-", "retention keys", usage["retention"], "destroyed with the claims that use them")
+    )
     groups.append(("-", "no key", usage["nameless"], "not encrypted by this package"))
-    lines = [f"KEYS['encryption']: {sum(group['texts'] for _, _, group, _ in groups)} encrypted texts"]
+    lines = [
+        f"KEYS['encryption']: {sum(group['texts'] for _, _, group, _ in groups)} encrypted texts"
+    ]
     for position, name, group, description in groups:
         if group["texts"] or position != "-":
             lines.append(f"{position}  {name}  {group['texts']} texts: {description}")
-        lines += [f"     {column['table']}.{column['column']}  {column['texts']}" for column in group["columns"]]
+        lines += [
+            f"     {column['table']}.{column['column']}  {column['texts']}"
+            for column in group["columns"]
+        ]
     return lines
 
 
@@ -211,59 +263,95 @@ def _describe_encryption_key(key: Mapping[str, Any]) -> str:
         return "not configured: add it again"
     if key["position"] == 1:
         return "encrypts new texts"
-    return "needed until `keys rotate` has run" if key["texts"] else "may be removed"
+
+    if key["texts"]:
+        return "needed until `keys rotate` has run"
+    return "may be removed"
 
 
 def _format_subject_key(key: SubjectKeyUsage) -> str:
     if key.removable:
-        use = "may be removed" if key.position else "not configured, may be retired"
+        if key.position:
+            use = "may be removed"
+        else:
+            use = "not configured, may be retired"
     elif not key.position:
         use = f"not configured, but needed for {key.dependent_persons} persons: add it again"
+    elif key.dependent_persons:
+        use = f"needed for {key.dependent_persons} persons"
     else:
-        use = f"needed for {key.dependent_persons} persons" if key.dependent_persons else "needed, the only key"
+        use = "needed, the only key"
     counts = f"{key.digests} digests, missing for {key.persons_without_digest} persons"
     return f"{key.position or '-'}  {key.id}  {counts}: {use}"
 
 
 def _describe_client_key(key: ClientKey, provider: ProviderDeclaration) -> dict[str, Any]:
     """Of the keys to sign the first one signs; the others are only published for a rotation."""
-    alg = provider.get_assertion_alg(key) if key.use == "sig" else None
+    alg = None
+    if key.use == "sig":
+        alg = provider.get_assertion_alg(key)
+
     signs = key.use == "sig" and key == provider.list_keys("sig")[0]
     return {"provider": provider.name, "kid": key.kid, "use": key.use, "alg": alg, "signs": signs}
 
 
 def _format_client_key(key: Mapping[str, Any]) -> str:
-    use = "signs" if key["signs"] else "decrypts" if key["use"] == "enc" else "published, does not sign"
-    alg = f" ({key['alg']})" if key["alg"] else ""
+    if key["signs"]:
+        use = "signs"
+    elif key["use"] == "enc":
+        use = "decrypts"
+    else:
+        use = "published, does not sign"
+
+    if key["alg"]:
+        alg = f" ({key['alg']})"
+    else:
+        alg = ""
+
     return f"client key of {key['provider']}: {key['kid']}{alg}: {use}"
 
 
 def _rotate(options: Options, output: Output) -> None:
-    """Encrypt again each text that is not under the newest key; report each row that cannot be decrypted."""
+    """Encrypt again each text that is not under the newest key; report each row that cannot be
+    decrypted.
+    """
     ring = keyring.get_keys("encryption")
     column_usage = _count_columns(options["database"] or "")
-    total, before = sum(usage.count_remaining(ring[0].id) for _, usage in column_usage), 0
+    total = sum(usage.count_remaining(ring[0].id) for _, usage in column_usage)
+    before = 0
     results: list[ReencryptionResult] = []
     progress = ProgressLine(output, "texts", total)
 
     def report_undecryptable(column: EncryptedColumn, pk: str) -> None:
         progress.end()
-        text, row = f"{column} of {pk}: cannot be decrypted and was not changed", {**_describe_column(column), "pk": pk}
+        text = f"{column} of {pk}: cannot be decrypted and was not changed"
+        row = {**_describe_column(column), "pk": pk}
         output.write_row({"unopenable": row}, lambda _: text)
 
     for column, usage in column_usage:
         report = partial(report_undecryptable, column)
         report_progress = lambda done, before=before: progress(before + done)  # noqa: E731 -- binds `before`
-        results.append(reencrypt(column, keys=ring, report_progress=report_progress, report_undecryptable=report))
+        results.append(
+            reencrypt(
+                column, keys=ring, report_progress=report_progress, report_undecryptable=report
+            )
+        )
         before += usage.count_remaining(ring[0].id)
     progress.end()
     done = sum(result.reencrypted for result in results)
     columns = [
-        {**_describe_column(column), "done": it.reencrypted, "unopenable": it.undecryptable, "busy": it.skipped}
+        {
+            **_describe_column(column),
+            "done": it.reencrypted,
+            "unopenable": it.undecryptable,
+            "busy": it.skipped,
+        }
         for (column, _), it in zip(column_usage, results, strict=True)
     ]
     summary = {"key": ring[0].id, "done": done, "columns": columns}
-    output.write_row(summary, lambda row: "{done} texts were encrypted again with key {key}.".format(**row))
+    output.write_row(
+        summary, lambda row: "{done} texts were encrypted again with key {key}.".format(**row)
+    )
     faults = []
     if count := sum(result.undecryptable for result in results):
         faults.append(f"{count} texts cannot be decrypted.")
@@ -275,13 +363,25 @@ def _rotate(options: Options, output: Output) -> None:
 
 def _retire(options: Options, output: Output) -> None:
     if not re.fullmatch(r"[0-9a-f]{8}", options["key_id"]):
-        raise build_argument_error("A KEYID is eight hexadecimal digits, as shown by `keys status`.")
-    key_id, configured = options["key_id"], [key.id for key in keyring.get_keys("subject")]
+        raise build_argument_error(
+            "A KEYID is eight hexadecimal digits, as shown by `keys status`."
+        )
+    key_id = options["key_id"]
+    configured = [key.id for key in keyring.get_keys("subject")]
     if options["dry_run"]:
         count = find_deletable_digests(key_id, configured_key_ids=configured).count()
-        output.preview({"key": key_id, "digests": count}, f"{count} digests of key {key_id} would be deleted.")
+        output.preview(
+            {"key": key_id, "digests": count}, f"{count} digests of key {key_id} would be deleted."
+        )
         return
     with ProgressLine(output, "digests deleted") as progress:
-        total = find_deletable_digests(key_id, configured_key_ids=configured).count() if progress.is_shown else 0
-        deleted = retire_subject_key(key_id, configured_key_ids=configured, progress=lambda done: progress(done, total))
-    output.confirm({"key": key_id, "digests": deleted}, f"{deleted} digests of key {key_id} were deleted.")
+        if progress.is_shown:
+            total = find_deletable_digests(key_id, configured_key_ids=configured).count()
+        else:
+            total = 0
+        deleted = retire_subject_key(
+            key_id, configured_key_ids=configured, progress=lambda done: progress(done, total)
+        )
+    output.confirm(
+        {"key": key_id, "digests": deleted}, f"{deleted} digests of key {key_id} were deleted."
+    )

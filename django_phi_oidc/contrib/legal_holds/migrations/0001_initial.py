@@ -66,26 +66,49 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="LegalHold",
             fields=[
-                ("id", models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name="id")),
+                (
+                    "id",
+                    models.UUIDField(
+                        editable=False, primary_key=True, serialize=False, verbose_name="id"
+                    ),
+                ),
                 ("reason", models.CharField(max_length=255, verbose_name="reason")),
                 ("placed_at", models.DateTimeField(editable=False, verbose_name="placed at")),
-                ("placed_by", models.CharField(editable=False, max_length=255, verbose_name="placed by")),
+                (
+                    "placed_by",
+                    models.CharField(editable=False, max_length=255, verbose_name="placed by"),
+                ),
                 ("until", models.DateTimeField(blank=True, null=True, verbose_name="until")),
-                ("released_at", models.DateTimeField(editable=False, null=True, verbose_name="released at")),
+                (
+                    "released_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="released at"),
+                ),
                 (
                     "released_by",
-                    models.CharField(default="", editable=False, max_length=255, verbose_name="released by"),
+                    models.CharField(
+                        default="", editable=False, max_length=255, verbose_name="released by"
+                    ),
                 ),
                 (
                     "suspended_until",
-                    models.DateTimeField(blank=True, null=True, verbose_name="accounting suspended until"),
+                    models.DateTimeField(
+                        blank=True, null=True, verbose_name="accounting suspended until"
+                    ),
                 ),
                 (
                     "suspended_purposes",
-                    models.JSONField(blank=True, default=list, verbose_name="purposes of these disclosures"),
+                    models.JSONField(
+                        blank=True, default=list, verbose_name="purposes of these disclosures"
+                    ),
                 ),
-                ("agency", models.CharField(blank=True, max_length=255, verbose_name="agency or official")),
-                ("oral_statement_at", models.DateTimeField(blank=True, null=True, verbose_name="oral statement of")),
+                (
+                    "agency",
+                    models.CharField(blank=True, max_length=255, verbose_name="agency or official"),
+                ),
+                (
+                    "oral_statement_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="oral statement of"),
+                ),
                 (
                     "subject",
                     models.ForeignKey(
@@ -104,5 +127,7 @@ class Migration(migrations.Migration):
                 "default_permissions": ("view", "add", "change"),
             },
         ),
-        migrations.RunPython(create_hold_guards, drop_hold_guards, hints={"model_name": "legalhold"}),
+        migrations.RunPython(
+            create_hold_guards, drop_hold_guards, hints={"model_name": "legalhold"}
+        ),
     ]

@@ -27,7 +27,9 @@ class Migration(migrations.Migration):
                 (
                     "user",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
                     ),
                 ),
             ],
@@ -47,7 +49,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="KnownDevice",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("digest", models.CharField(max_length=64)),
                 ("first_used_at", models.DateTimeField()),
                 ("last_used_at", models.DateTimeField(db_index=True)),
@@ -66,7 +73,9 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "known browsers",
                 "default_permissions": (),
                 "constraints": [
-                    models.UniqueConstraint(fields=("user", "digest"), name="phi_oidc_known_device_unique")
+                    models.UniqueConstraint(
+                        fields=("user", "digest"), name="phi_oidc_known_device_unique"
+                    )
                 ],
             },
         ),
