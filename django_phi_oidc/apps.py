@@ -3,16 +3,17 @@
 import sys
 from importlib import import_module
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from ._internal.app_configs import FeatureConfig
 
-class PHIOIDCConfig(AppConfig):
+
+class PHIOIDCConfig(FeatureConfig):
     """Sign-in with OpenID Connect for portals that hold protected health information."""
 
+    default = True
     name = "django_phi_oidc"
     verbose_name = gettext_lazy("Sign-in and PHI")
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         import_module(f"{self.name}.checks").register_checks()

@@ -1,13 +1,14 @@
 """Mock provider, attack kit and test runner, for settings of tests and demos."""
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from .._internal.app_configs import FeatureConfig
 
-class TestingConfig(AppConfig):
+
+class TestingConfig(FeatureConfig):
     """Mock provider, attack kit and test runner, for settings of tests and demos."""
 
+    default = True
     name = "django_phi_oidc.testing"
     label = "phi_oidc_testing"
     verbose_name = gettext_lazy("Tests")
-    default_auto_field = "django.db.models.BigAutoField"

@@ -1,13 +1,14 @@
 """Access tokens at the portal's own APIs."""
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from ..._internal.app_configs import FeatureConfig
 
-class APIsConfig(AppConfig):
+
+class APIsConfig(FeatureConfig):
     """Access tokens at the portal's own APIs."""
 
+    default = True
     name = "django_phi_oidc.contrib.apis"
     label = "phi_oidc_apis"
     verbose_name = gettext_lazy("Access tokens")
-    default_auto_field = "django.db.models.BigAutoField"

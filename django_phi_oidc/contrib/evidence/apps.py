@@ -1,13 +1,14 @@
 """Signed evidence for auditors."""
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from ..._internal.app_configs import FeatureConfig
 
-class EvidenceConfig(AppConfig):
+
+class EvidenceConfig(FeatureConfig):
     """Signed evidence for auditors."""
 
+    default = True
     name = "django_phi_oidc.contrib.evidence"
     label = "phi_oidc_evidence"
     verbose_name = gettext_lazy("Evidence")
-    default_auto_field = "django.db.models.BigAutoField"

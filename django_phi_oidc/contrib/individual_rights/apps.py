@@ -1,13 +1,14 @@
 """Access, accounting of disclosures and erasure for one person."""
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from ..._internal.app_configs import FeatureConfig
 
-class IndividualRightsConfig(AppConfig):
+
+class IndividualRightsConfig(FeatureConfig):
     """Access, accounting of disclosures and erasure for one person."""
 
+    default = True
     name = "django_phi_oidc.contrib.individual_rights"
     label = "phi_oidc_individual_rights"
     verbose_name = gettext_lazy("Rights of individuals")
-    default_auto_field = "django.db.models.BigAutoField"

@@ -1,13 +1,14 @@
 """Pages of the admin for officers and the help desk."""
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from ..._internal.app_configs import FeatureConfig
 
-class OfficerAdminConfig(AppConfig):
+
+class OfficerAdminConfig(FeatureConfig):
     """Pages of the admin for officers and the help desk."""
 
+    default = True
     name = "django_phi_oidc.contrib.officer_admin"
     label = "phi_oidc_officer_admin"
     verbose_name = gettext_lazy("Overview")
-    default_auto_field = "django.db.models.BigAutoField"

@@ -1,13 +1,14 @@
 """Authentication and permissions for Django REST framework."""
 
-from django.apps import AppConfig
 from django.utils.translation import gettext_lazy
 
+from ..._internal.app_configs import FeatureConfig
 
-class RestFrameworkConfig(AppConfig):
+
+class RestFrameworkConfig(FeatureConfig):
     """Authentication and permissions for Django REST framework."""
 
+    default = True
     name = "django_phi_oidc.contrib.rest_framework"
     label = "phi_oidc_rest_framework"
     verbose_name = gettext_lazy("Django REST framework")
-    default_auto_field = "django.db.models.BigAutoField"

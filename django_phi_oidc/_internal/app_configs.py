@@ -1,0 +1,18 @@
+"""The base class of the app configurations of this package."""
+
+from django.apps import AppConfig
+
+
+class FeatureConfig(AppConfig):
+    """An app of this package, and what it adds to the others.
+
+    A subclass sets `default = True`: Django finds two configurations in its `apps.py`, because this
+    class is imported there.
+    """
+
+    default_auto_field = "django.db.models.BigAutoField"
+
+    options: type | None = None
+    """A frozen dataclass, whose fields are the options that the app adds to PHI_OIDC."""
+    provider_option: tuple[str, type] | None = None
+    """The key that the app adds to the dictionary of a provider, and the class that declares it."""
