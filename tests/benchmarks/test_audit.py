@@ -85,7 +85,7 @@ def test_built_log_can_be_extended_by_the_sequencer(settings: pytest.FixtureRequ
 def _indexes() -> list[tuple[str, str]]:
     with connections["phi_audit"].cursor() as cursor:
         cursor.execute(
-            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'django_phi_oidc_audit%' ORDER BY 1"
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'phi_oidc_audit_audit%' ORDER BY 1"
         )
         return list(cursor.fetchall())
 

@@ -33,7 +33,7 @@ from tests.support.audit_log import events, sealed
 from tests.support.claims_fixtures import DAY
 from tests.support.person_page_fixtures import NOW, held, in_an_emergency
 
-APP = "django_phi_oidc"
+PACKAGE = "django_phi_oidc"
 HOUR = timedelta(hours=1)
 PERSON = {"phi_oidc_person", "phi_oidc_person_act", "phi_oidc_person_search", "phi_oidc_reference"}
 """Pages without a model; they are tested with the person page and the look-up of references."""
@@ -63,7 +63,7 @@ class Page:
         """Return the URL, with the row of the model if it needs one."""
         opts = self.model_admin.opts
         kwargs = {self.key: rows[opts.model_name]} if self.key else {}
-        return reverse(f"admin:{APP}_{opts.model_name}_{self.name}", kwargs=kwargs)
+        return reverse(f"admin:{opts.app_label}_{opts.model_name}_{self.name}", kwargs=kwargs)
 
 
 def admins() -> list[Any]:
@@ -71,8 +71,14 @@ def admins() -> list[Any]:
     return [
         model_admin
         for model_admin in admin.site._registry.values()
-        if type(model_admin).__module__.startswith(f"{APP}.")
+        if type(model_admin).__module__.startswith(f"{PACKAGE}.")
     ]
+
+
+def get_list_url(model_name: str) -> str:
+    """Return the URL of the list of that model."""
+    (opts,) = (model_admin.opts for model_admin in admins() if model_admin.opts.model_name == model_name)
+    return reverse(f"admin:{opts.app_label}_{model_name}_changelist")
 
 
 def pages() -> dict[str, Page]:

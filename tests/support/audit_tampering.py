@@ -9,7 +9,7 @@ import pytest
 from django.db import connections
 
 EVENT, LEAF, NODE, CHECKPOINT, QUEUE = (
-    f"django_phi_oidc_audit{name}" for name in ("event", "leaf", "node", "checkpoint", "unsealed")
+    f"phi_oidc_audit_audit{name}" for name in ("event", "leaf", "node", "checkpoint", "unsealed")
 )
 TABLES = (EVENT, LEAF, NODE, CHECKPOINT)
 
@@ -79,7 +79,7 @@ def copy_event(source: uuid.UUID, **changed: Any) -> None:
 @contextmanager
 def dropping_trigger(table: str, *, only_id: uuid.UUID | None = None, using: str = "phi_audit") -> Iterator[None]:
     """Make the database accept and drop what is inserted into a table inside the block: all rows, or one."""
-    name, full = f"tampering_{table}", f"django_phi_oidc_{table}"
+    name, full = f"tampering_{table}", f"phi_oidc_audit_{table}"
     with connections[using].cursor() as cursor:
         if connections[using].vendor == "postgresql":
             condition = f"NEW.id = '{only_id}'" if only_id else "true"
@@ -104,7 +104,7 @@ def dropping_trigger(table: str, *, only_id: uuid.UUID | None = None, using: str
 @contextmanager
 def dropping_rule(table: str) -> Iterator[None]:
     """Make PostgreSQL ignore what is inserted into a table inside the block, without a trigger."""
-    name, full = f"tampering_{table}", f"django_phi_oidc_{table}"
+    name, full = f"tampering_{table}", f"phi_oidc_audit_{table}"
     sql(f"CREATE RULE {name} AS ON INSERT TO {full} DO INSTEAD NOTHING")
     try:
         yield

@@ -11,6 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc._internal.app_labels import is_own_label
 from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.models import ArchiveFile
@@ -95,7 +96,7 @@ def look(found: Found, client: Any, url: str, given: Any = None, *, status: int 
 
 
 def of_model(model: Any, page: str = "changelist", *args: Any) -> str:
-    return reverse(f"admin:django_phi_oidc_{model._meta.model_name}_{page}", args=args)
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{page}", args=args)
 
 
 def look_at_nothing(found: Found, client: Any) -> None:
@@ -110,9 +111,11 @@ def look_at_nothing(found: Found, client: Any) -> None:
 def look_at_rows(found: Found, client: Any) -> None:
     """Look at each model's list, the page of each of its rows, and what Django knows of it."""
     look(found, client, reverse("admin:index"))
-    look(found, client, reverse("admin:app_list", args=["django_phi_oidc"]))
+    for label in sorted({model._meta.app_label for model in admin.site._registry}):
+        if is_own_label(label):
+            look(found, client, reverse("admin:app_list", args=[label]))
     for model, pages in admin.site._registry.items():
-        if model._meta.app_label != "django_phi_oidc":
+        if not is_own_label(model._meta.app_label):
             continue
         look(found, client, of_model(model))
         if model is SinkCursor:

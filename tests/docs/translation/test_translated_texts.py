@@ -348,9 +348,9 @@ def test_text_that_is_in_no_catalogue_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert of_its_own(PLANTED) == [("@title", "a tip"), ("b", "7 bar"), ("@value", "Go"), ("@alt", "bar")]
 
 
-@pytest.mark.parametrize("name", ["oidcsession", "legalhold"])
+@pytest.mark.parametrize("name", ["django_phi_oidc.oidcsession", "phi_oidc_legal_holds.legalhold"])
 def test_name_of_a_model_in_plain_english_is_found(name: str, boss: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    options, found = apps.get_model("django_phi_oidc", name)._meta, Found()
+    options, found = apps.get_model(name)._meta, Found()
     put_in(monkeypatch)
     look(found, boss, reverse("admin:index"))
     assert found == {}

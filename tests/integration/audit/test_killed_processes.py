@@ -217,7 +217,7 @@ class Delivering:
         # A new, small log, because delivering a large one to each new sink takes long.
         with connections["phi_audit"].cursor() as cursor:
             for table in ("auditevent", "auditleaf", "auditcheckpoint"):
-                cursor.execute(f"DELETE FROM django_phi_oidc_{table}")
+                cursor.execute(f"DELETE FROM phi_oidc_audit_{table}")
         SinkCursor.objects.all().delete()
         AuditWitness.objects.all().delete()
         self._file = self._directory / f"sink {self._runs}"

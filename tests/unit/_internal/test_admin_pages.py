@@ -108,7 +108,7 @@ def test_each_page_after_an_action_has_its_title_and_complete_markup(name: str, 
     rows = admin_rows.furnish(patient, client.user)
     model, _, act = name.partition(":")
     row = rows["open emergency" if name == "emergencyaccess:close_now" else model]
-    url = reverse(f"admin:django_phi_oidc_{model}_changelist")
+    url = admin_rows.get_list_url(model)
     data = {"action": act, "index": 0, "_selected_action": [str(row)]}
     response = client.post(url, data, follow=True)
     assert response.status_code == 200

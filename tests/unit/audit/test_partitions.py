@@ -630,7 +630,7 @@ result["without_leaves"] = audit("attach", f"phi_oidc_audit_auditevent_{month(-2
 # Leaves of a month that is in the log again are no detached ones.
 audit("attach", f"phi_oidc_audit_auditevent_{month(-1)}")
 for kind, key in (("event", "id"), ("leaf", "event_id")):
-    partition = f"django_phi_oidc_audit{kind}_{month(-1)}"
+    partition = f"phi_oidc_audit_audit{kind}_{month(-1)}"
     sql(f"ALTER TABLE {partition} DISABLE TRIGGER ALL")
     sql(f"DELETE FROM {partition} WHERE {key} = %s", old[3])
     sql(f"ALTER TABLE {partition} ENABLE TRIGGER ALL")
@@ -653,7 +653,7 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
     assert "Nothing is detached: The tile tile/0/000 is missing" in result["missing"]
     assert "Nothing is detached: " in result["foreign"]
     assert result["kept"]
-    names = [f"django_phi_oidc_{name}" for name in result["removed_names"]]
+    names = [f"phi_oidc_audit_{name}" for name in result["removed_names"]]
     assert len(names) == 2
     assert f"Detached: {', '.join(names)}." in result["removed"]
     months = [name.removeprefix("auditleaf_") for name in result["removed_names"]]

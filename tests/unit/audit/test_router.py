@@ -31,13 +31,13 @@ def test_audit_database_has_only_the_audit_tables() -> None:
 @pytest.mark.parametrize(
     ("db", "app_label", "model_name", "allowed"),
     [
-        ("default", "django_phi_oidc", "auditevent", True),
-        ("phi_audit", "django_phi_oidc", "AuditEvent", True),
-        ("other", "django_phi_oidc", "auditevent", False),
-        ("phi_audit", "django_phi_oidc", None, False),
+        ("default", "phi_oidc_audit", "auditevent", True),
+        ("phi_audit", "phi_oidc_audit", "AuditEvent", True),
+        ("other", "phi_oidc_audit", "auditevent", False),
+        ("phi_audit", "phi_oidc_audit", None, False),
         ("phi_audit", "hospital", "auditevent", False),
         ("phi_audit", "auth", "user", False),
-        ("default", "django_phi_oidc", "auditoutbox", None),
+        ("default", "phi_oidc_audit", "auditoutbox", None),
         ("default", "auth", "user", None),
         ("other", "auth", None, None),
     ],

@@ -133,7 +133,7 @@ def test_verify_with_an_external_checkpoint_detects_truncation(
     assert "no faults" in audit("verify", "--checkpoint", checkpoint)
     with without_triggers():
         for table in ("event", "leaf", "checkpoint", "unsealed"):
-            sql(f"DELETE FROM django_phi_oidc_audit{table}")
+            sql(f"DELETE FROM phi_oidc_audit_audit{table}")
     VerificationRecord.objects.all().delete()
     assert "no faults" in audit("verify")
     with pytest.raises(CommandError):
@@ -403,7 +403,7 @@ def test_archived_restore_event_still_declares_its_epoch(audit: Callable[..., st
     lost.write_text(audit("checkpoint"))
     with without_triggers():
         for table in ("event", "leaf", "checkpoint", "unsealed"):
-            sql(f"DELETE FROM django_phi_oidc_audit{table}")
+            sql(f"DELETE FROM phi_oidc_audit_audit{table}")
     audit("resume", "--checkpoint", lost, "--reason", "x")
     archive = tmp_path / "archive"
     audit("archive", archive)

@@ -121,7 +121,7 @@ class Case:
         path.write_text(run("audit", "checkpoint"))
         with without_triggers():
             for table in ("leaf", "checkpoint", "unsealed", "event"):
-                sql(f"DELETE FROM django_phi_oidc_audit{table}")
+                sql(f"DELETE FROM phi_oidc_audit_audit{table}")
         return path
 
     def queue_revocation(self) -> None:
