@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import router, transaction
-from django.db.models import Exists, Manager, OuterRef, Q, QuerySet
-from django.db.models.fields.related_descriptors import create_forward_many_to_many_manager
+from django.db import connections, router, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models.signals import m2m_changed
 from django.views.decorators.debug import sensitive_variables
 
 from .._internal.app_labels import build_own_label_condition
@@ -163,26 +163,75 @@ def _needs_count_of_others(plan: RolePlan, rules: Sequence[RoleRule]) -> bool:
 
 def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
     """Add the accounts to groups, and remove them: two or three queries for each group."""
-    if not (
-        roles := {
-            role for plan in plans.values() for role, outcome in plan.items() if outcome in _CHANGES
-        }
-    ):
+    names = {
+        role.name
+        for plan in plans.values()
+        for role, outcome in plan.items()
+        if outcome in _CHANGES
+    }
+    if not names:
         return
-    field: Any = get_user_model()._meta.get_field("groups")
-    # The user model's manager may leave accounts out, and a group may have no accessor
-    # (`related_name="+"`).
-    build_manager: Any = create_forward_many_to_many_manager(
-        Manager, field.remote_field, reverse=True
-    )
-    for group in _filter_groups([role.name for role in roles]).order_by("pk"):
+    for group in _filter_groups(list(names)).order_by("pk"):
         role = Role("group", group.name)
-        members = build_manager(group)
-        # These calls send m2m_changed, as those of `_apply_plan`.
-        if removed := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED]:
-            members.remove(*removed)
-        if added := [pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.ADDED]:
-            members.add(*added)
+        removed = {pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED}
+        if removed:
+            _remove_members(group, removed)
+        added = {pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.ADDED}
+        if added:
+            _add_members(group, added)
+
+
+def _remove_members(group: Any, user_pks: set[Any]) -> None:
+    through, group_id, user_id = _get_membership_columns()
+    using = router.db_for_write(through, instance=group)
+    with transaction.atomic(using=using, savepoint=False):
+        _send_members_changed("pre_remove", group, user_pks, using=using)
+        rows = through._base_manager.using(using)
+        rows.filter(**{group_id: group.pk, f"{user_id}__in": user_pks}).delete()
+        _send_members_changed("post_remove", group, user_pks, using=using)
+
+
+def _add_members(group: Any, user_pks: set[Any]) -> None:
+    through, group_id, user_id = _get_membership_columns()
+    using = router.db_for_write(through, instance=group)
+    with transaction.atomic(using=using, savepoint=False):
+        rows = through._base_manager.using(using)
+        found = rows.filter(**{group_id: group.pk, f"{user_id}__in": user_pks})
+        missing = user_pks - set(found.values_list(user_id, flat=True))
+        _send_members_changed("pre_add", group, missing, using=using)
+        rows.bulk_create(
+            [through(**{group_id: group.pk, user_id: pk}) for pk in missing],
+            # Another process may have added one meanwhile.
+            ignore_conflicts=connections[using].features.supports_ignore_conflicts,
+        )
+        _send_members_changed("post_add", group, missing, using=using)
+
+
+def _get_membership_columns() -> tuple[Any, str, str]:
+    """Return the table between accounts and groups, and the names of its columns for the two.
+
+    The relation's manager from a group to its accounts cannot be used: the user model's manager may
+    leave accounts out, and a group may have no accessor (`related_name="+"`).
+    """
+    field: Any = get_user_model()._meta.get_field("groups")
+    through = field.remote_field.through
+    group_id = through._meta.get_field(field.m2m_reverse_field_name()).attname
+    user_id = through._meta.get_field(field.m2m_field_name()).attname
+    return through, group_id, user_id
+
+
+def _send_members_changed(action: str, group: Any, user_pks: set[Any], *, using: str) -> None:
+    """Send the signal that `add()` and `remove()` of a relation send, as in `_apply_plan`."""
+    users = get_user_model()
+    m2m_changed.send(
+        sender=users._meta.get_field("groups").remote_field.through,
+        action=action,
+        instance=group,
+        reverse=True,
+        model=users,
+        pk_set=user_pks,
+        using=using,
+    )
 
 
 def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
@@ -298,9 +347,7 @@ def get_existing_and_held_roles(
         ):
             existing.add(Role("group", name))
             if is_held:
-                held |= {Role("group", name)}
-            else:
-                held |= set()
+                held.add(Role("group", name))
     return frozenset(existing), frozenset(held)
 
 
