@@ -6,13 +6,14 @@ audit database, the provider and the message broker may be unavailable.
 """
 
 from collections.abc import Sequence
-from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from .._internal import clock
 from ..audit.events import NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
@@ -24,16 +25,16 @@ from .models import EndReason, OIDCSession
 from .recent_logouts import remember_ended_access
 from .tasks import revoke_after_commit
 
-_account_without_access: ContextVar[Any] = ContextVar(
-    "django_phi_oidc.sessions.account_access", default=None
-)
+_DEACTIVATION_ATTRIBUTE = "_phi_oidc_deactivation"
 
 
-def has_lost_access(user_pk: Any) -> bool:
-    """Return whether `disable_account` saves this account now, after it has ended its access:
-    receivers need not.
-    """
-    return user_pk is not None and bool(_account_without_access.get() == user_pk)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deactivation:
+    """Who deactivates an account, and how its tokens are revoked: for the receiver of its save."""
+
+    origin: Origin
+    now: datetime
+    is_inline: bool
 
 
 def end_access(
@@ -58,8 +59,9 @@ def end_access(
         enqueue_many(events)
         remember_ended_access(lock_subjects_of_users([user_pk]))
         live = OIDCSession.objects.live().filter(user=user_pk).values_list("pk", flat=True)
-        options: Any = {"origin": origin, "now": now, "lease_revocations": is_inline}
-        ended = end_sessions(list(live), reason, **options)
+        ended = end_sessions(
+            list(live), reason, origin=origin, now=now, lease_revocations=is_inline
+        )
         codes = ActivationCode.objects.filter(user=user_pk)
         revoke_activation_codes(codes, reason=reason, origin=origin, now=now)
         if is_inline:
@@ -85,21 +87,46 @@ def disable_account(
     same. Requires: a user model with the field `is_active`. Raises: the user model's DoesNotExist;
     as `end_access`.
     """
+    deactivation = _Deactivation(origin=origin, now=now, is_inline=is_inline)
     with use_origin(lambda: origin), batch_delivery(), transaction.atomic():
         # First: on SQLite a read would not lock.
         enqueue_many(events)
         user = _get_locked_account(user_pk)
-        end_access(user_pk, EndReason.USER_INACTIVE, origin=origin, now=now, is_inline=is_inline)
-        scrub_inactive_users([user_pk], origin=origin, now=now)
         was_active = bool(user.is_active)
+        setattr(user, _DEACTIVATION_ATTRIBUTE, deactivation)
         if was_active:
             user.is_active = False
-            token = _account_without_access.set(user_pk)
-            try:
-                user.save(update_fields=["is_active"])
-            finally:
-                _account_without_access.reset(token)
+            user.save(update_fields=["is_active"])
+        else:
+            end_access_of_inactive_account(user)
     return was_active
+
+
+def end_access_of_inactive_account(account: Any) -> None:
+    """End the access of an account that is not active, and erase its claims.
+
+    The receiver of post_save calls this for each deactivation, by `disable_account`, the admin or
+    other code. One transaction, or the caller's. Raises: as `end_access`.
+    """
+    deactivation = getattr(account, _DEACTIVATION_ATTRIBUTE, None)
+    if deactivation is None:
+        deactivation = _Deactivation(origin=Origin(), now=clock.now(), is_inline=True)
+    origin = deactivation.origin
+    now = deactivation.now
+    with transaction.atomic():
+        end_access(
+            account.pk,
+            EndReason.USER_INACTIVE,
+            origin=origin,
+            now=now,
+            is_inline=deactivation.is_inline,
+        )
+        scrub_inactive_users([account.pk], origin=origin, now=now)
+
+
+def has_locked_subjects(account: Any) -> bool:
+    """Return whether `disable_account` saves this account now: it has locked the subjects."""
+    return hasattr(account, _DEACTIVATION_ATTRIBUTE)
 
 
 def enable_account(

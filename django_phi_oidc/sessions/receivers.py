@@ -18,18 +18,17 @@ from ..access.receivers import record_flag_changes, record_row_changes
 from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
-from ..claims.retention import lock_subjects_of_users, scrub_inactive_users, scrub_subject
+from ..claims.retention import lock_subjects_of_users, scrub_subject
 from ..contrib.legal_holds.legal_holds import is_on_legal_hold
 from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import find_provider_name, write_address_notice, write_notice
 from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
-from .account_access import has_lost_access
+from .account_access import end_access_of_inactive_account, has_locked_subjects
 from .activity import TIMES_KEY, create_times_entry
 from .foreign_sessions import queue_foreign_tokens
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
-from .recent_logouts import remember_ended_access
 from .tasks import end_session_and_revoke, revoke_after_commit
 
 
@@ -112,10 +111,10 @@ def _lock_subjects_before_account(account: Model, update_fields: Collection[str]
     In autocommit, without a flag among the fields, the account's row is not locked any more when
     the sessions end.
     """
-    is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
-    if has_lost_access(account.pk):
+    if account.pk is None or has_locked_subjects(account):
         return
-    if is_change and account.pk is not None and transaction.get_connection().in_atomic_block:
+    is_change = _is_deactivation(account, update_fields) or _is_password_change(account)
+    if is_change and transaction.get_connection().in_atomic_block:
         lock_subjects_of_users([account.pk])
 
 
@@ -155,18 +154,15 @@ record_flag_changes(
 def end_sessions_on_account_change(
     *, instance: Model, created: bool, update_fields: Collection[str] | None = None, **kwargs: Any
 ) -> None:
-    """End the sessions, and erase all claims, of a deactivated account; end those of one with a new
-    password.
+    """End the access, and erase all claims, of a deactivated account; end the sessions of one with
+    a new password.
     """
-    if created or has_lost_access(instance.pk):
+    if created:
         return
     if _has_new_password(instance):
         write_notice(instance, NoticeKind.PASSWORD_CHANGED, provider="", now=clock.now())
     if _is_deactivation(instance, update_fields):
-        with transaction.atomic():
-            remember_ended_access(lock_subjects_of_users([instance.pk]))
-            _end_sessions_of_users([instance.pk], EndReason.USER_INACTIVE)
-            scrub_inactive_users([instance.pk], origin=Origin(), now=clock.now())
+        end_access_of_inactive_account(instance)
     elif _is_password_change(instance):
         _end_sessions_of_users([instance.pk], EndReason.PASSWORD_CHANGED)
 

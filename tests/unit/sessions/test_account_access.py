@@ -84,6 +84,19 @@ def test_each_event_has_the_client_as_actor(op: ScriptedOP, sign_in: Callable[..
     assert json.loads(change.detail) == {"withdrawn": ["is_active"]}
 
 
+def test_deactivation_by_other_code_revokes_the_code_too(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
+    signed_in = sign_in()
+    code = create_code(signed_in)
+    signed_in.user.save()
+    code.refresh_from_db()
+    assert code.revoked_at is None
+    signed_in.user.is_active = False
+    signed_in.user.save()
+    code.refresh_from_db()
+    assert code.revoked_at is not None
+    assert OIDCSession.objects.get().end_reason == EndReason.USER_INACTIVE
+
+
 def test_next_request_of_a_disabled_account_is_refused(op: ScriptedOP, sign_in: Callable[..., SignedIn]) -> None:
     signed_in = sign_in()
     client, name = signed_in.client(), signed_in.user.get_username()
