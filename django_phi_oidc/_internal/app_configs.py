@@ -1,6 +1,10 @@
 """The base class of the app configurations of this package."""
 
+from collections.abc import Mapping
+
 from django.apps import AppConfig
+
+from .officer_groups import OfficerGroup
 
 
 class FeatureConfig(AppConfig):
@@ -16,3 +20,5 @@ class FeatureConfig(AppConfig):
     """A frozen dataclass, whose fields are the options that the app adds to PHI_OIDC."""
     provider_option: tuple[str, type] | None = None
     """The key that the app adds to the dictionary of a provider, and the class that declares it."""
+    officer_permissions: Mapping[OfficerGroup, tuple[str, ...]] = {}
+    """What `phi_oidc groups` grants to groups of officers: permissions as `app_label.codename`."""

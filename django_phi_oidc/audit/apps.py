@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from .._internal.app_configs import FeatureConfig
+from .._internal.officer_groups import OfficerGroup
 
 
 class AuditConfig(FeatureConfig):
@@ -12,3 +13,18 @@ class AuditConfig(FeatureConfig):
     name = "django_phi_oidc.audit"
     label = "phi_oidc_audit"
     verbose_name = gettext_lazy("Audit log")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.PRIVACY_OFFICER: (
+            "phi_oidc_audit.view_auditevent",
+            "phi_oidc_audit.export_auditevent",
+            "phi_oidc_audit.lookup_auditevent",
+            "phi_oidc_audit.view_auditcheckpoint",
+        ),
+        OfficerGroup.SECURITY_OFFICER: (
+            "phi_oidc_audit.view_auditevent",
+            "phi_oidc_audit.export_auditevent",
+            "phi_oidc_audit.lookup_auditevent",
+            "phi_oidc_audit.view_auditcheckpoint",
+        ),
+        OfficerGroup.HELP_DESK: ("phi_oidc_audit.lookup_auditevent",),
+    }

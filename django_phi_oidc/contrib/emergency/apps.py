@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class EmergencyConfig(FeatureConfig):
@@ -12,3 +13,10 @@ class EmergencyConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.emergency"
     label = "phi_oidc_emergency"
     verbose_name = gettext_lazy("Emergency access")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.PRIVACY_OFFICER: (
+            "phi_oidc_emergency.view_emergencyaccess",
+            "phi_oidc_emergency.review_emergencyaccess",
+        ),
+        OfficerGroup.SECURITY_OFFICER: ("phi_oidc_emergency.view_emergencyaccess",),
+    }

@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class IndividualRightsConfig(FeatureConfig):
@@ -12,3 +13,9 @@ class IndividualRightsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.individual_rights"
     label = "phi_oidc_individual_rights"
     verbose_name = gettext_lazy("Rights of individuals")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.PRIVACY_OFFICER: (
+            "django_phi_oidc.export_pairwisesubject",
+            "phi_oidc_individual_rights.view_accountingcopy",
+        ),
+    }

@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class InvitationsConfig(FeatureConfig):
@@ -12,3 +13,11 @@ class InvitationsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.invitations"
     label = "phi_oidc_invitations"
     verbose_name = gettext_lazy("Activation codes")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.PRIVACY_OFFICER: ("phi_oidc_invitations.view_activationcode",),
+        OfficerGroup.SECURITY_OFFICER: ("phi_oidc_invitations.view_activationcode",),
+        OfficerGroup.HELP_DESK: (
+            "phi_oidc_invitations.view_activationcode",
+            "phi_oidc_invitations.issue_activationcode",
+        ),
+    }

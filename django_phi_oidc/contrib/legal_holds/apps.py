@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class LegalHoldsConfig(FeatureConfig):
@@ -12,3 +13,11 @@ class LegalHoldsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.legal_holds"
     label = "phi_oidc_legal_holds"
     verbose_name = gettext_lazy("Legal holds")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.PRIVACY_OFFICER: (
+            "phi_oidc_legal_holds.view_legalhold",
+            "phi_oidc_legal_holds.add_legalhold",
+            "phi_oidc_legal_holds.change_legalhold",
+            "phi_oidc_legal_holds.disclose_legalhold",
+        ),
+    }

@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class MonitoringConfig(FeatureConfig):
@@ -12,3 +13,13 @@ class MonitoringConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.monitoring"
     label = "phi_oidc_monitoring"
     verbose_name = gettext_lazy("Monitoring")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.PRIVACY_OFFICER: ("phi_oidc_monitoring.view_securityalert",),
+        OfficerGroup.SECURITY_OFFICER: (
+            "phi_oidc_monitoring.view_securityalert",
+            "phi_oidc_monitoring.acknowledge_securityalert",
+            "phi_oidc_monitoring.view_alertmute",
+            "phi_oidc_monitoring.add_alertmute",
+            "phi_oidc_monitoring.change_alertmute",
+        ),
+    }

@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class SCIMConfig(FeatureConfig):
@@ -12,3 +13,9 @@ class SCIMConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.scim"
     label = "phi_oidc_scim"
     verbose_name = gettext_lazy("SCIM")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.SECURITY_OFFICER: (
+            "phi_oidc_scim.view_scimclient",
+            "phi_oidc_scim.manage_scimclient",
+        ),
+    }

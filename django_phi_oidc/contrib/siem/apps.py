@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 
 
 class SIEMConfig(FeatureConfig):
@@ -12,3 +13,9 @@ class SIEMConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.siem"
     label = "phi_oidc_siem"
     verbose_name = gettext_lazy("Delivery of the audit log")
+    officer_permissions = {  # noqa: RUF012 -- read only, as of Django
+        OfficerGroup.SECURITY_OFFICER: (
+            "phi_oidc_siem.view_sinkcursor",
+            "phi_oidc_siem.deliver_sinkcursor",
+        ),
+    }

@@ -12,70 +12,37 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management.base import CommandError
 from django.db import transaction
 
+from ..._internal.app_configs import FeatureConfig
+from ..._internal.officer_groups import OfficerGroup
 from ...claims.categories import get_category_permission, list_categories
 from ._arguments import Options, add_dry_run
 from ._output import Output
 
-VIEW_USER = "view the user model"
-"""Placeholder for the view permission of the project's user model."""
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Privacy officer": (
-        VIEW_USER,
+CORE_PERMISSIONS: Mapping[OfficerGroup, tuple[str, ...]] = {
+    OfficerGroup.PRIVACY_OFFICER: (
         "django_phi_oidc.view_pairwisesubject",
-        "django_phi_oidc.export_pairwisesubject",
-        "phi_oidc_invitations.view_activationcode",
         "django_phi_oidc.view_oidcsession",
         "django_phi_oidc.end_oidcsession",
         "django_phi_oidc.view_storedclaim",
         "django_phi_oidc.reveal_storedclaim",
         "django_phi_oidc.scrub_storedclaim",
-        "phi_oidc_legal_holds.view_legalhold",
-        "phi_oidc_legal_holds.add_legalhold",
-        "phi_oidc_legal_holds.change_legalhold",
-        "phi_oidc_legal_holds.disclose_legalhold",
-        "phi_oidc_emergency.view_emergencyaccess",
-        "phi_oidc_emergency.review_emergencyaccess",
-        "phi_oidc_individual_rights.view_accountingcopy",
-        "phi_oidc_audit.view_auditevent",
-        "phi_oidc_audit.export_auditevent",
-        "phi_oidc_audit.lookup_auditevent",
-        "phi_oidc_audit.view_auditcheckpoint",
-        "phi_oidc_monitoring.view_securityalert",
     ),
-    "Security officer": (
-        VIEW_USER,
+    OfficerGroup.SECURITY_OFFICER: (
         "django_phi_oidc.view_pairwisesubject",
-        "phi_oidc_invitations.view_activationcode",
         "django_phi_oidc.view_oidcsession",
         "django_phi_oidc.end_oidcsession",
         "django_phi_oidc.view_pendingrevocation",
         "django_phi_oidc.retry_pendingrevocation",
-        "phi_oidc_emergency.view_emergencyaccess",
-        "phi_oidc_audit.view_auditevent",
-        "phi_oidc_audit.export_auditevent",
-        "phi_oidc_audit.lookup_auditevent",
-        "phi_oidc_audit.view_auditcheckpoint",
-        "phi_oidc_monitoring.view_securityalert",
-        "phi_oidc_monitoring.acknowledge_securityalert",
-        "phi_oidc_monitoring.view_alertmute",
-        "phi_oidc_monitoring.add_alertmute",
-        "phi_oidc_monitoring.change_alertmute",
-        "phi_oidc_siem.view_sinkcursor",
-        "phi_oidc_siem.deliver_sinkcursor",
-        "phi_oidc_scim.view_scimclient",
-        "phi_oidc_scim.manage_scimclient",
     ),
-    "Help desk": (
-        VIEW_USER,
+    OfficerGroup.HELP_DESK: (
         "django_phi_oidc.view_pairwisesubject",
-        "phi_oidc_invitations.view_activationcode",
-        "phi_oidc_invitations.issue_activationcode",
         "django_phi_oidc.view_oidcsession",
         "django_phi_oidc.end_oidcsession",
-        "phi_oidc_audit.lookup_auditevent",
     ),
 }
-"""Permissions of apps that are not installed are left out."""
+"""Each group may also view the user model of the project, and has what the apps add in their
+`officer_permissions`.
+"""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -109,7 +76,7 @@ def list_group_names() -> list[str]:
     """Return the officers' groups, then one for each category of claims: the users who may reveal
     these claims.
     """
-    return [*GROUPS, *map(_get_category_group, list_categories())]
+    return [*OfficerGroup, *map(_get_category_group, list_categories())]
 
 
 def get_required_permissions(group_name: str) -> set[str]:
@@ -117,14 +84,14 @@ def get_required_permissions(group_name: str) -> set[str]:
     for category in list_categories():
         if group_name == _get_category_group(category):
             return {get_category_permission(category)}
+    group = OfficerGroup(group_name)
     user_model = get_user_model()._meta
-    view_user = f"{user_model.app_label}.view_{user_model.model_name}"
-    installed = {config.label for config in apps.get_app_configs()}
-    own = {name for name in GROUPS[group_name] if name.partition(".")[0] in installed}
-
-    if VIEW_USER in GROUPS[group_name]:
-        return own | {view_user}
-    return own
+    permissions = set(CORE_PERMISSIONS[group])
+    permissions.add(f"{user_model.app_label}.view_{user_model.model_name}")
+    for config in apps.get_app_configs():
+        if isinstance(config, FeatureConfig):
+            permissions.update(config.officer_permissions.get(group, ()))
+    return permissions
 
 
 def _get_category_group(category: str) -> str:

@@ -27,6 +27,7 @@ from django.test import RequestFactory, override_settings
 
 import django_phi_oidc
 from django_phi_oidc import schedule
+from django_phi_oidc._internal.officer_groups import OfficerGroup
 from django_phi_oidc.audit.log import signing_keys
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.config import client_keys
@@ -37,7 +38,6 @@ from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import get_store, prepare_folder
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.login.client_metadata import EntityConfigurationView
-from django_phi_oidc.management.subcommands.groups import GROUPS
 from django_phi_oidc.sessions.models import EndReason
 from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority
 from django_phi_oidc.testing.mock_provider import create_signing_key
@@ -154,8 +154,8 @@ def test_documented_floor_is_the_view_of_the_benchmark() -> None:
 @pytest.mark.django_db(**EVERYTHING)
 def test_documented_command_creates_the_groups(run: Run) -> None:
     printed = run("admin-groups", "command")
-    assert set(Group.objects.values_list("name", flat=True)) == set(GROUPS)
-    assert all(name in printed for name in GROUPS)
+    assert set(Group.objects.values_list("name", flat=True)) == set(OfficerGroup)
+    assert all(name in printed for name in OfficerGroup)
 
 
 @pytest.mark.django_db(**EVERYTHING)
