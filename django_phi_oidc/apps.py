@@ -6,6 +6,7 @@ from importlib import import_module
 from django.utils.translation import gettext_lazy
 
 from ._internal.app_configs import FeatureConfig
+from .config.core_options import CoreOptions
 
 
 class PHIOIDCConfig(FeatureConfig):
@@ -14,6 +15,7 @@ class PHIOIDCConfig(FeatureConfig):
     default = True
     name = "django_phi_oidc"
     verbose_name = gettext_lazy("Sign-in and PHI")
+    options = CoreOptions
 
     def ready(self) -> None:
         import_module(f"{self.name}.checks").register_checks()

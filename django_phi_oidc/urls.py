@@ -23,6 +23,7 @@ from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
 from .login.third_party import InitiateLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
+from .options import SettingInvalid
 from .sessions.backchannel_logout import BackchannelLogoutView
 from .sessions.frontchannel_logout import FrontchannelLogoutView
 from .sessions.views import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
@@ -81,6 +82,6 @@ urlpatterns = [
 
 # Only if it is declared: this imports scim2-models. A mistake in the setting is reported by a
 # system check.
-with suppress(conf.SettingInvalid):
+with suppress(SettingInvalid):
     if conf.scim():
         urlpatterns.insert(0, path("scim/v2/", include("django_phi_oidc.contrib.scim.routes")))

@@ -1,9 +1,11 @@
 """The base class of the app configurations of this package."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from django.apps import AppConfig
 
+from ..config import sections
 from .officer_groups import OfficerGroup
 
 
@@ -22,3 +24,10 @@ class FeatureConfig(AppConfig):
     """The key that the app adds to the dictionary of a provider, and the class that declares it."""
     officer_permissions: Mapping[OfficerGroup, tuple[str, ...]] = {}
     """What `phi_oidc groups` grants to groups of officers: permissions as `app_label.codename`."""
+
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        # Django creates all configurations before it imports models and calls ready(), so options
+        # can be read from there on.
+        super().__init__(app_name, app_module)
+        if self.options is not None:
+            sections.register_section(self.name, self.options)

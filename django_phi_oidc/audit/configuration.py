@@ -19,9 +19,12 @@ from django.conf import settings
 from django.core.checks import Tags, run_checks
 from django.db import transaction
 
-from .. import __version__, conf
+from .. import __version__
 from ..config.effective_options import describe_value
 from ..crypto import keyring
+from ..crypto.conf import get_key_source
+from ..options import iter_effective_options
+from ..project_settings import KEY_RINGS, KEY_VARIABLES
 from .events import MAX_ITEMS, Action, NewEvent
 from .models import RecordedConfiguration
 from .outbox import enqueue_many
@@ -62,11 +65,11 @@ class EffectiveConfiguration:
 
 def read_effective_settings() -> dict[str, Any]:
     """Return the settings that are compared, by path, without secrets. Raises: KeyMissing."""
-    values = dict(conf.iter_effective_options())
+    values = dict(iter_effective_options())
     values |= {
         f"KEYS.{ring}": [key.id for key in keyring.get_keys(ring)] for ring in _list_key_rings()
     }
-    values |= {f"KEYS.{name}": conf.get_key_source(name) for name in ("audit_public", "retention")}
+    values |= {f"KEYS.{name}": get_key_source(name) for name in ("audit_public", "retention")}
     values |= {name: getattr(settings, name) for name in DJANGO_SETTINGS}
     values["version"] = __version__
     return values
@@ -124,9 +127,7 @@ def record_configuration(component: str, *, now: datetime) -> EffectiveConfigura
 
 
 def _list_key_rings() -> list[str]:
-    return [
-        ring for ring in conf.KEY_VARIABLES if ring in conf.KEY_RINGS or conf.get_key_source(ring)
-    ]
+    return [ring for ring in KEY_VARIABLES if ring in KEY_RINGS or get_key_source(ring)]
 
 
 def _is_active(row: RecordedConfiguration, *, now: datetime) -> bool:

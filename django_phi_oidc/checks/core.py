@@ -34,9 +34,12 @@ from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration, is_loopback_http
 from ..contrib.monitoring.tasks import get_declared_rules
 from ..crypto import keyring, retention_keys
+from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
 from ..login.backend import OIDCAuthenticationBackend
 from ..login.local_accounts import BreakGlassBackend
+from ..options import list_mistakes, list_unknown_options
+from ..project_settings import KEY_RINGS, KEY_VARIABLES
 from ..subjects.account_fields import list_missing_fields
 from ..subjects.email_match import CREATION_FIELD, has_required_fields
 
@@ -171,8 +174,8 @@ def check_declarations(**kwargs: Any) -> Messages:
     W120, W140.
     """
     try:
-        unknown = conf.list_unknown_options()
-        mistakes = conf.list_mistakes()
+        unknown = list_unknown_options()
+        mistakes = list_mistakes()
     except ImproperlyConfigured as fault:
         yield error(2, str(fault))
         return
@@ -236,8 +239,8 @@ def _get_retention_key_stores() -> list[retention_keys.RetentionKeyStore]:
 
 
 def _check_keys(stores: Iterable[retention_keys.RetentionKeyStore]) -> Messages:
-    for ring in conf.KEY_VARIABLES:
-        if ring in conf.KEY_RINGS or conf.get_key_source(ring):
+    for ring in KEY_VARIABLES:
+        if ring in KEY_RINGS or get_key_source(ring):
             try:
                 keyring.get_keys(ring)
             except KeyMissing as fault:
@@ -455,7 +458,7 @@ def check_audit_log_keys(**kwargs: Any) -> Messages:
     """E022: the keys of the audit log, and its name."""
     try:
         signing_keys.get_checkpoint_origin(1)
-        if signing_keys.find_signing_key() is not None or conf.get_key_source("audit_public"):
+        if signing_keys.find_signing_key() is not None or get_key_source("audit_public"):
             signing_keys.get_public_keys()
     except KeyMissing as fault:
         yield error(22, str(fault), "Make a signing key: manage.py phi_oidc keys generate")
@@ -464,7 +467,7 @@ def check_audit_log_keys(**kwargs: Any) -> Messages:
 @register_check(Tags.security, deploy=True)
 def check_signing_key(**kwargs: Any) -> Messages:
     """W019: this process can sign checkpoints."""
-    if conf.get_key_source("audit_signing"):
+    if get_key_source("audit_signing"):
         hint = "Unset PHI_AUDIT_SIGNING_KEY for web processes, and set KEYS['audit_public'] there."
         yield warning(
             19, "This process has the key that signs the audit log; only the sealer needs it.", hint
@@ -474,8 +477,8 @@ def check_signing_key(**kwargs: Any) -> Messages:
 @register_check(Tags.security, deploy=True)
 def check_key_permissions(**kwargs: Any) -> Messages:
     """W047: every user of the server can open a key file, or the folder of the retention keys."""
-    rings = (*conf.KEY_VARIABLES, "audit_signing", "retention")
-    paths = {f"['KEYS'][{ring!r}]": conf.get_key_source(ring) for ring in rings}
+    rings = (*KEY_VARIABLES, "audit_signing", "retention")
+    paths = {f"['KEYS'][{ring!r}]": get_key_source(ring) for ring in rings}
     for name, provider in conf.providers().items():
         key_file = provider.client_certificate_key or provider.client_certificate
         paths[f"['PROVIDERS'][{name!r}]: the file of the client certificate's key"] = key_file

@@ -31,6 +31,7 @@ from ..claims.models import StoredClaim
 from ..claims.retention import list_keys_in_use
 from ..contrib.emergency.queries import can_open_any
 from ..crypto import keyring, retention_keys
+from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
 from ..project_settings import MIN_SQLITE_TIMEOUT_SECONDS, add_audit_database
 from ..subjects.models import SubjectDigest
@@ -184,7 +185,7 @@ def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -
             "confirmed: a fork of the log stays unnoticed."
         )
         yield warning(21, text, SET_WITNESS_FILE)
-    is_sealer = bool(conf.get_key_source("audit_signing"))
+    is_sealer = bool(get_key_source("audit_signing"))
     for alias in aliases:
         if alias == "default" and not db_privileges.is_single_database():
             continue

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import DeclarationInvalid
-from .options import Options, parse_one
+from .sections import iter_sections, parse_one
 
 INVALID = "invalid"
 _URL_OPTIONS = frozenset({"url", "proxy"})
@@ -22,13 +22,14 @@ def iter_effective_options(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     Secrets are left out: fields of a declaration that its repr does not show. The value of an
     option that cannot be parsed is INVALID.
     """
-    for field in fields(Options):
-        if field.name != "KEYS":
+    names = [field.name for section in iter_sections() for field in fields(section.options)]
+    for name in names:
+        if name != "KEYS":
             try:
-                value = parse_one(raw, field.name)
+                value = parse_one(raw, name)
             except DeclarationInvalid:
                 value = INVALID
-            yield from _flatten(field.name, value)
+            yield from _flatten(name, value)
 
 
 def describe_value(value: Any) -> str:

@@ -21,10 +21,10 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
 from .._internal import randomness
 from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown, Undecryptable
 from . import retention_keys
+from .conf import get_key_source
 
 logger = logging.getLogger(__name__)
 KEY_BYTES = 32
@@ -44,10 +44,10 @@ class SymmetricKey:
 
 @sensitive_variables()
 def get_keys(ring_name: str) -> tuple[SymmetricKey, ...]:
-    """Return the keys of that ring (one of conf.KEY_RINGS), newest first, never empty. Raises:
+    """Return the keys of that ring (one of KEY_RINGS), newest first, never empty. Raises:
     KeyMissing.
     """
-    source = conf.get_key_source(ring_name)
+    source = get_key_source(ring_name)
     if isinstance(source, _LIST_TYPES):
         texts = tuple(source)
     else:

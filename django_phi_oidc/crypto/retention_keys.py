@@ -22,9 +22,9 @@ from typing import IO, Literal, Protocol, cast
 from django.core.exceptions import ImproperlyConfigured
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
 from .._internal import randomness
 from ..errors import KeyMissing
+from .conf import get_key_source
 
 KEY_BYTES = 32
 MARKER_NAME = "phi-oidc-retention-keys"
@@ -72,12 +72,12 @@ class RetentionKeyStore(Protocol):
 
 def is_enabled() -> bool:
     """Say whether claims are encrypted under retention keys."""
-    return conf.get_key_source("retention") is not None
+    return get_key_source("retention") is not None
 
 
 def get_store() -> RetentionKeyStore:
     """Return the configured key store. Raises: KeyMissing, when none is configured."""
-    declared = conf.get_key_source("retention")
+    declared = get_key_source("retention")
     if declared is None:
         raise KeyMissing(
             "PHI_OIDC['KEYS']['retention'] is not set, but there are claims under retention keys."

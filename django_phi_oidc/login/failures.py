@@ -27,7 +27,6 @@ from ..access.responses import set_private_headers
 from ..audit.events import Action, EventOutcome
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import Actor
-from ..conf import SettingInvalid
 from ..crypto import keyring
 from ..errors import (
     AuditUnavailable,
@@ -40,6 +39,7 @@ from ..errors import (
     TokenError,
 )
 from ..oidc.remedies import get_remedy
+from ..options import SettingInvalid
 from ..signals import sign_in_refused
 from .failure_texts import FAILURE_TEXTS
 from .provider_selection import build_sign_in_url, needs_provider_selection

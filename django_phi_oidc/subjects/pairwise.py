@@ -8,8 +8,8 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from .. import conf
 from ..crypto import keyring
+from ..crypto.conf import PAIRWISE_KEY_RING
 from .identifiers import compute_pairwise_value
 from .models import PairwiseIdentifier
 
@@ -34,7 +34,7 @@ def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
         raise ValueError("A user that is not saved has no identifier.")
     identifier = PairwiseIdentifier.objects.filter(user=user.pk, sector=sector).first()
     if identifier is None:
-        key = keyring.get_keys(conf.PAIRWISE_KEY_RING)[0]
+        key = keyring.get_keys(PAIRWISE_KEY_RING)[0]
         label = get_user_model()._meta.label_lower
         value = compute_pairwise_value(
             key.material, sector=sector, user_model_label=label, pk=str(user.pk)

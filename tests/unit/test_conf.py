@@ -8,8 +8,9 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy
 
-from django_phi_oidc import conf
-from django_phi_oidc.config.options import Options
+from django_phi_oidc import conf, options
+from django_phi_oidc.config.core_options import CoreOptions
+from django_phi_oidc.crypto.conf import get_key_source
 from tests.support.phi_oidc_settings import override_phi_oidc, remove_phi_oidc
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "phi_audit"])]
@@ -73,8 +74,8 @@ def test_setting_that_is_no_dictionary_is_refused(settings: Any, declared: Any) 
 
 def test_missing_setting_has_defaults(settings: Any) -> None:
     remove_phi_oidc(settings)
-    assert (conf.providers(), conf.emergency(), conf.get_key_source("encryption")) == ({}, None, None)
-    assert conf.list_mistakes() == []
+    assert (conf.providers(), conf.emergency(), get_key_source("encryption")) == ({}, None, None)
+    assert options.list_mistakes() == []
 
 
 def test_label_may_be_a_lazy_translation(settings: Any) -> None:
@@ -108,4 +109,4 @@ def test_emergency_without_any_mail_address_is_refused(settings: Any) -> None:
 
 
 def test_top_level_options_are_few() -> None:
-    assert len(Options.__dataclass_fields__) == 24
+    assert len(CoreOptions.__dataclass_fields__) == 24

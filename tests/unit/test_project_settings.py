@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc import conf
 from django_phi_oidc.checks import databases as database_checks
-from django_phi_oidc.project_settings import add_audit_database, read_keys, read_provider, read_variable
+from django_phi_oidc.project_settings import (
+    KEY_RINGS,
+    KEY_VARIABLES,
+    add_audit_database,
+    read_keys,
+    read_provider,
+    read_variable,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 POSTGRESQL = {"ENGINE": "django.db.backends.postgresql", "NAME": "portal", "USER": "portal", "HOST": "db.example.test"}
@@ -107,17 +113,17 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_provider_and_keys_are_read_from_the_environment(environment: pytest.MonkeyPatch) -> None:
     for name in ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"):
         environment.setenv(name, f"value of {name}")
-    for name in conf.KEY_VARIABLES.values():
+    for name in KEY_VARIABLES.values():
         environment.setenv(name, f"value of {name}")
     assert read_provider() == {
         "issuer": "value of OIDC_ISSUER",
         "client_id": "value of OIDC_CLIENT_ID",
         "client_secret": "value of OIDC_CLIENT_SECRET",
     }
-    assert read_keys() == {ring: f"value of {name}" for ring, name in conf.KEY_VARIABLES.items()}
+    assert read_keys() == {ring: f"value of {name}" for ring, name in KEY_VARIABLES.items()}
     environment.delenv("PHI_PAIRWISE_KEY")
     environment.setenv("PHI_AUDIT_SIGNING_KEY", "PEM")
-    assert set(read_keys()) == {*conf.KEY_RINGS, "audit_signing"}
+    assert set(read_keys()) == {*KEY_RINGS, "audit_signing"}
 
 
 @pytest.mark.parametrize("missing", [None, ""])

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.utils.module_loading import import_string
 
 from ... import conf
+from ...crypto.conf import get_key_source
 from ...crypto.pkcs11_uri import SCHEME as PKCS11_SCHEME
 from ...errors import KeyMissing
 from ..merkle.checkpoint import LogKey, NoteSigner, RetiredKey
@@ -61,7 +62,7 @@ def find_signing_key() -> NoteSigner | None:
 
     Raises: KeyMissing if a configured key cannot be read, or a signer cannot be created.
     """
-    source = conf.get_key_source("audit_signing")
+    source = get_key_source("audit_signing")
     if source is None or source == "":
         return None
     if isinstance(source, str) and source.startswith(PKCS11_SCHEME):
@@ -179,7 +180,7 @@ def get_public_keys(private_key: NoteSigner | None = None) -> tuple[LogKey, ...]
     private_key: by default that of the setting. Raises: KeyMissing if there is no key, or one
     cannot be read.
     """
-    sources: Any = conf.get_key_source("audit_public")
+    sources: Any = get_key_source("audit_public")
     if not isinstance(sources, list | tuple):
         sources = [sources]
     keys: list[LogKey] = [_read_log_key(source) for source in sources]

@@ -9,7 +9,6 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views.generic import View
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.connection_deadline import connection_deadline
 from ..._internal.view_decorators import public_view
@@ -18,6 +17,7 @@ from ...audit.router import AUDIT_ALIAS
 from ...audit.storage import is_writable
 from ...crypto import keyring
 from ...errors import KeyMissing
+from ...project_settings import KEY_RINGS
 
 DATABASE_SECONDS = 0.9
 """For each database on PostgreSQL, including a new connection: the response takes less than 2 s
@@ -105,6 +105,6 @@ def _is_audit_log_writable() -> bool:
 
 def _has_keys() -> bool:
     try:
-        return all(keyring.get_keys(ring) for ring in conf.KEY_RINGS)
+        return all(keyring.get_keys(ring) for ring in KEY_RINGS)
     except KeyMissing:
         return False

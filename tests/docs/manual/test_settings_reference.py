@@ -44,7 +44,7 @@ def test_tables_match_the_code_and_a_stale_one_is_found() -> None:
 def test_every_declaration_has_a_table_and_no_row_is_written_by_hand() -> None:
     declared = re.findall(r"^class (\w+Declaration)\b", "".join(p.read_text() for p in PACKAGE.rglob("*.py")), re.M)
     # The two options of a scope are in the row of `resource_scopes`.
-    assert {kind.__name__ for kind in KINDS.values()} == {*declared, "Options", "RoleRule"} - {"ScopeDeclaration"}
+    assert {kind.__name__ for kind in KINDS.values()} == {*declared, "CoreOptions", "RoleRule"} - {"ScopeDeclaration"}
     assert "\n| " not in TABLE.sub("", PAGE)
 
 

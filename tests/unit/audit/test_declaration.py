@@ -9,7 +9,7 @@ from django.test import override_settings
 
 from django_phi_oidc import conf
 from django_phi_oidc.audit.declaration import parse_witness
-from django_phi_oidc.config.options import list_mistakes
+from django_phi_oidc.config.sections import list_mistakes
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support.phi_oidc_settings import override_phi_oidc
 

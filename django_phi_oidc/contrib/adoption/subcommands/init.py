@@ -12,14 +12,13 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.views.decorators.debug import sensitive_variables
 
-from .... import conf
 from ...._internal.sql import SUPPORTED_VENDORS
 from ....crypto import keyring
 from ....management.subcommands._arguments import Options
 from ....management.subcommands._files import create_private_file
 from ....management.subcommands._output import Output
 from ....management.subcommands._sign_in_changes import list_new_backends, list_sign_in_changes
-from ....project_settings import PROVIDER_VARIABLES
+from ....project_settings import KEY_RINGS, KEY_VARIABLES, PROVIDER_VARIABLES
 from ...doctor.known_providers import PROVIDERS_BY_SLUG
 from ...doctor.known_providers.definitions import Recipe
 from ...key_rotation.subcommands.keys import generate_signing_key
@@ -186,7 +185,7 @@ def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder:
             f"{name}={shlex.quote(value)}" if value else f"#{name}="
             for name, value in variables.items()
         ]
-    lines += [f"{conf.KEY_VARIABLES[ring]}={keyring.generate_key()}" for ring in conf.KEY_RINGS]
+    lines += [f"{KEY_VARIABLES[ring]}={keyring.generate_key()}" for ring in KEY_RINGS]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -22,6 +22,7 @@ from ...._internal import randomness
 from ....config.client_keys import ClientKey
 from ....config.providers import ProviderDeclaration
 from ....crypto import keyring, retention_keys
+from ....crypto.conf import PAIRWISE_KEY_RING, get_key_source
 from ....management.subcommands._arguments import (
     Options,
     add_command,
@@ -30,6 +31,7 @@ from ....management.subcommands._arguments import (
     create_choice_parser,
 )
 from ....management.subcommands._output import Output, ProgressLine
+from ....project_settings import KEY_RINGS, KEY_VARIABLES
 from ..encryption_keys import (
     EncryptedColumn,
     KeyUsage,
@@ -81,16 +83,16 @@ def generate_key_files() -> list[Path]:
     is never overwritten: of several concurrent runs one writes, and all read what it wrote. In the
     folder of the retention keys, this file is its marker.
     """
-    generators = dict.fromkeys((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), keyring.generate_key)
+    generators = dict.fromkeys((*KEY_RINGS, PAIRWISE_KEY_RING), keyring.generate_key)
     generators["audit_signing"] = generate_signing_key
     written = [
         path
         for ring, generate in generators.items()
-        if isinstance(path := conf.get_key_source(ring), Path)
+        if isinstance(path := get_key_source(ring), Path)
         and not os.path.lexists(path)
         and _create(path, generate())
     ]
-    folder = conf.get_key_source("retention")
+    folder = get_key_source("retention")
     if isinstance(folder, Path) and retention_keys.prepare_folder(folder):
         written.append(folder / retention_keys.MARKER_NAME)
     return written
@@ -124,20 +126,20 @@ def _create(path: Path, text: str) -> bool:
 
 def _generate(options: Options, output: Output) -> None:
     written = generate_key_files()
-    for ring in (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING, "audit_signing"):
-        source = conf.get_key_source(ring)
+    for ring in (*KEY_RINGS, PAIRWISE_KEY_RING, "audit_signing"):
+        source = get_key_source(ring)
         if isinstance(source, Path):
             if source in written:
                 text = f"a new key was written to {source}"
             else:
                 text = f"{source} exists and was not changed"
             _report_file(output, ring, source, text, is_new=source in written)
-        elif ring in conf.KEY_VARIABLES:
-            name = conf.KEY_VARIABLES[ring]
+        elif ring in KEY_VARIABLES:
+            name = KEY_VARIABLES[ring]
             key = keyring.generate_key()
             output.write_row({"ring": ring, "variable": name, "key": key}, f"{name}={key}")
             output.note(f"KEYS['{ring}']: a new key was printed, but not stored.")
-    folder = conf.get_key_source("retention")
+    folder = get_key_source("retention")
     if isinstance(folder, Path):
         is_new = folder / retention_keys.MARKER_NAME in written
         if is_new:
@@ -157,7 +159,7 @@ def _report_file(output: Output, ring: str, path: Path, text: str, *, is_new: bo
 
 def _show_status(options: Options, output: Output) -> None:
     subject_keys = get_subject_key_usage([key.id for key in keyring.get_keys("subject")])
-    ring = conf.PAIRWISE_KEY_RING
+    ring = PAIRWISE_KEY_RING
     status: dict[str, Any] = {
         "encryption_keys": (keys := _get_encryption_key_usage(options["database"] or "")),
         "subject_keys": asdict(subject_keys),
@@ -166,9 +168,7 @@ def _show_status(options: Options, output: Output) -> None:
             for provider in conf.providers().values()
             for key in provider.client_keys
         ],
-        "pairwise_key": [key.id for key in keyring.get_keys(ring)]
-        if conf.get_key_source(ring)
-        else [],
+        "pairwise_key": [key.id for key in keyring.get_keys(ring)] if get_key_source(ring) else [],
     }
     lines = [
         *_format_encryption_keys(keys),

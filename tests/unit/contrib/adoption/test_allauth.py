@@ -8,7 +8,6 @@ from unittest.mock import patch
 import pytest
 from django.test import override_settings
 
-from django_phi_oidc import conf
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.adoption.allauth import (
     get_provider_name,
@@ -23,6 +22,7 @@ from django_phi_oidc.contrib.adoption.settings_plan import (
     list_variables,
 )
 from django_phi_oidc.contrib.adoption.social_accounts import find_refusal
+from django_phi_oidc.options import list_mistakes, list_unknown_options
 from tests.unit.contrib.adoption.metadata_server import MetadataServer, run_metadata_server
 
 SECRET = "a-client-secret-that-is-never-printed"
@@ -58,7 +58,7 @@ def get_providers(plan: SettingsPlan) -> dict[str, Any]:
     with patch.dict(os.environ, environment):
         exec(format_plan(plan), names)
     with override_settings(PHI_OIDC=names["PHI_OIDC"]):
-        assert (conf.list_unknown_options(), conf.list_mistakes()) == ([], [])
+        assert (list_unknown_options(), list_mistakes()) == ([], [])
     return dict(names["PHI_OIDC"]["PROVIDERS"])
 
 

@@ -8,7 +8,6 @@ from unittest.mock import patch
 import pytest
 from django.test import override_settings
 
-from django_phi_oidc import conf
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.contrib.adoption.mozilla import has_settings, read_mozilla_settings
 from django_phi_oidc.contrib.adoption.settings_plan import (
@@ -18,6 +17,7 @@ from django_phi_oidc.contrib.adoption.settings_plan import (
     format_settings,
     list_variables,
 )
+from django_phi_oidc.options import list_mistakes, list_unknown_options
 from tests.docs.test_docs import free_port
 from tests.unit.contrib.adoption.metadata_server import MetadataServer, run_metadata_server
 
@@ -65,7 +65,7 @@ def get_options(plan: SettingsPlan) -> dict[str, Any]:
     with patch.dict(os.environ, environment):
         exec(format_plan(plan), names)
     with override_settings(PHI_OIDC=names["PHI_OIDC"]):
-        assert (conf.list_unknown_options(), conf.list_mistakes()) == ([], [])
+        assert (list_unknown_options(), list_mistakes()) == ([], [])
     return dict(names["PHI_OIDC"]["PROVIDERS"]["default"])
 
 

@@ -20,12 +20,12 @@ from django.core.checks.registry import registry
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from django_phi_oidc import conf
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.config.client_keys import parse_client_keys
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.doctor.known_providers import PROVIDERS_BY_SLUG
 from django_phi_oidc.contrib.doctor.known_providers.definitions import list_differences
+from django_phi_oidc.project_settings import KEY_RINGS, KEY_VARIABLES
 from tests.support.manual_blocks import block
 from tests.support.phi_oidc_settings import remove_phi_oidc
 from tests.support.provider_recipes import write_client_files
@@ -93,7 +93,7 @@ def test_init_writes_private_files_with_new_keys_and_prints_none(tmp_path: Path)
         dict(line.split("=", 1) for line in (folder / "portal.env").read_text().splitlines())
         for folder in (folder, tmp_path / "others")
     ]
-    rings = [conf.KEY_VARIABLES[ring] for ring in conf.KEY_RINGS]
+    rings = [KEY_VARIABLES[ring] for ring in KEY_RINGS]
     assert list(lines[0]) == ["#OIDC_ISSUER", "#OIDC_CLIENT_ID", "#OIDC_CLIENT_SECRET", *rings]
     keys = [values[ring] for values in lines for ring in rings]
     assert len(set(keys)) == 6

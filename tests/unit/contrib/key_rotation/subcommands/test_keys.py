@@ -17,7 +17,9 @@ from django.core.management import CommandError, call_command
 from django_phi_oidc import conf
 from django_phi_oidc.contrib.key_rotation.subcommands.keys import generate_key_files
 from django_phi_oidc.crypto import keyring, retention_keys
+from django_phi_oidc.crypto.conf import PAIRWISE_KEY_RING
 from django_phi_oidc.errors import KeyMissing
+from django_phi_oidc.project_settings import KEY_RINGS
 from django_phi_oidc.subjects.models import SubjectDigest
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import sign_in
@@ -42,7 +44,7 @@ print(count, Path(sys.argv[1]).read_text().strip(), flush=True)
 @pytest.fixture
 def files(settings: Any, tmp_path: Path) -> dict[str, Path]:
     """Configure a file for each ring in a missing directory."""
-    rings = (*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING)
+    rings = (*KEY_RINGS, PAIRWISE_KEY_RING)
     paths = {ring: tmp_path / "var" / "keys" / ring.lower() for ring in rings}
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS=paths)
     return paths
@@ -160,7 +162,7 @@ def test_keys_generate_without_files_prints_environment_lines(settings: Any) -> 
     names, texts = zip(*(line.split("=", 1) for line in lines), strict=True)
     assert names == ("PHI_ENCRYPTION_KEYS", "PHI_SUBJECT_KEYS", "PHI_AUDIT_MAC_KEYS", "PHI_PAIRWISE_KEY")
     assert len(set(texts)) == 4
-    for ring, text in zip((*conf.KEY_RINGS, conf.PAIRWISE_KEY_RING), texts, strict=True):
+    for ring, text in zip((*KEY_RINGS, PAIRWISE_KEY_RING), texts, strict=True):
         settings.PHI_OIDC = {**before, "KEYS": {**before["KEYS"], ring: text}}
         assert len(keyring.get_keys(ring)) == 1
         assert text not in messages
@@ -179,9 +181,7 @@ def test_keys_generate_with_files_prints_no_key_but_the_paths(files: dict[str, P
 def test_keys_generate_writes_or_prints_the_pairwise_key(files: dict[str, Path], settings: Any) -> None:
     messages = generate()[1]
     assert f"KEYS['pairwise']: a new key was written to {files['pairwise']}." in messages
-    assert keyring.get_keys("pairwise")[0].material not in {
-        keyring.get_keys(ring)[0].material for ring in conf.KEY_RINGS
-    }
+    assert keyring.get_keys("pairwise")[0].material not in {keyring.get_keys(ring)[0].material for ring in KEY_RINGS}
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"pairwise": [keyring.generate_key()]})
     lines, messages = generate()
     assert [line.partition("=")[0] for line in lines] == ["PHI_PAIRWISE_KEY"]

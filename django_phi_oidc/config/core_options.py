@@ -7,7 +7,7 @@ empty default.
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -19,19 +19,15 @@ from ..contrib.apis.declaration import APIDeclaration, parse_api
 from ..contrib.emergency.declaration import EmergencyDeclaration
 from ..contrib.officer_admin.declaration import AdminAssuranceDeclaration
 from ..contrib.siem.declaration import SinkDeclaration, parse_sink
-from ..errors import DeclarationInvalid
+from ..crypto.declaration import KeysDeclaration
 from ._parsing import (
     checked,
     fail,
-    get_parsers,
-    list_unknown_options,
     mapping_of,
     parse_absolute_path,
     parse_choices,
     parse_duration,
-    parse_each,
     parse_email_addresses,
-    parse_option,
     parse_raw,
     parse_string,
     parse_strings,
@@ -41,10 +37,6 @@ from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
-"""A list of keys, newest first, in one of the forms in which a project may give it; None: there is
-none.
-"""
 METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
@@ -106,50 +98,6 @@ _parse_dotted_paths = checked(
     lambda paths: all("." in path for path in paths),
     "must be a list of dotted paths",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeysDeclaration:
-    """The option `KEYS`. Sources are read at each use, so that a file or a key service can replace
-    keys.
-    """
-
-    encryption: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins, newest first.
-    Default: required.
-    """
-    subject: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the digests that identify subjects, newest first. Default:
-    required.
-    """
-    audit_mac: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are
-    events with its MACs.
-    Default: required.
-    """
-    pairwise: Annotated[KeySource, parse_raw] = None
-    """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream
-    systems, newest first.
-    Default: required for `get_pairwise_id` only.
-    """
-    retention: Annotated[Any, parse_raw] = None
-    """`pathlib.Path` of a folder that `phi_oidc keys generate` has prepared, or an object with
-    `get`, `create`, `destroy` and `names`: [retention
-    keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims,
-    in backups too. Default: none: claims are encrypted under `encryption`.
-    """
-    audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = None
-    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md):
-    `pathlib.Path`, text, or a callable; or [a signer](../how-to/signers.md), which keeps the key: a
-    `pkcs11:` URI, a dotted path, or a callable that returns one. Only for the process that seals
-    the log. Default: none: this process does not seal.
-    """
-    audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = ()
-    """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys
-    (`name+id+key`), PEM, base64 of 32 bytes, or a `pathlib.Path`. A key that [was
-    replaced](../how-to/rotate-keys.md#the-signing-key) is `{"key": …, "until_size": N}`: it
-    verifies checkpoints of at most N events.
-    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +176,8 @@ class SessionsDeclaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of `PHI_OIDC`."""
+class CoreOptions:
+    """The options of the core."""
 
     PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(
         default_factory=dict
@@ -254,7 +202,7 @@ class Options:
     """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no
     token is accepted.
     """
-    KEYS: KeysDeclaration = KeysDeclaration()
+    KEYS: KeysDeclaration = field(default_factory=KeysDeclaration)
     """[Keys](#keys) by purpose. Default: required."""
     AUDIT: AuditDeclaration = AuditDeclaration()
     """The [audit log](#audit). Default: see there."""
@@ -329,33 +277,3 @@ class Options:
     """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are
     sent.
     """
-
-
-def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
-    """Return one option, or one member of a group: mistakes elsewhere do not matter. Raises:
-    DeclarationInvalid.
-    """
-    if not member:
-        return parse_option(Options, "", raw, option)
-    return parse_option(_GROUPS[option], option, raw.get(option, {}), member)
-
-
-def list_unknown(raw: Mapping[str, Any]) -> list[str]:
-    """Return a message for each option that does not exist."""
-    return list_unknown_options("", raw, get_parsers(Options))
-
-
-def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
-    """Return a message for each mistake in the options that exist."""
-    parsers = get_parsers(Options)
-    try:
-        parse_each(
-            lambda name, value: parsers[name](name, value),
-            ((n, raw[n]) for n in parsers if n in raw),
-        )
-    except DeclarationInvalid as error:
-        return str(error).split("\n")
-    return []
-
-
-_GROUPS = {"KEYS": KeysDeclaration, "AUDIT": AuditDeclaration, "SESSIONS": SessionsDeclaration}
