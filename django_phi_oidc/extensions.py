@@ -5,14 +5,18 @@ registered in that order, inside the transaction of its own work, so that what r
 can be read here and is printed by `phi_oidc configuration show`. Signals of Django would hide it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from .audit.events import NewEvent
+    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.db.models import QuerySet
+
+    from .audit.events import NewEvent, Origin
     from .audit.request_context import Actor
+    from .claims.models import StoredClaim
     from .config.providers import ProviderDeclaration
     from .subjects.models import PairwiseSubject
 
@@ -89,6 +93,43 @@ class AccessOverrideSource(Protocol):
         """
 
 
+class AccountingSuspensionSource(Protocol):
+    """Suspends the accounting of disclosures to an agency. Spec: 45 CFR 164.528(a)(2)."""
+
+    def find_suspended_purposes(self, user_pk: Any, *, now: datetime) -> Mapping[str, datetime]:
+        """Return the purposes whose disclosures the accounting of the user leaves out now, with the
+        end of each.
+        """
+
+    def hide_suspensions(
+        self, claims: "Sequence[StoredClaim]", *, now: datetime
+    ) -> "list[StoredClaim]":
+        """Return the claims that would be stored without what suspends the accounting, with
+        `held_until` as it would be then. The instances are changed, and not saved.
+
+        Requires: `find_suspended_purposes` returns purposes of the person of these claims.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimPreservation:
+    """How new claims of a held person are stored."""
+
+    key_name: str
+    """The name of the retention key that encrypts them; "" if retention keys are disabled."""
+    kept_names: Collection[str]
+    """Names of stored claims that could not be preserved, and so must not be replaced."""
+
+
+class DisclosureObserver(Protocol):
+    """Called before the event of a disclosure to a user is recorded, in the same transaction if
+    there is one.
+    """
+
+    def __call__(self, user: Any, *, now: datetime, resource: str = "") -> None:
+        """resource: what is disclosed, if it is a `Type/id`; "" for claims."""
+
+
 class EventQueue(Protocol):
     """Authenticated events that were stored on this machine while the audit log was unavailable."""
 
@@ -104,6 +145,97 @@ class EventQueue(Protocol):
         timeout_seconds: as for `insert_events`.
         Raises: AuditUnavailable, and then the events stay; OSError; KeyMissing.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalDataExport:
+    """An export of the data of a person, to which each app adds its own."""
+
+    user: "AbstractBaseUser"
+    subjects: "Sequence[PairwiseSubject]"
+    hides_suspensions: bool
+    """The person must not learn of what suspends the accounting of disclosures."""
+    unreadable_items: list[str]
+    """A source adds what it cannot decrypt, and leaves it out."""
+
+
+class PersonalDataSource:
+    """What an app stores about a person, for exports and erasures.
+
+    A subclass overrides what applies to its app.
+    """
+
+    def export_account(self, export: PersonalDataExport) -> Mapping[str, Any]:
+        """Return the members of the document with what is stored for the account, as JSON
+        values.
+        """
+        return {}
+
+    def export_subjects(self, export: PersonalDataExport) -> Mapping[Any, Mapping[str, Any]]:
+        """Return what is stored for the subjects, by primary key: for each the same members, as
+        JSON values.
+
+        The number of statements must not depend on the number of subjects.
+        """
+        return {}
+
+    def erase_before_unlinking(self, user: "AbstractBaseUser") -> None:
+        """Erase rows before links of the user are deleted, in that transaction.
+
+        The subjects are locked, and not held. The user may have further links.
+        """
+
+    def erase_account(
+        self, user: "AbstractBaseUser", *, origin: "Origin", now: datetime
+    ) -> Mapping[str, int]:
+        """Erase or close the rows of an account whose last link was deleted, in that transaction.
+
+        Return how many rows were erased, by their name in the result, such as "invitations".
+        """
+        return {}
+
+    def count_account(self, user: "AbstractBaseUser") -> Mapping[str, int]:
+        """Return what `erase_account` would return."""
+        return {}
+
+
+class PruneStep(Protocol):
+    """Deletes rows of an app whose retention has ended."""
+
+    def __call__(self, *, before: datetime, now: datetime) -> object:
+        """before: the start of `operational_retention`."""
+
+
+class RetentionGuard(Protocol):
+    """Preserves the claims of persons, for example by legal holds.
+
+    It sets `held_until` of a subject and of its stored claims while it has locked the subject. That
+    column is what refuses an erasure, in the core and in the triggers: no erasure calls the guard.
+    """
+
+    def preserve_claims(
+        self, subject: "PairwiseSubject", names: Collection[str], *, now: datetime
+    ) -> ClaimPreservation | None:
+        """Preserve the claims with these names, which new ones are about to replace, as expired
+        ones.
+
+        None: this guard does not hold the subject. Requires: `held_until` of the subject is in the
+        future, and the caller has locked its row.
+        """
+
+    def may_need_key(self, key_name: str, *, now: datetime) -> bool:
+        """Return whether a claim may be encrypted under this key of a hold, or will be.
+
+        Called for keys without a claim in the database.
+        """
+
+    def list_held_subjects(self, *, now: datetime) -> "QuerySet[Any, Any]":
+        """Return the keys of the held subjects. They are few, whereas no index covers
+        `held_until`.
+        """
+
+    def count_holds(self, *, now: datetime) -> int:
+        """Return the number of active holds, for the retention report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,18 +266,37 @@ class SignInObserver:
         return {}
 
 
+OwnResourceRule: TypeAlias = Callable[[Any, str], bool]
+"""Returns whether a resource (`Type/id`) is about the user. It must not raise."""
 SignInDemand: TypeAlias = "Callable[[Actor], bool]"
 """Returns whether a guarded page must ask the actor for a new sign-in."""
 
 access_overrides: Registry[AccessOverrideSource] = Registry(
     "Replace a missing permission for a limited time."
 )
+accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
+    "Suspend the accounting of disclosures to an agency."
+)
+disclosure_observers: Registry[DisclosureObserver] = Registry(
+    "Act before the event of a disclosure to a user is recorded."
+)
 event_queues: Registry[EventQueue] = Registry(
     "Hold events of this machine while the audit log is unavailable."
 )
+own_resource_rules: Registry[OwnResourceRule] = Registry(
+    "Recognize resources that are about the user."
+)
+personal_data_sources: Registry[PersonalDataSource] = Registry(
+    "Export and erase what an app stores about a person."
+)
+prune_steps: Registry[PruneStep] = Registry("Delete the rows of an app whose retention has ended.")
+retention_guards: Registry[RetentionGuard] = Registry("Preserve claims of persons from erasure.")
 sign_in_demands: Registry[SignInDemand] = Registry(
     "Demand a new sign-in before the next guarded page."
 )
 sign_in_observers: Registry[SignInObserver] = Registry(
     "Act in the transaction of a sign-in, and add to its Django session."
+)
+subject_subcommands: Registry[str] = Registry(
+    "Modules whose `add_subcommands` extends `phi_oidc subject`; only the command imports them."
 )

@@ -1,4 +1,4 @@
-"""Refuse deletions that would erase what a legal hold keeps, or leave it held for ever.
+"""Refuse deletions that would erase what a legal hold keeps.
 
 The paths of this package check holds themselves. These receivers cover the ORM; triggers cover SQL
 for holds without an end. After `migrate`, the permissions of the declared categories are created.
@@ -13,8 +13,6 @@ from django.db.models.signals import post_migrate, pre_delete
 from django.dispatch import receiver
 
 from .._internal import clock
-from ..contrib.legal_holds.legal_holds import list_active_holds
-from ..contrib.legal_holds.models import LegalHold
 from ..errors import HeldForLegalReasons
 from .categories import create_category_permissions
 from .models import StoredClaim
@@ -42,21 +40,6 @@ def refuse_deletion_of_held_claim(
         .first()
     )
     if row is not None and row.held_until is not None and row.held_until > clock.now():
-        raise HeldForLegalReasons
-
-
-@receiver(pre_delete, sender=LegalHold, dispatch_uid="django_phi_oidc.claims.holds")
-def refuse_deletion_of_active_hold(*, instance: LegalHold, using: str, **kwargs: Any) -> None:
-    """Only a release updates the claims of the person; without it they would stay held.
-
-    Raises: HeldForLegalReasons, and then the whole deletion is rolled back.
-    """
-    if (
-        list_active_holds(now=clock.now())
-        .using(using)
-        .filter(pk=instance.pk, subject__isnull=False)
-        .exists()
-    ):
         raise HeldForLegalReasons
 
 

@@ -25,10 +25,9 @@ from .._internal.sql import any_of, fetch
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.recorder import is_recorded, record_many
-from ..contrib.legal_holds.legal_holds import is_on_legal_hold, list_active_holds
-from ..contrib.legal_holds.models import LegalHold
 from ..crypto import retention_keys
 from ..errors import Code, HeldForLegalReasons, KeyMissing
+from ..extensions import retention_guards
 from ..subjects.models import PairwiseSubject
 from .models import NO_SESSION, StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import get_past_limit_condition
@@ -45,8 +44,6 @@ DESTRUCTION_MARGIN = timedelta(hours=1)
 """After the end of a day or of a hold. Claims obtained before that end are committed by then, by
 any server's clock.
 """
-UUID7_VERSION = 7
-"""The version of a hold's id, which contains the time of its creation. Spec: RFC 9562 5.7."""
 
 
 def scrub_sessions(
@@ -126,7 +123,7 @@ def _discard_id_tokens(
         discarded.setdefault(subject_id, []).append(names)
     events = []
     for subject in (subject for subject in subjects if subject.pk in discarded):
-        if is_on_legal_hold(subject, now=now):
+        if subject.is_held(now=now):
             raise HeldForLegalReasons
         fields: Any = {"subject": str(subject.uuid), "origin": origin, "now": now}
         for names in discarded[subject.pk]:
@@ -187,7 +184,7 @@ def count_claims_of_user(user: AbstractBaseUser, *, now: datetime) -> int:
     subjects = list(PairwiseSubject.objects.filter(user=user.pk))
     claims = StoredClaim.objects.filter(subject__in=subjects)
     if claims.filter(held_until__gt=now).exists() or any(
-        is_on_legal_hold(subject, now=now) for subject in subjects
+        subject.is_held(now=now) for subject in subjects
     ):
         raise HeldForLegalReasons
     tokens = apps.get_model(
@@ -478,7 +475,7 @@ def _scrub_subjects(
     rows, held = _lock_subject_claims(subjects, now=now)
     # A hold also counts without held claims: a backup may have claims that it preserves, under the
     # keys of the persons.
-    if held or any(is_on_legal_hold(subject, now=now) for subject in subjects):
+    if held or any(subject.is_held(now=now) for subject in subjects):
         raise HeldForLegalReasons
     _replace_person_keys(subjects)
     return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)
@@ -604,10 +601,10 @@ def _can_be_in_use(key_name: str, *, now: datetime) -> bool:
     day = retention_keys.parse_key_date(key_name)
     if day is not None:
         return day >= (now - DESTRUCTION_MARGIN).date()
-    hold_id = uuid.UUID(key_name.removeprefix("hold-"))
-    if LegalHold.objects.filter(pk=hold_id).exists():
-        return list_active_holds(now=now - DESTRUCTION_MARGIN).filter(pk=hold_id).exists()
-    # An unknown hold is just being placed, or its transaction was rolled back: its age decides.
-    return hold_id.version != UUID7_VERSION or hold_id >= randomness.lowest_uuid7(
-        now - DESTRUCTION_MARGIN
+    # Only a guard knows its holds. A process without the app must not destroy the key of a hold
+    # that another process is just placing.
+    if not retention_guards:
+        return True
+    return any(
+        guard.may_need_key(key_name, now=now - DESTRUCTION_MARGIN) for guard in retention_guards
     )

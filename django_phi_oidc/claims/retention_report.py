@@ -10,8 +10,8 @@ from django.db.models import Count, Max, Min, Q
 from django.db.models.functions import Coalesce
 
 from .. import conf
-from ..contrib.legal_holds.legal_holds import list_active_holds
 from ..crypto import retention_keys
+from ..extensions import retention_guards
 from .models import StoredClaim, UnusedPersonKey, get_session_claim_condition
 from .retention_limits import UNDECLARED_MARGIN, find_limit, get_past_limit_condition
 
@@ -114,7 +114,8 @@ def create_retention_report(*, now: datetime) -> RetentionReport:
         )
     )
     claims = tuple(_create_summary(**row) for row in rows)
-    return RetentionReport(at=now, claims=claims, holds=list_active_holds(now=now).count())
+    holds = sum(guard.count_holds(now=now) for guard in retention_guards)
+    return RetentionReport(at=now, claims=claims, holds=holds)
 
 
 def _create_summary(*, past_limit_since: datetime | None, **fields: Any) -> StoredClaimSummary:

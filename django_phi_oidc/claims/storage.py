@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,13 +10,9 @@ from django.db import router
 
 from .._internal.inserts import insert
 from ..config.claims import ClaimDeclaration
-from ..contrib.legal_holds.legal_holds import (
-    find_current_hold,
-    get_claim_key_name,
-    preserve_replaced_claims,
-)
-from ..contrib.legal_holds.models import LegalHold
+from ..crypto import retention_keys
 from ..crypto.retention_keys import KeyCache
+from ..extensions import ClaimPreservation, retention_guards
 from ..subjects.models import PairwiseSubject
 from .minimization import PROTOCOL_CLAIMS
 from .models import NO_SESSION, StoredClaim
@@ -54,22 +50,25 @@ def store_claims(
     Raises: KeyMissing.
     """
     names = tuple(sorted(name for name in claims if _is_storable(declared_claims.get(name))))
-    hold = None
-    if names:
-        hold = find_current_hold(subject, now=now)
+    preservation = None
+    if names and subject.is_held(now=now):
+        preservation = _preserve_claims(subject, names, now=now)
 
-    if hold is not None:
-        unmoved = preserve_replaced_claims(subject, names, now=now)
-        names = tuple(name for name in names if name not in unmoved)
+    if preservation is not None:
+        names = tuple(name for name in names if name not in preservation.kept_names)
     if not names:
         return ()
-    fields: dict[str, Any] = {
-        "subject": subject,
-        "session_id": session_id,
-        "hold": hold,
-        "now": now,
-    }
-    rows = [_create_row(declared_claims[name], claims[name], **fields) for name in names]
+    rows = [
+        _create_row(
+            declared_claims[name],
+            claims[name],
+            subject=subject,
+            session_id=session_id,
+            hold_key_name=preservation.key_name if preservation else None,
+            now=now,
+        )
+        for name in names
+    ]
     encrypted: Any = StoredClaim._meta.get_field("value")
     retention_key_cache: KeyCache = {}
     for row in rows:
@@ -78,6 +77,17 @@ def store_claims(
     using = router.db_for_write(StoredClaim)
     insert(rows, using=using, unique=_UNIQUE_COLUMNS, replaced=_REPLACED_COLUMNS)
     return names
+
+
+def _preserve_claims(
+    subject: PairwiseSubject, names: Sequence[str], *, now: datetime
+) -> ClaimPreservation | None:
+    """Return the answer of the first guard that holds the subject."""
+    for guard in retention_guards:
+        preservation = guard.preserve_claims(subject, names, now=now)
+        if preservation is not None:
+            return preservation
+    return None
 
 
 def _is_storable(declaration: ClaimDeclaration | None) -> bool:
@@ -94,18 +104,24 @@ def _create_row(
     *,
     subject: PairwiseSubject,
     session_id: Any,
-    hold: LegalHold | None,
+    hold_key_name: str | None,
     now: datetime,
 ) -> StoredClaim:
+    """hold_key_name: of a held person; None: the key is that of the day."""
     if declared.retention == "session":
         session = session_id
     else:
         session = NO_SESSION
+
+    if hold_key_name is None:
+        bucket = retention_keys.find_day_key_name(now, declared.retention)
+    else:
+        bucket = hold_key_name
     return StoredClaim(
         subject=subject,
         session=session,
         name=declared.name,
-        bucket=get_claim_key_name(obtained_at=now, retention=declared.retention, hold=hold),
+        bucket=bucket,
         held_until=subject.held_until,
         value=json.dumps(value, allow_nan=False),
         purpose=declared.purpose,

@@ -150,6 +150,13 @@ def retention_key_name(obtained_at: datetime, retention: timedelta | Literal["se
     return f"{obtained_at.astimezone(UTC):%Y%m%d}-{kind}"
 
 
+def find_day_key_name(obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
+    """Return the name of the key of such a claim; "" if retention keys are disabled."""
+    if not is_enabled():
+        return ""
+    return retention_key_name(obtained_at, retention)
+
+
 def hold_key_name(hold_id: str) -> str:
     """Return the name of the key of a legal hold. hold_id: 32 hexadecimal digits."""
     return f"{HOLD_PREFIX}{hold_id}"

@@ -27,7 +27,6 @@ from .._internal.sql import any_of, delete_in_batches, fetch, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..claims.retention import scrub_sessions
-from ..contrib.legal_holds.legal_holds import list_active_holds
 from ..crypto import keyring
 from ..errors import Code
 from ..oidc.token import ReceivedToken, TokenResponse
@@ -283,8 +282,8 @@ def delete_ended_sessions(*, before: datetime, now: datetime) -> int:
     """Delete the sessions that ended before that time; return their number. Those of persons on
     legal hold stay.
     """
-    holds = list_active_holds(now=now).filter(subject=OuterRef("subject"))
-    return delete_in_batches(OIDCSession.objects.filter(~Exists(holds), ended_at__lt=before))
+    held = PairwiseSubject.objects.filter(pk=OuterRef("subject"), held_until__gt=now)
+    return delete_in_batches(OIDCSession.objects.filter(~Exists(held), ended_at__lt=before))
 
 
 def find_live_session_with_subject(session_id: uuid.UUID) -> OIDCSession | None:

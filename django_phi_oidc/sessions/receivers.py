@@ -19,7 +19,6 @@ from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.retention import lock_subjects_of_users, scrub_subject
-from ..contrib.legal_holds.legal_holds import is_on_legal_hold
 from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import find_provider_name, write_address_notice, write_notice
 from ..errors import HeldForLegalReasons
@@ -65,7 +64,7 @@ def end_sessions_on_unlink(
     subject = PairwiseSubject.objects.select_for_update(no_key=True).filter(pk=instance.pk).first()
     if subject is None:
         return
-    if is_on_legal_hold(subject, now=now):
+    if subject.is_held(now=now):
         raise HeldForLegalReasons
     live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
     ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)

@@ -1,5 +1,6 @@
 """Persons by (issuer, `sub`), stored as keyed digests only, their identifiers for other systems."""
 
+from datetime import datetime
 from uuid import uuid4
 
 from django.conf import settings
@@ -51,6 +52,10 @@ class PairwiseSubject(models.Model):
 
     def __str__(self) -> str:
         return str(self.uuid)
+
+    def is_held(self, *, now: datetime) -> bool:
+        """Return whether a legal hold preserves the subject, according to the instance."""
+        return self.held_until is not None and self.held_until > now
 
 
 class SubjectDigest(models.Model):

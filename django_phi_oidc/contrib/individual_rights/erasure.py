@@ -21,7 +21,6 @@ from ..emergency.lifecycle import close_emergencies
 from ..emergency.models import CloseReason, EmergencyAccess
 from ..invitations.invitations import revoke_activation_codes
 from ..invitations.models import ActivationCode
-from ..legal_holds.legal_holds import is_on_legal_hold
 from ..notices.models import AccountNotice, KnownDevice
 from ..scim.models import SCIMUser
 
@@ -56,7 +55,7 @@ def erase_person(
         locked = list(
             PairwiseSubject.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by("pk")
         )
-        if any(is_on_legal_hold(subject, now=now) for subject in locked):
+        if any(subject.is_held(now=now) for subject in locked):
             raise HeldForLegalReasons
         # Before the notices that this unlinking writes.
         AccountNotice.objects.filter(user=user.pk).delete()
@@ -89,7 +88,7 @@ def preview_erasure(
     user: AbstractBaseUser, subjects: Sequence[PairwiseSubject], *, now: datetime
 ) -> ErasureResult:
     """Return what `erase_person` would erase. Raises: HeldForLegalReasons."""
-    if any(is_on_legal_hold(subject, now=now) for subject in subjects):
+    if any(subject.is_held(now=now) for subject in subjects):
         raise HeldForLegalReasons
     pks = [subject.pk for subject in subjects]
     counted = [OIDCSession.objects.filter(subject__in=pks)]

@@ -1,9 +1,12 @@
 """Legal holds, which keep claims from erasure."""
 
+from importlib import import_module
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import retention_guards
 
 
 class LegalHoldsConfig(FeatureConfig):
@@ -21,3 +24,9 @@ class LegalHoldsConfig(FeatureConfig):
             "phi_oidc_legal_holds.disclose_legalhold",
         ),
     }
+
+    def ready(self) -> None:
+        from .retention_guard import legal_hold_guard  # noqa: PLC0415 -- needs the models
+
+        import_module(f"{self.name}.receivers")
+        retention_guards.register(legal_hold_guard)

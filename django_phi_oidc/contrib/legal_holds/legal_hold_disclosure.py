@@ -23,7 +23,6 @@ from ...claims.retention_limits import get_expiry
 from ...errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ...subjects.models import PairwiseSubject
 from ..individual_rights.recipients import remember_recipient
-from .legal_holds import is_on_legal_hold
 
 DISCLOSE_PERMISSION = "phi_oidc_legal_holds.disclose_legalhold"
 NOT_HELD = "not_held"
@@ -134,7 +133,7 @@ def _find_refusal(
     if purpose not in PURPOSES:
         return PURPOSE_UNKNOWN
 
-    if subject is not None and is_on_legal_hold(subject, now=now):
+    if subject is not None and subject.is_held(now=now):
         return ""
     return NOT_HELD
 

@@ -56,31 +56,19 @@ def place_hold(
         raise ValueError(fault)
     with transaction.atomic():
         subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
-        # The id contains the time: the key of a hold that was rolled back is not kept forever.
-        fields: dict[str, Any] = {
-            "id": randomness.uuid7(now),
-            "reason": reason.strip(),
-            "until": until,
-        }
+        hold = LegalHold(
+            # The id contains the time: the key of a hold that was rolled back is not kept forever.
+            id=randomness.uuid7(now),
+            subject=subject,
+            reason=reason.strip(),
+            until=until,
+            placed_at=now,
+            placed_by=origin.actor,
+        )
         detail: dict[str, Any] = {"until": until.isoformat() if until else ""}
         if suspension is not None:
-            purposes = sorted(set(suspension.purposes))
-            fields |= {"suspended_until": suspension.until, "suspended_purposes": purposes}
-            fields |= {
-                "agency": suspension.agency.strip(),
-                "oral_statement_at": suspension.oral_statement_at,
-            }
-            detail |= {"suspended_until": suspension.until.isoformat(), "purposes": purposes}
-
-            if suspension.oral_statement_at is None:
-                statement = "written"
-            else:
-                statement = "oral"
-
-            detail |= {"statement": statement}
-        hold = LegalHold.objects.create(
-            subject=subject, placed_at=now, placed_by=origin.actor, **fields
-        )
+            detail |= _add_suspension(hold, suspension)
+        hold.save(force_insert=True)
         _enqueue_event(Action.HOLD_PLACED, hold, subject, detail, origin=origin, now=now)
         _apply_holds(subject, now=now)
     return hold
@@ -138,30 +126,17 @@ def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetim
     return suspended
 
 
-def is_on_legal_hold(subject: PairwiseSubject, *, now: datetime) -> bool:
-    """Return whether a legal hold preserves the subject, according to the instance."""
-    return subject.held_until is not None and subject.held_until > now
-
-
 def find_current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold | None:
-    """Return the hold whose key encrypts claims of the subject. Requires: the caller has locked the
-    subject's row.
+    """Return the active hold whose key encrypts claims of the subject. Requires: the caller has
+    locked the subject's row.
     """
-    if is_on_legal_hold(subject, now=now):
-        return list_active_holds(now=now).filter(subject=subject.pk).first()
-    return None
+    return list_active_holds(now=now).filter(subject=subject.pk).first()
 
 
-def get_claim_key_name(
-    *, obtained_at: datetime, retention: timedelta | Literal["session"], hold: LegalHold | None
-) -> str:
-    """Return the name of the retention key of its day or hold for such a claim; "" if retention
-    keys are disabled.
-    """
+def find_hold_key_name(hold: LegalHold) -> str:
+    """Return the name of the retention key of the hold; "" if retention keys are disabled."""
     if not retention_keys.is_enabled():
         return ""
-    if hold is None:
-        return retention_keys.retention_key_name(obtained_at, retention)
     return retention_keys.hold_key_name(hold.pk.hex)
 
 
@@ -185,6 +160,26 @@ def preserve_replaced_claims(
     return unmoved
 
 
+def _add_suspension(hold: LegalHold, suspension: AccountingSuspension) -> dict[str, Any]:
+    """Set the columns of the suspension, and return its part of the detail of the event."""
+    purposes = sorted(set(suspension.purposes))
+    hold.suspended_until = suspension.until
+    hold.suspended_purposes = purposes
+    hold.agency = suspension.agency.strip()
+    hold.oral_statement_at = suspension.oral_statement_at
+
+    if suspension.oral_statement_at is None:
+        statement = "written"
+    else:
+        statement = "oral"
+
+    return {
+        "suspended_until": suspension.until.isoformat(),
+        "purposes": purposes,
+        "statement": statement,
+    }
+
+
 def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
     """Set `held_until` and the keys of the subject and its claims. Requires: the subject's row is
     locked.
@@ -205,7 +200,11 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
                 # The server that marked the claim as expired may have a slower clock than the one
                 # that obtained it.
                 retention = max(claim.expires_at - claim.obtained_at, timedelta())
-            bucket = get_claim_key_name(obtained_at=now, retention=retention, hold=hold)
+
+            if hold is None:
+                bucket = retention_keys.find_day_key_name(now, retention)
+            else:
+                bucket = find_hold_key_name(hold)
             _reencrypt_claim(claim, bucket=bucket, session=claim.session)
         StoredClaim.objects.filter(pk=claim.pk).update(held_until=until)
 

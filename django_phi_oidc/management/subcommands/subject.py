@@ -30,7 +30,6 @@ from ...contrib.individual_rights.export import export_person
 from ...contrib.individual_rights.subcommands import subject_accounting
 from ...contrib.invitations.subcommands import subject_invite
 from ...contrib.invitations.subcommands.subject_link_csv import find_default_provider, link_csv
-from ...contrib.legal_holds.legal_holds import is_on_legal_hold
 from ...crypto import keyring
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...sessions.models import OIDCSession
@@ -156,7 +155,7 @@ def _unlink(options: Options, output: Output) -> None:
 
 def _preview_unlink(subject: PairwiseSubject, row: Mapping[str, Any], output: Output) -> None:
     """Raises: HeldForLegalReasons."""
-    if is_on_legal_hold(subject, now=clock.now()):
+    if subject.is_held(now=clock.now()):
         raise HeldForLegalReasons
     sessions = OIDCSession.objects.live().filter(subject=subject.pk).count()
     claims = StoredClaim.objects.filter(subject=subject.pk).count()
