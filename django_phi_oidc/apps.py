@@ -1,7 +1,9 @@
 """The app configuration."""
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
+from typing import ClassVar
 
 from django.utils.translation import gettext_lazy
 
@@ -16,6 +18,29 @@ class PHIOIDCConfig(FeatureConfig):
     name = "django_phi_oidc"
     verbose_name = gettext_lazy("Sign-in and PHI")
     options = CoreOptions
+    requires = ("django_phi_oidc.audit",)
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.sweep_revocations": 1,
+        # Twice a minute: an abandoned session must not stay valid for more than a minute.
+        "phi_oidc.end_overdue": 3,
+        "phi_oidc.run_session_end_jobs": 1,
+        "phi_oidc.scrub": 1,
+        # Reads all live sessions.
+        "phi_oidc.check_sessions": 30,
+        "phi_oidc.apply_retention": 60,
+        "phi_oidc.prune": 60,
+    }
+    subcommands = (
+        "admin",
+        "apps",
+        "configuration",
+        "groups",
+        "roles",
+        "scrub",
+        "sessions",
+        "subject",
+    )
+    subcommands_package = "management.subcommands"
 
     def ready(self) -> None:
         import_module(f"{self.name}.checks").register_checks()

@@ -1,9 +1,12 @@
-"""The base class of the app configurations of this package."""
+"""The base class of the app configurations of this package, and the apps that are installed."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Any, ClassVar
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.utils.module_loading import module_has_submodule
 
 from ..config import sections
 from .officer_groups import OfficerGroup
@@ -12,6 +15,7 @@ from .officer_groups import OfficerGroup
 class FeatureConfig(AppConfig):
     """An app of this package, and what it adds to the others.
 
+    Modules of an app are found by their names: `checks`, `urls`, `tasks`, and `subcommands`.
     A subclass sets `default = True`: Django finds two configurations in its `apps.py`, because this
     class is imported there.
     """
@@ -25,9 +29,43 @@ class FeatureConfig(AppConfig):
     officer_permissions: Mapping[OfficerGroup, tuple[str, ...]] = {}
     """What `phi_oidc groups` grants to groups of officers: permissions as `app_label.codename`."""
 
+    requires: ClassVar[tuple[str, ...]] = ()
+    """The names of the apps without which this one does not work. The core is not named."""
+    beat: ClassVar[Mapping[str, float]] = {}
+    """The periodic tasks by name: how often each runs, as a multiple of the shortest interval."""
+    subcommands: ClassVar[tuple[str, ...]] = ()
+    """The modules of `subcommands_package` that add a subcommand to `phi_oidc`."""
+    subcommands_package: ClassVar[str] = "subcommands"
+
     def __init__(self, app_name: str, app_module: Any) -> None:
         # Django creates all configurations before it imports models and calls ready(), so options
         # can be read from there on.
         super().__init__(app_name, app_module)
         if self.options is not None:
             sections.register_section(self.name, self.options)
+
+    def find_module(self, name: str) -> ModuleType | None:
+        """Import and return a module of the app; None if the app has no such module."""
+        if self.module is None or not module_has_submodule(self.module, name):
+            return None
+        return import_module(f"{self.name}.{name}")
+
+    def import_subcommands(self) -> Iterator[tuple[str, ModuleType]]:
+        """Yield the name and the module of each subcommand that the app adds to `phi_oidc`."""
+        for name in self.subcommands:
+            module = import_module(f"{self.name}.{self.subcommands_package}.{name}")
+            yield name.replace("_", "-"), module
+
+
+def list_installed_features() -> list[FeatureConfig]:
+    """Return the apps of this package that are installed, in the order of INSTALLED_APPS."""
+    return [config for config in apps.get_app_configs() if isinstance(config, FeatureConfig)]
+
+
+def create_features(installed_apps: Iterable[str]) -> Iterator[FeatureConfig]:
+    """Yield the apps of this package among installed_apps, before Django has set them up."""
+    for entry in installed_apps:
+        if entry == "django_phi_oidc" or entry.startswith("django_phi_oidc."):
+            config = AppConfig.create(entry)
+            if isinstance(config, FeatureConfig):
+                yield config

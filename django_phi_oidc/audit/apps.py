@@ -1,5 +1,8 @@
 """The append-only audit log, which proves itself (RFC 6962)."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from .._internal.app_configs import FeatureConfig
@@ -28,3 +31,13 @@ class AuditConfig(FeatureConfig):
         ),
         OfficerGroup.HELP_DESK: ("phi_oidc_audit.lookup_auditevent",),
     }
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.drain_outbox": 1,
+        "phi_oidc.seal": 1,
+        "phi_oidc.export_tiles": 6,
+        "phi_oidc.record_configuration": 6,
+        "phi_oidc.create_partitions": 60,
+        # The whole log in two weeks.
+        "phi_oidc.verify": 60,
+    }
+    subcommands = ("audit",)

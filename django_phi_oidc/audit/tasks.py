@@ -3,10 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import datetime
 
 from .. import conf
 from .._internal import clock
-from .._internal.periodic_task import periodic_task
+from .._internal.periodic_task import periodic_task, row_pruner
 from ..contrib.emergency import spool
 from ..errors import SealingRefused
 from . import configuration, outbox, partitions, throttling, triggers
@@ -19,6 +20,7 @@ from .log import (
     verification_schedule,
     witnesses,
 )
+from .log.cosigned_checkpoints import delete_old_cosignatures
 from .recorder import raise_audit_alert
 
 
@@ -100,3 +102,9 @@ _ALERT_COUNTS: Mapping[str, Callable[[], int]] = {
 def _raise_counted_alert(rule: str, get_count: Callable[[], int]) -> None:
     if count := get_count():
         raise_audit_alert(rule, now=clock.now(), count=count)
+
+
+@row_pruner
+def prune_cosignatures(*, now: datetime, before: datetime) -> None:
+    """Delete the cosignatures of old checkpoints."""
+    delete_old_cosignatures()

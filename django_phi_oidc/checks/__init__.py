@@ -8,15 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from itertools import product
-from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from django.core import checks
 
+from .._internal.app_configs import FeatureConfig, list_installed_features
 from .._internal.check_messages import REGISTERED_CHECKS
-
-_FEATURES = Path(__file__).resolve().parents[1] / "contrib"
 
 
 def register_checks() -> None:
@@ -34,11 +32,8 @@ def register_checks() -> None:
 @cache
 def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMessage]]:
     def run_imported_checks(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-        for module in iter_modules(__path__, f"{__name__}."):
-            import_module(module.name)
-        for path in sorted(_FEATURES.glob("*/checks.py")):
-            import_module(f"django_phi_oidc.contrib.{path.parent.name}.checks")
-        import_module("django_phi_oidc.audit.checks.witnesses")
+        for config in list_installed_features():
+            _import_checks(config)
         return [
             message
             for check in REGISTERED_CHECKS[tag, deploy]
@@ -46,3 +41,11 @@ def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMess
         ]
 
     return run_imported_checks
+
+
+def _import_checks(config: FeatureConfig) -> None:
+    """Import the module `checks` of an app, or the modules of its package of that name."""
+    module = config.find_module("checks")
+    if module is not None and hasattr(module, "__path__"):
+        for part in iter_modules(module.__path__, f"{module.__name__}."):
+            import_module(part.name)

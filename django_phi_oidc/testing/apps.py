@@ -12,3 +12,4 @@ class TestingConfig(FeatureConfig):
     name = "django_phi_oidc.testing"
     label = "phi_oidc_testing"
     verbose_name = gettext_lazy("Tests")
+    subcommands = ("attack",)

@@ -252,7 +252,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TIMEZONE = "UTC"
 # In a queue of its own, so that only one worker needs the signing key.
 CELERY_TASK_ROUTES = {"phi_oidc.seal": {"queue": "seal"}}
-CELERY_BEAT_SCHEDULE = beat_schedule(interval_seconds=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
+CELERY_BEAT_SCHEDULE = beat_schedule(INSTALLED_APPS, interval_seconds=float(env.seconds("CELERY_BEAT_SECONDS") or 10))
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 
 # In development, mails are written to files. In Django 6.1, MAILERS replaces the other settings.

@@ -64,6 +64,20 @@ from ..search import EventFilters, iterate_events
 from ..storage import parse_event_row
 from . import audit_archives, audit_publication
 
+READING_COMMANDS = (
+    "audit attach",
+    "audit check-proof",
+    "audit checkpoint",
+    "audit consistency",
+    "audit grants",
+    "audit partition",
+    "audit repair",
+    "audit tiles",
+    "audit witnesses",
+)
+READING_OPTIONS = {"audit verify": "copy"}
+COMMANDS_WITHOUT_CHECKS = ("audit check-proof",)
+
 _EARLIEST_TIME = datetime(1970, 1, 2, tzinfo=UTC)
 _SUMMARY = (
     "{events} sealed events ({archived} of them from archives), {checkpoints} checkpoints, "

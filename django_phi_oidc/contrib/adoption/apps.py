@@ -12,3 +12,8 @@ class AdoptionConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.adoption"
     label = "phi_oidc_adoption"
     verbose_name = gettext_lazy("Adoption")
+    requires = ("django_phi_oidc.contrib.doctor",)
+    subcommands = (
+        "init",
+        "migrate_from",
+    )

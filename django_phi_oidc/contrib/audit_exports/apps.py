@@ -1,5 +1,8 @@
 """Exports of many events, and their verification, as jobs."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -12,3 +15,6 @@ class AuditExportsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.audit_exports"
     label = "phi_oidc_audit_exports"
     verbose_name = gettext_lazy("Exports of the audit log")
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.work_trail_jobs": 1,
+    }

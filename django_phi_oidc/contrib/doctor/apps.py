@@ -12,3 +12,7 @@ class DoctorConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.doctor"
     label = "phi_oidc_doctor"
     verbose_name = gettext_lazy("Doctor")
+    subcommands = (
+        "doctor",
+        "register",
+    )

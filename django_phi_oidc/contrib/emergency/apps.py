@@ -1,5 +1,8 @@
 """Emergency access to records, and its review."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -19,4 +22,7 @@ class EmergencyConfig(FeatureConfig):
             "phi_oidc_emergency.review_emergencyaccess",
         ),
         OfficerGroup.SECURITY_OFFICER: ("phi_oidc_emergency.view_emergencyaccess",),
+    }
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.tend_emergencies": 1,
     }

@@ -12,3 +12,4 @@ class EvidenceConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.evidence"
     label = "phi_oidc_evidence"
     verbose_name = gettext_lazy("Evidence")
+    subcommands = ("evidence",)

@@ -12,3 +12,4 @@ class KeyRotationConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.key_rotation"
     label = "phi_oidc_key_rotation"
     verbose_name = gettext_lazy("Key rotation")
+    subcommands = ("keys",)

@@ -24,6 +24,7 @@ class LegalHoldsConfig(FeatureConfig):
             "phi_oidc_legal_holds.disclose_legalhold",
         ),
     }
+    subcommands = ("hold",)
 
     def ready(self) -> None:
         from .retention_guard import legal_hold_guard  # noqa: PLC0415 -- needs the models

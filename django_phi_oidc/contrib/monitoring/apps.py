@@ -1,5 +1,8 @@
 """Anomaly rules, alerts, metrics and health."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -22,4 +25,8 @@ class MonitoringConfig(FeatureConfig):
             "phi_oidc_monitoring.add_alertmute",
             "phi_oidc_monitoring.change_alertmute",
         ),
+    }
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.watch": 1,
+        "phi_oidc.watch_providers": 60,
     }

@@ -2,16 +2,17 @@
 
 import logging
 import time
+from datetime import datetime
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from ... import conf
 from ..._internal import clock
-from ..._internal.periodic_task import periodic_task
+from ..._internal.periodic_task import periodic_task, row_pruner
 from ...errors import MetadataError, TransportError
 from ...http.http_transport import HTTPTransport
-from .alerts import send_due_alerts
+from .alerts import delete_acknowledged_alerts, send_due_alerts
 from .engine import check_sealing_lag, evaluate_batch
 from .provider_drift import check_provider_drift
 from .rules import Rule, merge_rules
@@ -67,3 +68,9 @@ def get_declared_rules() -> tuple[Rule, ...]:
             raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is not a Rule.")
         rules.append(rule)
     return merge_rules(rules)
+
+
+@row_pruner
+def prune_alerts(*, now: datetime, before: datetime) -> None:
+    """Delete the alerts that were acknowledged before that time."""
+    delete_acknowledged_alerts(before=before)

@@ -1,5 +1,8 @@
 """Pages of the admin for officers and the help desk."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -12,3 +15,6 @@ class OfficerAdminConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.officer_admin"
     label = "phi_oidc_officer_admin"
     verbose_name = gettext_lazy("Overview")
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.update_overview": 6,
+    }

@@ -12,3 +12,4 @@ class RestFrameworkConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.rest_framework"
     label = "phi_oidc_rest_framework"
     verbose_name = gettext_lazy("Django REST framework")
+    requires = ("django_phi_oidc.contrib.apis",)

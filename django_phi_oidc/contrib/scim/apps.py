@@ -19,3 +19,4 @@ class SCIMConfig(FeatureConfig):
             "phi_oidc_scim.manage_scimclient",
         ),
     }
+    subcommands = ("scim",)

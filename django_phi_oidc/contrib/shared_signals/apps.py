@@ -1,5 +1,8 @@
 """Security events of a provider (SSF 1.0)."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -12,3 +15,7 @@ class SharedSignalsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.shared_signals"
     label = "phi_oidc_shared_signals"
     verbose_name = gettext_lazy("Shared Signals")
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.poll_signals": 1,
+    }
+    subcommands = ("signals",)

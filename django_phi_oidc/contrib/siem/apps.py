@@ -1,5 +1,8 @@
 """Delivery of events to a SIEM."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -19,3 +22,7 @@ class SIEMConfig(FeatureConfig):
             "phi_oidc_siem.deliver_sinkcursor",
         ),
     }
+    beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.deliver": 1,
+    }
+    subcommands = ("delivery",)

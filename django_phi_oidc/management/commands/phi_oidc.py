@@ -4,71 +4,44 @@ import copy
 import time
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
+from ..._internal.app_configs import list_installed_features
 from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
-from ...audit.subcommands import audit
-from ...contrib.adoption.subcommands import init, migrate_from
-from ...contrib.doctor.subcommands import doctor, register
-from ...contrib.evidence.subcommands import evidence
-from ...contrib.key_rotation.subcommands import keys
-from ...contrib.legal_holds.subcommands import hold
-from ...contrib.scim.subcommands import scim
-from ...contrib.shared_signals.subcommands import signals
-from ...contrib.siem.subcommands import delivery
 from ...errors import PhiOidcError
-from ...testing.subcommands import attack
-from ..subcommands import admin, configuration, groups, roles, scrub, sessions, subject
 from ..subcommands._arguments import USER_FORMS, Options, get_user
 from ..subcommands._output import Output
 
-_MODULES = (
-    *(
-        admin,
-        attack,
-        audit,
-        configuration,
-        delivery,
-        doctor,
-        evidence,
-        groups,
-        hold,
-        init,
-        keys,
-        migrate_from,
-    ),
-    *(register, roles, scim, scrub, sessions, signals, subject),
-)
-SUBCOMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}
-READING_COMMANDS = {
-    *("attack", "doctor", "init", "migrate-from mozilla", "register", "roles explain"),
-    *("audit attach", "audit check-proof", "audit checkpoint", "audit consistency", "audit grants"),
-    *("audit partition", "audit repair", "audit tiles", "audit witnesses"),
-    *("keys generate", "keys retire", "keys rotate", "keys status"),
-    *("configuration show", "delivery status", "evidence verify", "hold list", "scim list"),
-    *("sessions list", "signals list", "subject list"),
-}
-"""Subcommands that record no event. All others are refused if there is no actor for their
-events.
+
+def _import_subcommands() -> dict[str, ModuleType]:
+    modules = {}
+    for config in list_installed_features():
+        modules.update(config.import_subcommands())
+    return dict(sorted(modules.items()))
+
+
+SUBCOMMANDS = _import_subcommands()
+"""The modules of the subcommands by name, of the apps that are installed.
+
+A module may have READING_COMMANDS, the names of its subcommands that record no event: all others
+are refused if there is no actor for their events. READING_OPTIONS names an option with which a
+subcommand records no event, as each does with `--dry-run`. COMMANDS_WITHOUT_CHECKS names those that
+correct what the checks report, or need no portal.
 """
-READING_OPTIONS = {"audit verify": "copy", "groups": "check", "scrub": "report"}
-"""With this option, the subcommand records no event; nor does any with `--dry-run`."""
-COMMANDS_WITHOUT_CHECKS = {
-    *(
-        "init",
-        "keys generate",
-        "audit check-proof",
-        "evidence verify",
-        "migrate-from mozilla",
-        "migrate-from allauth",
-    ),
-}
+READING_COMMANDS: set[str] = set()
+READING_OPTIONS: dict[str, str] = {}
+COMMANDS_WITHOUT_CHECKS: set[str] = set()
+for _module in SUBCOMMANDS.values():
+    READING_COMMANDS.update(getattr(_module, "READING_COMMANDS", ()))
+    READING_OPTIONS.update(getattr(_module, "READING_OPTIONS", {}))
+    COMMANDS_WITHOUT_CHECKS.update(getattr(_module, "COMMANDS_WITHOUT_CHECKS", ()))
 EXIT_STATUSES = (
     "Exit status: 0 if it succeeds; 1 if it fails, or finds a fault; 2 for wrong arguments."
 )

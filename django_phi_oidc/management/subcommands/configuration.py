@@ -19,6 +19,8 @@ from ...errors import DeclarationInvalid
 from ._arguments import Options, add_command
 from ._output import Output
 
+READING_COMMANDS = ("configuration show",)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(

@@ -18,6 +18,8 @@ from ...claims.categories import get_category_permission, list_categories
 from ._arguments import Options, add_dry_run
 from ._output import Output
 
+READING_OPTIONS = {"groups": "check"}
+
 CORE_PERMISSIONS: Mapping[OfficerGroup, tuple[str, ...]] = {
     OfficerGroup.PRIVACY_OFFICER: (
         "django_phi_oidc.view_pairwisesubject",

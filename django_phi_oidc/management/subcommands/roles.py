@@ -26,6 +26,8 @@ from ._arguments import (
 )
 from ._output import Output, format_untrusted
 
+READING_COMMANDS = ("roles explain",)
+
 OUTCOME_TEXTS = {
     "added": "would be added",
     "removed": "would be removed",

@@ -33,6 +33,8 @@ from ...subjects.models import PairwiseSubject
 from ._arguments import USER_FORMS, Options, add_dry_run, get_user
 from ._output import Output, ProgressLine, format_value
 
+READING_OPTIONS = {"scrub": "report"}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()

@@ -40,6 +40,8 @@ from ._arguments import (
 from ._output import Output, ProgressLine, format_untrusted, format_value
 from .sessions_foreign import EndedSessions, end_foreign, list_foreign
 
+READING_COMMANDS = ("sessions list",)
+
 BATCH_SIZE = 500
 REVOCATION_BATCH_SIZE = 5000
 MAX_LISTED = 1000

@@ -51,6 +51,8 @@ from ._arguments import (
 from ._files import create_private_file
 from ._output import Output, format_value
 
+READING_COMMANDS = ("subject list",)
+
 UUID_HELP = "The UUID of the subject, as `list` shows it."
 _LISTED_FIELDS = ("issuer", "first_seen_at", "last_seen_at")
 

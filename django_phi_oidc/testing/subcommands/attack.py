@@ -13,6 +13,8 @@ from ..attack.environment_setup import set_up_attack_environment
 from ..attack.report import AttackOutcome, render_json, render_junit, render_line, render_total
 from ..attack.suite import get_default_provider, run_attacks, select_attacks
 
+READING_COMMANDS = ("attack",)
+
 _LEVELS = {"held": "ok", "failed": "failure", "accepted by choice": "warning"}
 
 

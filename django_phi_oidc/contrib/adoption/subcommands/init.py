@@ -40,6 +40,9 @@ from ._provider_recipe import (
 )
 from .migrate_from import LIBRARIES, read_plan
 
+READING_COMMANDS = ("init",)
+COMMANDS_WITHOUT_CHECKS = ("init",)
+
 SETTINGS_LINES = """\
 from django_phi_oidc.project_settings import add_audit_database, read_keys, read_provider
 

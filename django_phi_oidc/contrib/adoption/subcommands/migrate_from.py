@@ -32,6 +32,9 @@ from ..social_accounts import (
     link_social_accounts,
 )
 
+READING_COMMANDS = ("migrate-from mozilla",)
+COMMANDS_WITHOUT_CHECKS = ("migrate-from mozilla", "migrate-from allauth")
+
 NO_SUBJECTS = (
     "mozilla-django-oidc finds users by their e-mail addresses and stores no sub, so this command "
     "can't link them. Link them with `phi_oidc subject link --csv`, or at their next sign-in by "

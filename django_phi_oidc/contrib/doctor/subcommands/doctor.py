@@ -20,6 +20,8 @@ from ....management.subcommands._output import Output
 from ..diagnostics import ProviderFinding, check_audit_log, sanitize_text
 from ..probe import ProbeContext, probe_provider
 
+READING_COMMANDS = ("doctor",)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(

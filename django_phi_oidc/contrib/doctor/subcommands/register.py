@@ -27,6 +27,8 @@ from ..registration import register_client
 from ..udap import UDAPClientInformation
 from .doctor import write_finding
 
+READING_COMMANDS = ("register",)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(

@@ -29,6 +29,9 @@ from ....management.subcommands._output import Output, format_untrusted
 from ..collector import collect_evidence
 from ..pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
 
+READING_COMMANDS = ("evidence verify",)
+COMMANDS_WITHOUT_CHECKS = ("evidence verify",)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="The new file.")

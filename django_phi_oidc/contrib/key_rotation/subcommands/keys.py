@@ -47,6 +47,9 @@ from ..subject_keys import (
     retire_subject_key,
 )
 
+READING_COMMANDS = ("keys generate", "keys retire", "keys rotate", "keys status")
+COMMANDS_WITHOUT_CHECKS = ("keys generate",)
+
 ColumnUsage = Sequence[tuple[EncryptedColumn, KeyUsage]]
 
 

@@ -23,6 +23,8 @@ from ..accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
 from ..legal_holds import list_active_holds, place_hold, release_hold
 from ..models import LegalHold
 
+READING_COMMANDS = ("hold list",)
+
 MAX_REASON_LENGTH = 255
 
 

@@ -37,6 +37,8 @@ from ..clients import (
 from ..models import SCIMClient, SCIMToken
 from ..scim_users import SCIMRefused
 
+READING_COMMANDS = ("scim list",)
+
 MAX_DAYS = 731
 
 

@@ -30,6 +30,8 @@ from ..event_poll import PollResult, poll_events
 from ..event_stream import EventStream
 from ..transmitter import Transmitter, get_transmitter
 
+READING_COMMANDS = ("signals list",)
+
 STATUSES = ("enabled", "paused", "disabled")
 DEFAULT_SECONDS = 30
 POLL_BUDGET_SECONDS = 600.0

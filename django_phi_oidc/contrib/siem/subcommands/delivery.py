@@ -13,6 +13,8 @@ from .. import delivery
 from ..status import SinkStatus, list_sink_statuses
 from ..tasks import deliver_to_due_sinks, get_declared_sinks
 
+READING_COMMANDS = ("delivery status",)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="delivery_command", required=True, metavar="SUBCOMMAND")
