@@ -59,21 +59,17 @@ class AccessOverride:
 class AccessOverrideSource(Protocol):
     """Finds access overrides, and records what they permit while the audit log is unavailable."""
 
-    def is_declared(self) -> bool:
-        """Return whether the settings offer any override."""
+    def is_offered(self, permission: str | None = None) -> bool:
+        """Return whether the settings offer an override of the permission; None: of any."""
 
     def find_override(
         self, actor: "Actor", *, resource: str, permission: str, now: datetime
     ) -> AccessOverride | None:
         """Return the override that grants actor the permission on the resource now."""
 
-    def find_opening_url(
-        self, actor: "Actor", *, resource: str, permission: str | None, next_url: str
-    ) -> str:
+    def find_opening_url(self, actor: "Actor", *, resource: str, next_url: str) -> str:
         """Return the URL of the page on which actor may open an override for the resource; "" if
-        actor may not.
-
-        permission: that it must grant; None: any. next_url: where the page leads back.
+        actor may not. next_url: where the page leads back.
         """
 
     def has_spool(self) -> bool:

@@ -5,25 +5,15 @@ refusal.
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from .. import conf
 from ..audit.events import Action, NewEvent
 from ..audit.outbox import MOVE_TIMEOUT_SECONDS
 from ..audit.recorder import record, record_many
 from ..audit.request_context import Actor, keep_reference
-from ..contrib.emergency.models import EmergencyAccess
-from ..contrib.emergency.queries import find_open_emergency
-from ..contrib.emergency.spool import (
-    flush_spool,
-    has_spooled_events,
-    record_or_spool,
-    spool_event,
-)
 from ..contrib.individual_rights.recipients import is_own_resource, remember_recipient
-from ..contrib.shared_signals.sign_in_demands import is_new_sign_in_demanded
 from ..errors import AuditUnavailable, KeyMissing
+from ..extensions import AccessOverride, access_overrides, event_queues, sign_in_demands
 from .no_store import add_notice
 from .part2 import get_disclosure_detail, lacks_consent
 from .policy import (
@@ -60,15 +50,15 @@ def authorize(
     recorded, because it may contain anything. find_object: called only if the actor has a session
     and no rule has refused yet; None checks the permission without an object. A missing object is
     refused like a missing permission: a different answer would disclose who is a patient here. An
-    open emergency replaces a missing permission, for its own purpose, and the event names it. A
-    local account always needs one; it also replaces the policy's assurance, which only a provider
-    states.
+    access override, such as an open emergency, replaces a missing permission, for its own purpose,
+    and the event names it. A local account always needs one; it also replaces the policy's
+    assurance, which only a provider states.
     find_consent: returns a reference, for a policy with a label. It is called only if the
-    permission or an emergency admits actor: others must not learn from it for which patients there
-    is a consent. An open emergency replaces it (42 CFR 2.51), and users need none for their own
-    resource at their own request (42 CFR 2.23).
-    With an open emergency, access is granted even if the audit log is unavailable: the event is
-    spooled.
+    permission or an override admits actor: others must not learn from it for which patients there
+    is a consent. An override replaces it (42 CFR 2.51), and users need none for their own resource
+    at their own request (42 CFR 2.23).
+    With an override whose source has a spool, access is granted even if the audit log is
+    unavailable: the event is spooled.
     Raises: AuditUnavailable, and then nothing is permitted; exceptions of the functions, before a
     decision is made.
     """
@@ -87,11 +77,17 @@ def authorize(
     else:
         assurance = policy.assurance
 
-    def find_emergency() -> EmergencyAccess | None:
-        if exists:
-            return find_open_emergency(
+    def find_override(*, with_spool: bool = False) -> AccessOverride | None:
+        if not exists:
+            return None
+        for source in access_overrides:
+            if with_spool and not source.has_spool():
+                continue
+            override = source.find_override(
                 actor, resource=resource, permission=policy.permission, now=now
             )
+            if override is not None:
+                return override
         return None
 
     is_labelled = policy.label is not None and not (
@@ -99,32 +95,34 @@ def authorize(
     )
 
     if is_permitted:
-        emergency = None
+        override = None
     else:
-        emergency = find_emergency()
+        override = find_override()
 
-    if find_consent and is_labelled and (is_permitted or emergency):
+    if find_consent and is_labelled and (is_permitted or override):
         consent = find_consent()
     else:
         consent = ""
 
     needs_consent = is_labelled and lacks_consent(policy.label, consent)
     if needs_consent and is_permitted:
-        emergency = find_emergency()
+        override = find_override()
     refusal = find_access_refusal(
         policy,
         has_session=has_session,
         resource=resource,
-        is_permitted=is_permitted or emergency is not None,
+        is_permitted=is_permitted or override is not None,
         stated_purpose=purpose,
-        lacks_consent=needs_consent and emergency is None,
+        lacks_consent=needs_consent and override is None,
         assurance_refusal=_find_assurance_refusal(actor, assurance, now=now),
-        emergency_purpose=emergency.purpose if emergency else "",
+        emergency_purpose=override.purpose if override else "",
         needs_emergency=actor.is_local,
     )
-    if emergency and not refusal:
-        purpose = emergency.purpose
-    detail = {**_get_sign_in_detail(actor), **_get_emergency_detail(emergency)}
+    if override and not refusal:
+        purpose = override.purpose
+    detail = _get_sign_in_detail(actor)
+    if override:
+        detail.update(override.detail)
     event = _build_decision_event(
         actor, refusal, resource=resource, purpose=purpose, detail=detail, now=now
     )
@@ -134,15 +132,27 @@ def authorize(
         add_notice(actor.request)
         label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
         event = event._replace(detail={**(event.detail or {}), **label_detail})
-    if _record_decision(event, actor, emergency=emergency, find_emergency=find_emergency):
-        _flush_spool(now=now)
+    is_recorded = _record_decision(
+        event,
+        actor,
+        override=override,
+        find_override_with_spool=lambda: find_override(with_spool=True),
+    )
+    if is_recorded:
+        _flush_event_queues(now=now)
     return refusal
 
 
 def _find_assurance_refusal(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:
-    levels: dict[str, Any] = {"acr": actor.acr, "vot": actor.vot, "auth_time": actor.auth_time}
-    refusal = find_assurance_refusal(assurance, **levels, now=now)
-    return refusal or (SIGN_IN_DEMANDED if is_new_sign_in_demanded(actor) else None)
+    refusal = find_assurance_refusal(
+        assurance, acr=actor.acr, vot=actor.vot, auth_time=actor.auth_time, now=now
+    )
+    if refusal:
+        return refusal
+    for is_demanded in sign_in_demands:
+        if is_demanded(actor):
+            return SIGN_IN_DEMANDED
+    return None
 
 
 def _build_decision_event(
@@ -227,29 +237,27 @@ def _record_decision(
     event: NewEvent,
     actor: Actor,
     *,
-    emergency: EmergencyAccess | None,
-    find_emergency: Callable[[], EmergencyAccess | None],
+    override: AccessOverride | None,
+    find_override_with_spool: Callable[[], AccessOverride | None],
 ) -> bool:
     """Return whether the event is in the audit log; if not, it is spooled. Raises: AuditUnavailable
     if in neither.
     """
-    path = None
-    if event.outcome == "success":
-        path = _find_spool_path()
-
-    if path is not None and emergency is not None:
-        return record_or_spool(event, path=path, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+    is_permit = event.outcome == "success"
+    if is_permit and override is not None and override.source.has_spool():
+        return override.source.record_or_spool(event)
     try:
         (event_id,) = record_many([event])
     except AuditUnavailable:
-        # An actor with the permission may still have opened an emergency because the audit log is
-        # unavailable.
-        if path is None or (emergency := find_emergency()) is None:
+        if not is_permit:
             raise
-        spool_event(
-            event._replace(detail={**(event.detail or {}), **_get_emergency_detail(emergency)}),
-            path=path,
-        )
+        # An actor with the permission may still have opened an override because the audit log is
+        # unavailable.
+        override = find_override_with_spool()
+        if override is None:
+            raise
+        detail = {**(event.detail or {}), **override.detail}
+        override.source.spool_event(event._replace(detail=detail))
         return False
     if event.action == Action.ACCESS_DENIED:
         keep_reference(actor.request, event_id)
@@ -268,12 +276,6 @@ def _get_page_detail(actor: Actor, page: str) -> dict[str, Any]:
     return {**_get_sign_in_detail(actor), **({"page": page} if page else {})}
 
 
-def _get_emergency_detail(emergency: EmergencyAccess | None) -> dict[str, str]:
-    if emergency:
-        return {"emergency": str(emergency.pk)}
-    return {}
-
-
 def _check_permission(
     actor: Actor, permission: str, find_object: FindObject | None
 ) -> tuple[bool, bool]:
@@ -290,21 +292,16 @@ def _check_permission(
     return obj is not None, obj is not None and bool(has_perm(permission, obj))
 
 
-def _find_spool_path() -> Path | None:
-    declaration = conf.emergency()
-    if declaration:
-        return declaration.spool
-    return None
-
-
-def _flush_spool(*, now: datetime) -> None:
-    """Move spooled events to the audit log, which is writable again. What fails is retried after
-    the next decision.
+def _flush_event_queues(*, now: datetime) -> None:
+    """Move events of this machine to the audit log, which is writable again. What fails is retried
+    after the next decision.
     """
-    path = _find_spool_path()
-    if path is None or not has_spooled_events(path):
-        return
-    try:
-        flush_spool(path, now=now, timeout_seconds=MOVE_TIMEOUT_SECONDS)
-    except (AuditUnavailable, KeyMissing, OSError) as error:
-        logger.error("The spool was not flushed: %s.", type(error).__name__)  # noqa: TRY400 -- the class is enough
+    for queue in event_queues:
+        if not queue.has_events():
+            continue
+        try:
+            queue.flush(now=now, timeout_seconds=MOVE_TIMEOUT_SECONDS)
+        except (AuditUnavailable, KeyMissing, OSError) as error:
+            logger.error(  # noqa: TRY400 -- the class is enough
+                "The %s was not flushed: %s.", queue.name, type(error).__name__
+            )

@@ -4,7 +4,7 @@ A sign-in that is too weak or too old leads to a stronger sign-in and back. Spec
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from django.contrib.auth.views import redirect_to_login
@@ -12,15 +12,12 @@ from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.urls import NoReverseMatch, reverse
-from django.utils.http import urlencode
 
-from .. import conf
 from .._internal import clock
 from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor, get_reference
-from ..contrib.emergency.queries import can_open_any
 from ..errors import AuditUnavailable, Code
+from ..extensions import AccessOverrideSource, access_overrides
 from .decisions import FindObject, authorize, authorize_assurance
 from .no_store import mark_response_private
 from .policy import (
@@ -258,15 +255,10 @@ def _deny_access(
 ) -> HttpResponse:
     """Raises: RecordedRefusal for a browser."""
     # The same link for every rule: it must not show whether the object exists.
-    declaration = conf.emergency()
+    sources = [source for source in access_overrides if source.is_offered(permission)]
     emergency_url = ""
-    if (
-        resource
-        and declaration
-        and permission in declaration.permissions
-        and is_navigation(request)
-    ):
-        emergency_url = _find_emergency_url(request, actor, resource())
+    if resource and sources and is_navigation(request):
+        emergency_url = _find_emergency_url(request, actor, resource(), sources)
     return deny(request, permission=permission, emergency_url=emergency_url)
 
 
@@ -279,12 +271,11 @@ def _render_local_refusal(
     unavailable.
     resource: of the emergency access that would admit the account; "": none would.
     """
-    emergency_url = _find_emergency_url(request, actor, resource)
+    emergency_url = _find_emergency_url(request, actor, resource, access_overrides)
     if not is_navigation(request):
+        links = {}
         if emergency_url:
-            links = {"emergency": emergency_url}
-        else:
-            links = {}
+            links["emergency"] = emergency_url
         return render_problem(403, "A local account is not admitted here.", code=refusal, **links)
     context = {
         "emergency_url": emergency_url,
@@ -296,22 +287,21 @@ def _render_local_refusal(
     )
 
 
-def _find_emergency_url(request: HttpRequest, actor: Actor, resource: str) -> str:
-    """Return the form that opens emergency access to the resource; "" if the user may not open
-    it.
+def _find_emergency_url(
+    request: HttpRequest, actor: Actor, resource: str, sources: Iterable[AccessOverrideSource]
+) -> str:
+    """Return the form that opens an access override for the resource; "" if the user may not open
+    one.
     """
-    if (
-        not is_resource_reference(resource)
-        or conf.emergency() is None
-        or not can_open_any(actor.user)
-    ):
+    if not is_resource_reference(resource):
         return ""
     is_safe_navigation = is_navigation(request) and request.method in ("GET", "HEAD")
     next_url = get_return_path(request, is_safe_navigation=is_safe_navigation)
-    try:
-        return f"{reverse('oidc_emergency')}?{urlencode({'resource': resource, 'next': next_url})}"
-    except NoReverseMatch:
-        return ""
+    for source in sources:
+        url = source.find_opening_url(actor, resource=resource, next_url=next_url)
+        if url:
+            return url
+    return ""
 
 
 def _redirect_to_step_up(request: HttpRequest, actor: Actor, assurance: Assurance) -> HttpResponse:

@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 
-from .. import conf
 from .._internal import clock
 from .._internal.periodic_task import periodic_task, row_pruner
-from ..contrib.emergency import spool
 from ..errors import SealingRefused
+from ..extensions import event_queues
 from . import configuration, outbox, partitions, throttling, triggers
 from .log import (
     cosigned_checkpoints,
@@ -26,8 +25,8 @@ from .recorder import raise_audit_alert
 
 @periodic_task("phi_oidc.drain_outbox")
 def drain_outbox() -> None:
-    """Write the events of counted refusals, and move the outbox and this machine's spool to the
-    audit log.
+    """Write the events of counted refusals, and move the outbox and the event queues of this
+    machine to the audit log.
     """
     try:
         throttling.flush_refusal_counts(now=clock.now())
@@ -35,8 +34,8 @@ def drain_outbox() -> None:
         try:
             outbox.flush()
         finally:
-            if (emergency := conf.emergency()) and emergency.spool:
-                spool.flush_spool(emergency.spool, now=clock.now())
+            for queue in event_queues:
+                queue.flush(now=clock.now())
 
 
 @periodic_task("phi_oidc.record_configuration")

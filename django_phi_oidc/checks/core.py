@@ -36,6 +36,7 @@ from ..contrib.monitoring.tasks import get_declared_rules
 from ..crypto import keyring, retention_keys
 from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
+from ..extensions import access_overrides
 from ..login.backend import OIDCAuthenticationBackend
 from ..login.local_accounts import BreakGlassBackend
 from ..options import list_mistakes, list_unknown_options
@@ -371,10 +372,10 @@ def check_backends(**kwargs: Any) -> Messages:
     elif accounts:
         text = "Local accounts may sign in by password, without the provider"
 
-        if conf.emergency():
+        if any(source.is_offered() for source in access_overrides):
             text += "."
         else:
-            text += ". Without EMERGENCY, they see no record while it is unavailable."
+            text += ". Without emergency access, they see no record while it is unavailable."
 
         hint = "To end that, remove their backend, too. " + in_settings(
             'del PHI_OIDC["BREAK_GLASS_ACCOUNTS"]'

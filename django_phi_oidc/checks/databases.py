@@ -29,7 +29,6 @@ from ..audit.router import AUDIT_ALIAS, AuditRouter
 from ..claims.categories import list_missing_categories
 from ..claims.models import StoredClaim
 from ..claims.retention import list_keys_in_use
-from ..contrib.emergency.queries import can_open_any
 from ..crypto import keyring, retention_keys
 from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
@@ -270,9 +269,7 @@ def check_idle_transactions(databases: Sequence[str] | None = None, **kwargs: An
 
 @register_check(Tags.database, deploy=True)
 def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
-    """W061: a local account can't sign in; W062: it can't open emergency access, without which it
-    sees no record.
-    """
+    """W061: a local account can't sign in."""
     names = conf.break_glass_accounts()
     model = get_user_model()
     if not names or "default" not in (databases or ()):
@@ -293,16 +290,6 @@ def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) 
                     61,
                     f"The local account {name!r} does not exist, is inactive or has no password.",
                     hint,
-                )
-            elif conf.emergency() and not can_open_any(account):
-                text = (
-                    f"The local account {name!r} has no permission to open "
-                    "emergency access, so it sees no record."
-                )
-                yield warning(
-                    62,
-                    text,
-                    "In the admin, give it the permission phi_oidc_emergency.open_emergencyaccess.",
                 )
     except DatabaseError as fault:
         yield warning(

@@ -30,7 +30,6 @@ from ..audit.outbox import deliver_permit, enqueue_permit
 from ..audit.request_context import (
     ASSURANCE_KEY,
     SESSION_KEY,
-    SUBJECT_KEY,
     VECTOR_OF_TRUST_KEY,
     Actor,
     build_assurance_entry,
@@ -40,14 +39,13 @@ from ..claims.account_columns import build_account_claim_events
 from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
-from ..contrib.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from ..contrib.notices.devices import register_device
 from ..contrib.notices.models import NoticeKind
 from ..contrib.notices.notices import LONG_ABSENCE, find_notice_address, write_notice
 from ..contrib.scim.memberships import get_group_claims
-from ..contrib.shared_signals.sign_in_demands import adopt_demands
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
+from ..extensions import SignIn, sign_in_observers
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
 from ..sessions.foreign_sessions import queue_foreign_tokens
@@ -58,7 +56,7 @@ from ..sessions.parallel_limit import end_surplus_sessions
 from ..sessions.recent_logouts import find_end_reason
 from ..sessions.sign_in_places import create_sign_in_place
 from ..sessions.tasks import retry_on_lost_connection, revoke_after_commit
-from ..subjects.linking import list_subject_digests, mark_seen
+from ..subjects.linking import mark_seen
 from ..subjects.models import PairwiseSubject
 from .code_exchange import TokenExchangeResult
 from .reauthentication import get_device
@@ -107,8 +105,10 @@ def establish_session(
             # sessions. And before the account's row is written: the check for the last
             # administrator locks several account rows in order.
             new.sync_roles()
-            new.adopt_demands()
-            new.log_in()
+            sign_in = new.build_sign_in()
+            for observer in sign_in_observers:
+                observer.prepare_session(sign_in)
+            new.log_in(sign_in)
             new.write_notices(last_seen_at=last_seen_at)
             origin = Actor.from_request(request).origin
             new.record_undeclared_claims(origin)
@@ -198,14 +198,18 @@ class _NewSession:
                 now=self.now,
             )
 
-    @sensitive_variables("sub")
-    def adopt_demands(self) -> None:
-        if self.provider.signals:
-            sub = self.result.id_token_claims["sub"]
-            keys = keyring.get_keys("subject")
-            adopt_demands(self.subject.uuid, list_subject_digests(self.provider.issuer, sub, keys))
+    def build_sign_in(self) -> SignIn:
+        """Return what observers see of this sign-in: no token and no claim but `sub`."""
+        return SignIn(
+            user=self.user,
+            provider=self.provider,
+            subject=self.subject,
+            sub=self.result.id_token_claims["sub"],
+            offered_acr_values=self.result.offered_acr_values,
+            now=self.now,
+        )
 
-    def log_in(self) -> None:
+    def log_in(self, sign_in: SignIn) -> None:
         """Log the user in with a Django session that is saved when this returns.
 
         Its row is inserted with all that login() sets. So login() sees a session of the same user,
@@ -223,12 +227,10 @@ class _NewSession:
                 TIMES_KEY: create_times_entry(self.now),
             }
         )
-        if offered := select_offered_acr_values(result.offered_acr_values):
-            session[OFFERED_ACR_KEY] = offered
         if result.vot:
             session[VECTOR_OF_TRUST_KEY] = result.vot
-        if self.provider.signals:
-            session[SUBJECT_KEY] = str(self.subject.uuid)
+        for observer in sign_in_observers:
+            session.update(observer.get_session_entries(sign_in))
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)

@@ -16,8 +16,8 @@ from django.db import DatabaseError, connections
 from ... import conf
 from ..._internal import clock
 from ...contrib.audit_exports.file_verification import verify_exported_file
-from ...contrib.emergency import spool
 from ...errors import AuditUnavailable, CheckpointInvalid
+from ...extensions import event_queues
 from ...management.subcommands._arguments import (
     PUBLIC_KEY_HELP,
     Handler,
@@ -278,12 +278,12 @@ def _drain(options: Options, output: Output) -> None:
             ) from error
     if left := AuditOutbox.objects.count():
         raise CommandError(f"Moved: {moved}; left in the outbox: {left}. See the server log.")
-    if (emergency := conf.emergency()) and emergency.spool:
+    for queue in event_queues:
         try:
-            moved += spool.flush_spool(emergency.spool, now=clock.now())
+            moved += queue.flush(now=clock.now())
         except OSError as error:
             raise CommandError(
-                f"The spool cannot be read: {type(error).__name__}. Moved: {moved}."
+                f"The {queue.name} cannot be read: {type(error).__name__}. Moved: {moved}."
             ) from error
     output.confirm({"moved": moved}, f"Moved: {moved}.")
 

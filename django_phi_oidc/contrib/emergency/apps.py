@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import access_overrides, event_queues, sign_in_observers
 
 
 class EmergencyConfig(FeatureConfig):
@@ -26,3 +27,13 @@ class EmergencyConfig(FeatureConfig):
     beat: ClassVar[Mapping[str, float]] = {
         "phi_oidc.tend_emergencies": 1,
     }
+
+    def ready(self) -> None:
+        # These modules import models.
+        from .access_override import EMERGENCY_OVERRIDES, SPOOL_QUEUE
+        from .assurance import OFFERED_ACR_OBSERVER
+
+        super().ready()
+        access_overrides.register(EMERGENCY_OVERRIDES)
+        event_queues.register(SPOOL_QUEUE)
+        sign_in_observers.register(OFFERED_ACR_OBSERVER)

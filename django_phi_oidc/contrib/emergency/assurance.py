@@ -7,6 +7,7 @@ from typing import Any
 
 from ... import conf
 from ...access.policy import Assurance
+from ...extensions import SignIn, SignInObserver
 
 OFFERED_ACR_KEY = "phi_oidc_emergency_acr"
 """The Django session key of the values that the provider of the session offered at the sign-in."""
@@ -34,6 +35,21 @@ def select_offered_acr_values(supported: Iterable[str]) -> list[str]:
     if declaration is None or declaration.acr is not None:
         return []
     return [value for value in MULTI_FACTOR_ACR_VALUES if value in known]
+
+
+class OfferedAcrObserver(SignInObserver):
+    """Stores what the provider offered at the sign-in, because no later request reads its
+    metadata.
+    """
+
+    def get_session_entries(self, sign_in: SignIn) -> Mapping[str, Any]:
+        offered = select_offered_acr_values(sign_in.offered_acr_values)
+        if offered:
+            return {OFFERED_ACR_KEY: offered}
+        return {}
+
+
+OFFERED_ACR_OBSERVER = OfferedAcrObserver()
 
 
 def get_emergency_assurance(session: Mapping[str, Any]) -> Assurance:

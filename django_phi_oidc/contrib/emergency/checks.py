@@ -1,9 +1,12 @@
 """System checks of `EMERGENCY`."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.core.checks import Tags
+from django.db import DatabaseError
 
 from ... import conf
 from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
@@ -14,6 +17,7 @@ from ..._internal.mail_settings import (
     get_mail_timeout_seconds,
 )
 from .notifications import RETRY_DELAY
+from .queries import OPEN_PERMISSION, can_open_any
 
 
 @register_check(Tags.security)
@@ -45,3 +49,30 @@ def check_emergency(**kwargs: Any) -> Messages:
             f"{limit} s; a slow mail server blocks all."
         )
         yield warning(28, text, in_settings(get_mail_timeout_line()))
+
+
+@register_check(Tags.database, deploy=True)
+def check_local_emergency_permissions(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> Messages:
+    """W062: a local account that can sign in can't open emergency access, without which it sees no
+    record.
+    """
+    names = conf.break_glass_accounts()
+    if not names or conf.emergency() is None or "default" not in (databases or ()):
+        return
+    model = get_user_model()
+    try:
+        accounts = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names})
+        for account in accounts.order_by("pk"):
+            can_sign_in = account.is_active and account.has_usable_password()
+            if can_sign_in and not can_open_any(account):
+                text = (
+                    f"The local account {account.get_username()!r} has no permission to open "
+                    "emergency access, so it sees no record."
+                )
+                hint = f"In the admin, give it the permission {OPEN_PERMISSION}."
+                yield warning(62, text, hint)
+    except DatabaseError:
+        # W061 reports it.
+        return

@@ -27,7 +27,7 @@ class LegalHoldsConfig(FeatureConfig):
     subcommands = ("hold",)
 
     def ready(self) -> None:
-        from .retention_guard import legal_hold_guard  # noqa: PLC0415 -- needs the models
+        from .retention_guard import legal_hold_guard
 
         import_module(f"{self.name}.receivers")
         retention_guards.register(legal_hold_guard)

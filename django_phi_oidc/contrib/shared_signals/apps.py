@@ -6,6 +6,7 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ...extensions import sign_in_demands, sign_in_observers
 
 
 class SharedSignalsConfig(FeatureConfig):
@@ -19,3 +20,11 @@ class SharedSignalsConfig(FeatureConfig):
         "phi_oidc.poll_signals": 1,
     }
     subcommands = ("signals",)
+
+    def ready(self) -> None:
+        # This module imports models.
+        from .sign_in_demands import DEMAND_OBSERVER, is_new_sign_in_demanded
+
+        super().ready()
+        sign_in_demands.register(is_new_sign_in_demanded)
+        sign_in_observers.register(DEMAND_OBSERVER)

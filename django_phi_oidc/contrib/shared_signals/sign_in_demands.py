@@ -8,12 +8,18 @@ which the first sign-in looks up.
 """
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
-from ...audit.request_context import Actor
+from ...audit.request_context import SUBJECT_KEY, Actor
+from ...crypto import keyring
+from ...extensions import SignIn, SignInObserver
 from ...replay.cache import find_end_of_memory, is_remembered, remember, remember_in_transaction
+from ...subjects.linking import list_subject_digests
 
 MEMORY = timedelta(days=366)
 """Longer than any session here or at the provider."""
@@ -48,6 +54,26 @@ def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:
     """
     if (until := find_end_of_memory(_KIND, digests)) is not None:
         remember_in_transaction(_KIND, [str(subject)], expires_at=until)
+
+
+class DemandObserver(SignInObserver):
+    """Makes sessions of providers that send security events name their person."""
+
+    @sensitive_variables()
+    def prepare_session(self, sign_in: SignIn) -> None:
+        """Apply the demands that were stored before the person had a pseudonym."""
+        if sign_in.provider.signals:
+            keys = keyring.get_keys("subject")
+            digests = list_subject_digests(sign_in.provider.issuer, sign_in.sub, keys)
+            adopt_demands(sign_in.subject.uuid, digests)
+
+    def get_session_entries(self, sign_in: SignIn) -> Mapping[str, Any]:
+        if sign_in.provider.signals:
+            return {SUBJECT_KEY: str(sign_in.subject.uuid)}
+        return {}
+
+
+DEMAND_OBSERVER = DemandObserver()
 
 
 def is_new_sign_in_demanded(actor: Actor) -> bool:

@@ -253,7 +253,7 @@ def test_code_of_the_how_to_page_works(scene: SimpleNamespace, settings: Any, rf
     page = scene.client.get(unescape(link[1]), headers=HTML).content.decode()
     assert 'value="Patient/4711"' in page
     assert 'name="next" value="/chart/4711/"' in page
-    assert set(re.findall(r"`django_phi_oidc\.(\w+_emergencyaccess\w*)`", HOW_TO)) == set(
+    assert set(re.findall(r"`phi_oidc_emergency\.(\w+_emergencyaccess\w*)`", HOW_TO)) == set(
         Permission.objects.filter(content_type__model="emergencyaccess").values_list("codename", flat=True)
     )
 
