@@ -37,7 +37,7 @@ ON_ONE_DATABASE = {
     "docs/manual": "sqlite",
     "docs/translation": "sqlite",
     "unit/checks": "sqlite",
-    "unit/doctor": "sqlite",
+    "unit/contrib/doctor": "sqlite",
 }
 """Folders of tests that only run on one database, because the database makes no difference there."""
 DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}

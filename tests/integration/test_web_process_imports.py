@@ -15,8 +15,8 @@ NOT_OF_A_WEB_PROCESS = (
     *(
         f"django_phi_oidc.{name}"
         for name in (
-            *("adoption", "checks.core", "contrib", "doctor", "evidence", "key_rotation", "management", "tasks"),
-            *("testing", "leak_guard.task_receivers"),
+            *(f"contrib.{app}" for app in ("adoption", "doctor", "evidence", "key_rotation", "rest_framework")),
+            *("checks.core", "management", "tasks", "testing", "leak_guard.task_receivers"),
         )
     ),
 )
@@ -24,7 +24,10 @@ NOT_WITHOUT_ADMIN = (
     "django.contrib.admin",
     *(
         f"django_phi_oidc.{name}"
-        for name in ("admin", "audit.log.reader", "audit.log.verifier", "merkle", "siem.delivery", "anomalies.rules")
+        for name in (
+            *("admin", "audit.log.reader", "audit.log.verifier", "audit.merkle"),
+            *("contrib.siem.delivery", "contrib.monitoring.rules"),
+        )
     ),
 )
 MOST_MODULES = 1.4

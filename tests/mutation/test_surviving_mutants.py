@@ -17,6 +17,6 @@ def test_no_mutant_is_explained_twice() -> None:
 
 
 def test_page_is_parsed_as_make_mutate_writes_it() -> None:
-    changes = [Change("oidc/a.py", "f", "x = {y!r}", "x = None"), Change("merkle/b.py", "C.g", "z=z,", "")]
+    changes = [Change("oidc/a.py", "f", "x = {y!r}", "x = None"), Change("audit/merkle/b.py", "C.g", "z=z,", "")]
     page = "".join(f"### `{change.module}`\n- A reason.\n{change}\n" for change in changes)
     assert parse_page(page) == changes

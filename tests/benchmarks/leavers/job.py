@@ -96,7 +96,7 @@ def disable(count: int, per_second: int) -> dict[str, Any]:
     A change is due at its time, whether or not earlier ones are done. A person is out when the next request is refused
     and both tokens are revoked at the provider.
     """
-    clients = _module("scim.clients")
+    clients = _module("contrib.scim.clients")
     issued = clients.create_client(
         f"bench-{uuid.uuid4().hex[:8]}",
         provider="default",

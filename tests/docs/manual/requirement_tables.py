@@ -14,7 +14,7 @@ from typing import Any
 import django_phi_oidc
 from tests.support.manual_blocks import PAGES, ROOT
 
-FILE = Path(django_phi_oidc.__file__).parent / "evidence" / "controls.json"
+FILE = Path(django_phi_oidc.__file__).parent / "contrib" / "evidence" / "controls.json"
 STATES = ("met", "partly", "planned", "yours", "not supported", "not applicable")
 HEADER = re.compile(r"\| [^|]+ \| requirement \| state \| in this app \| test \|")
 HEADING = re.compile(r"#+ (.+)")

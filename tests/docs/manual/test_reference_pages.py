@@ -113,7 +113,7 @@ def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
 
 
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:
-    folders = (PACKAGE / "access", PACKAGE / "oidc", PACKAGE / "contrib" / "rest_framework", PACKAGE / "scim")
+    folders = (PACKAGE / "oidc", *(PACKAGE / "contrib" / name for name in ("apis", "rest_framework", "scim")))
     source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     raised = {*re.findall(r'(?:AccessToken|DPoPProof)Invalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
     documented = names("api", "Why a token is refused")

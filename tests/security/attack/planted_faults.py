@@ -44,7 +44,7 @@ def replaced(target: str, create_replacement: Callable[[Any], Any]) -> Iterator[
 
 
 def _is_part_of_the_portal(module: str) -> bool:
-    return module.startswith(PACKAGE) and ".testing" not in module and not module.endswith("subcommands.attack")
+    return module.startswith(PACKAGE) and ".testing" not in module
 
 
 def without_check(target: str, get_result: Callable[..., Any] = lambda *args, **kwargs: None) -> Fault:
@@ -354,8 +354,8 @@ def list_groups_of_all_providers(provider: str) -> Any:
 def one_tenant() -> Iterator[None]:
     """Each SCIM client sees and changes the users and groups of all providers."""
     with (
-        replaced("scim.scim_users:list_users", lambda original: list_users_of_all_providers),
-        replaced("scim.scim_groups:list_groups", lambda original: list_groups_of_all_providers),
+        replaced("contrib.scim.scim_users:list_users", lambda original: list_users_of_all_providers),
+        replaced("contrib.scim.scim_groups:list_groups", lambda original: list_groups_of_all_providers),
     ):
         yield
 
@@ -391,7 +391,7 @@ def stored_flags() -> Iterator[None]:
         return patch
 
     try:
-        with replaced("scim.resources:ResourceEndpoint:patch", create_patch):
+        with replaced("contrib.scim.resources:ResourceEndpoint:patch", create_patch):
             yield
     finally:
         # Other attacks sign in with this account.
@@ -582,7 +582,12 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("logout event", "oidc.logout_token:validate_logout_claims", ("logout_token_invalid",), {}),
             ("logout during a sign-in", "login.session_setup:refuse_if_logged_out", ("logged_out",), {}),
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
-            ("typ of a security event", "oidc.security_event_token:_validate_typ", ("set_invalid",), {}),
+            (
+                "typ of a security event",
+                "contrib.shared_signals.security_event_token:_validate_typ",
+                ("set_invalid",),
+                {},
+            ),
         )
     },
     "encryption": (
@@ -591,15 +596,15 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     ),
     "critical headers": (replace("oidc.jose:_is_valid_header", lambda header: True), ("token_malformed",)),
     "metadata": (
-        lambda: replaced("oidc.transport:parse_json_body", lambda original: lambda response: original(response) or {}),
+        lambda: replaced("http.transport:parse_json_body", lambda original: lambda response: original(response) or {}),
         ("metadata_invalid",),
     ),
     "redirects, size and encoding": (
-        replace("provider.http_transport:_read_response", read_any_response),
+        replace("http.http_transport:_read_response", read_any_response),
         ("transport_redirect", "transport_too_large", "transport_encoding"),
     ),
     "certificate": (
-        replace("provider.http_transport:_create_pool_manager", create_pool_manager_without_verification),
+        replace("http.http_transport:_create_pool_manager", create_pool_manager_without_verification),
         ("transport_tls",),
     ),
     "keys that fit": (replace("oidc.jwks:JSONWebKeySet:get_key", select_any_key), ("key_not_found",)),
@@ -733,7 +738,7 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {"ignored_logout (another sub)"},
     ),
     "authorization of a push": (
-        replace("shared_signals.views:_authenticate", lambda request, signals: None),
+        replace("contrib.shared_signals.views:_authenticate", lambda request, signals: None),
         {"set_invalid (no authorization)"},
     ),
     "security event once": (
@@ -741,11 +746,13 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {"replayed_event"},
     ),
     "time of a security event": (
-        replace("oidc.security_event_token:_get_event_time", lambda claims, event, *, issued_at: issued_at),
+        replace(
+            "contrib.shared_signals.security_event_token:_get_event_time", lambda claims, event, *, issued_at: issued_at
+        ),
         {"stale_event"},
     ),
     "token of a SCIM client": (
-        replace("scim.views:_authenticate", authenticate_newest_client),
+        replace("contrib.scim.views:_authenticate", authenticate_newest_client),
         {
             "forged_scim_token",
             "forged_scim_token (access token)",
@@ -753,11 +760,11 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         },
     ),
     "client of an access token": (
-        replace("oidc.access_token:validate_client", lambda claims, *, api: None),
+        replace("contrib.apis.access_token:validate_client", lambda claims, *, api: None),
         {"forged_scim_token (access token)"},
     ),
     "end of a SCIM token": (
-        lambda: replaced("scim.clients:authenticate_client", accept_ended_tokens),
+        lambda: replaced("contrib.scim.clients:authenticate_client", accept_ended_tokens),
         {f"stolen_scim_token ({case})" for case in ("rotated", "revoked", "expired")},
     ),
     "provider of a SCIM client": (
@@ -765,15 +772,15 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {f"foreign_scim_client ({case})" for case in ("read", "change", "groups")},
     ),
     "parameters of a SCIM filter": (
-        lambda: replaced("scim.search_conditions:_compare", write_value_into_sql),
+        lambda: replaced("contrib.scim.search_conditions:_compare", write_value_into_sql),
         {"scim_filter_injection"},
     ),
     "attributes of a SCIM user": (stored_flags, {"scim_privileges"}),
     "groups that rules grant": (
-        lambda: replaced("scim.scim_groups:create_group", grant_groups_by_name),
+        lambda: replaced("contrib.scim.scim_groups:create_group", grant_groups_by_name),
         {"scim_privileges (name of a group)"},
     ),
-    "size of a SCIM request": (replace("scim.schemas:MAX_BODY_BYTES", 2**30), {"oversized_scim_request"}),
+    "size of a SCIM request": (replace("contrib.scim.schemas:MAX_BODY_BYTES", 2**30), {"oversized_scim_request"}),
     "target of another site": (
         replace("login.provider_selection:parse_local_url", lambda request, url: url),
         {"forged_initiation (target)"},

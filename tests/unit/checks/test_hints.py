@@ -3,7 +3,6 @@
 import ast
 import re
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
 
-from django_phi_oidc.checks import core
+from tests.support.check_sources import CHECK_MODULES
 from tests.unit.checks.test_check_ids import CASES, Change
 
 pytestmark = [
@@ -68,7 +67,7 @@ def test_pasted_lines_are_recognized() -> None:
 
 def test_every_message_has_a_hint_or_no_line_would_suit() -> None:
     without = set()
-    for path in Path(core.__file__).parent.glob("*.py"):
+    for path in CHECK_MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("error", "warning"):
                 number = node.args[0]

@@ -27,7 +27,7 @@ from django_phi_oidc.oidc.dpop import (
 )
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from tests.unit.oidc.conftest import KIDS
+from tests.support.protocol_fixtures import KIDS
 
 HEADER_EXAMPLE = (
     "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJo"

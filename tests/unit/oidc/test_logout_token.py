@@ -21,7 +21,7 @@ from django_phi_oidc.oidc.logout_token import (
 from django_phi_oidc.oidc.refresh import verify_refreshed_id_token
 from tests.support.encrypted_tokens import ENCRYPTION_KEYS, encrypt_token
 from tests.support.error_codes import raises
-from tests.unit.oidc.conftest import ISSUER
+from tests.support.protocol_fixtures import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 CLAIMS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from django_phi_oidc.oidc.authorization import AuthorizationRequest, build_autho
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from django_phi_oidc.oidc.request_object import build_signed_parameters
-from tests.unit.oidc.conftest import ISSUER
+from tests.support.protocol_fixtures import ISSUER
 
 Declare = Callable[..., ProviderDeclaration]
 REQUEST = AuthorizationRequest(state="s", nonce="n", code_verifier="v", redirect_uri="https://rp.example/cb")

@@ -1,6 +1,6 @@
 """Sign-in in a federation of the Italian government's software, as its trust anchor and as its provider.
 
-It follows an earlier draft in some parts: see the comments in `oidc/federation/`.
+It follows an earlier draft in some parts: see the comments in `contrib/federation/`.
 """
 
 import re

@@ -22,7 +22,7 @@ from django_phi_oidc.contrib.apis.declaration import APIDeclaration, ClientToken
 from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
-from tests.unit.oidc.conftest import ISSUER
+from tests.support.protocol_fixtures import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 API = "https://portal.example/api"

@@ -18,7 +18,7 @@ from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed
 from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
-from tests.unit.oidc.conftest import ISSUER
+from tests.support.protocol_fixtures import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 API = APIDeclaration(provider="default", audience="https://portal.example/api", method="introspection")

@@ -6,9 +6,21 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.testing.mock_provider import Client, DemoProvider
+from tests.support.protocol_fixtures import (  # noqa: F401 -- fixtures
+    declare,
+    freshness,
+    jwks,
+    keys,
+    make_response,
+    metadata,
+    now,
+    private_keys,
+    sign,
+)
 from tests.support.security_events import AUTHORIZATION
 from tests.support.session_fixtures import SignedIn, sign_in  # noqa: F401 -- fixture
-from tests.unit.sessions.logout_token_provider import SECRET, _signing_provider, declaration, declare, portal  # noqa: F401
+from tests.unit.sessions import logout_token_provider
+from tests.unit.sessions.logout_token_provider import SECRET, _signing_provider, declaration, portal  # noqa: F401
 from tests.unit.sessions.provider_sessions import name
 
 SUB, SID = "sub-canary", "sid-canary"
@@ -23,7 +35,7 @@ def declare_signals(transmitter: DemoProvider, settings: Any) -> Declare:
         signals = {"delivery": "push", **options}
         if signals["delivery"] == "push":
             signals.setdefault("push_authorization", AUTHORIZATION)
-        declare(settings, default=declaration(transmitter, signals=signals))
+        logout_token_provider.declare(settings, default=declaration(transmitter, signals=signals))
 
     return declare_signals
 
@@ -34,7 +46,7 @@ def transmitter(_signing_provider: DemoProvider, portal: str, settings: Any) -> 
     op = _signing_provider
     op.register_client(Client("portal", SECRET, [f"{portal}/oidc/callback/"]))
     signals = {"delivery": "push", "push_authorization": AUTHORIZATION}
-    declare(settings, default=declaration(op, signals=signals))
+    logout_token_provider.declare(settings, default=declaration(op, signals=signals))
     op.requests.clear()
     op.state.event_streams.clear()
     yield op

@@ -30,7 +30,7 @@ from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata
 from tests.support.error_codes import raises
-from tests.unit.oidc.conftest import ISSUER
+from tests.support.protocol_fixtures import ISSUER
 
 PUSH = SignalsDeclaration(delivery="push", push_authorization="Bearer x")
 POLL = SignalsDeclaration(delivery="poll")

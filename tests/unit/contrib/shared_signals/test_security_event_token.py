@@ -21,7 +21,7 @@ from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from django_phi_oidc.oidc.logout_token import BACKCHANNEL_LOGOUT_EVENT, verify_logout_token
 from tests.support.error_codes import raises
-from tests.unit.oidc.conftest import ISSUER
+from tests.support.protocol_fixtures import ISSUER
 
 NOW = int(datetime(2026, 11, 24, 12, 0, tzinfo=UTC).timestamp())
 TYP = {"typ": "secevent+jwt"}
