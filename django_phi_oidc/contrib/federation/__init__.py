@@ -7,5 +7,5 @@ clock or network.
     provider_metadata     the metadata and keys of a provider, from its trust chain                     5.1.3, 5.2.1
     entity_configuration  the signed statement of the portal about itself                               3, 5.1.2, 12.1
 
-`provider.entity_statements` fetches the statements between these functions.
+`entity_statements` fetches the statements between these functions.
 """  # noqa: E501

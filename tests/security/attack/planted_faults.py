@@ -503,8 +503,9 @@ def leak_to_response() -> Iterator[None]:
     leaked_claims.clear()
 
 
-FEDERATION = "oidc.federation."
+FEDERATION = "contrib.federation."
 ID_TOKEN = "oidc.id_token:validate_"
+EVENT_TOKEN = "contrib.shared_signals.security_event_token"
 FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     **{
         name: (without_check(target, **options), codes)
@@ -584,7 +585,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
             ("typ of a logout token", "oidc.logout_token:validate_typ", ("logout_token_invalid",), {}),
             (
                 "typ of a security event",
-                "contrib.shared_signals.security_event_token:_validate_typ",
+                f"{EVENT_TOKEN}:_validate_typ",
                 ("set_invalid",),
                 {},
             ),
@@ -746,9 +747,7 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {"replayed_event"},
     ),
     "time of a security event": (
-        replace(
-            "contrib.shared_signals.security_event_token:_get_event_time", lambda claims, event, *, issued_at: issued_at
-        ),
+        replace(f"{EVENT_TOKEN}:_get_event_time", lambda claims, event, *, issued_at: issued_at),
         {"stale_event"},
     ),
     "token of a SCIM client": (
