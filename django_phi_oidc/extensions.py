@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.db.models import QuerySet
+    from django.http import HttpRequest  # noqa: TID251 -- a type of what the edges pass on
 
     from .audit.events import NewEvent, Origin
-    from .audit.request_context import Actor
+    from .audit.request_context import Actor, Session, User
     from .claims.models import StoredClaim
     from .config.providers import ProviderDeclaration
     from .subjects.models import PairwiseSubject
@@ -115,6 +116,17 @@ class ClaimPreservation:
     """The name of the retention key that encrypts them; "" if retention keys are disabled."""
     kept_names: Collection[str]
     """Names of stored claims that could not be preserved, and so must not be replaced."""
+
+
+class DelegationSource(Protocol):
+    """Finds the account for which a user acts, such as the child of a parent."""
+
+    def __call__(self, user: "User", session: "Session", request: "HttpRequest") -> str:
+        """Return the primary key of that account as text; empty if the user acts for itself.
+
+        user: authenticated. session: empty if it is that of another user, or if an access token
+        authenticated the request. Called for each event of a request, so it reads no database.
+        """
 
 
 class DisclosureObserver(Protocol):
@@ -272,6 +284,9 @@ access_overrides: Registry[AccessOverrideSource] = Registry(
 )
 accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
     "Suspend the accounting of disclosures to an agency."
+)
+delegation_sources: Registry[DelegationSource] = Registry(
+    "Find the account for which a user acts. The first answer counts."
 )
 disclosure_observers: Registry[DisclosureObserver] = Registry(
     "Act before the event of a disclosure to a user is recorded."

@@ -75,6 +75,10 @@ class Origin(NamedTuple):
     """Address of the nearest hop that is not a trusted proxy."""
     request_id: str = ""
     """The same id is in the log lines about the request."""
+    on_behalf_of: str = ""
+    """The primary key, as text, of the account for which the actor acts. Empty unless an app says
+    so (`extensions.delegation_sources`).
+    """
 
 
 class NewEvent(NamedTuple):
@@ -126,6 +130,7 @@ class Event(NamedTuple):
     action: str
     outcome: str
     actor: str = ""
+    on_behalf_of: str = ""
     subject: str = ""
     provider: str = ""
     session: str = ""
@@ -224,21 +229,18 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
     # str(): the database driver takes ten times as long for an enumeration member. The order is
     # that of Event's fields.
     texts = (
-        *(
-            str(new_event.action),
-            new_event.outcome,
-            origin.actor,
-            new_event.subject,
-            new_event.provider,
-        ),
-        *(
-            origin.session,
-            origin.client_ip,
-            new_event.purpose,
-            new_event.resource,
-            new_event.reason,
-            origin.request_id,
-        ),
+        str(new_event.action),
+        new_event.outcome,
+        origin.actor,
+        origin.on_behalf_of,
+        new_event.subject,
+        new_event.provider,
+        origin.session,
+        origin.client_ip,
+        new_event.purpose,
+        new_event.resource,
+        new_event.reason,
+        origin.request_id,
     )
     clean_texts: tuple[str, ...]
     if _is_clean(texts):
@@ -583,6 +585,7 @@ def serialize_columns(
         action,
         outcome,
         actor,
+        on_behalf_of,
         subject,
         provider,
         session,
@@ -594,7 +597,8 @@ def serialize_columns(
     ) = texts
     return (
         f'{{"action":"{action}","actor":"{actor}","client_ip":"{client_ip}","detail":{detail},"id":"{id_}",{mac_member}'
-        f'"mac_key":{encode_basestring(mac_key)},"occurred_at":"{time}Z","outcome":"{outcome}","provider":"{provider}",'
+        f'"mac_key":{encode_basestring(mac_key)},"occurred_at":"{time}Z",'
+        f'"on_behalf_of":"{on_behalf_of}","outcome":"{outcome}","provider":"{provider}",'
         f'"purpose":"{purpose}","reason":"{reason}","request_id":"{request_id}","resource":"{resource}",'
         f'"session":"{session}","subject":"{subject}","v":{v}}}'
     )

@@ -49,6 +49,7 @@ class EventFiltersForm(forms.Form):
     action = _create_text_field(_MAX_LIST_CHARACTERS)
     outcome = forms.ChoiceField(required=False, choices=[(name, name) for name in OUTCOMES])
     actor = _create_text_field()
+    on_behalf_of = _create_text_field()
     subject = _create_text_field()
     purpose = _create_text_field()
     person = _create_text_field(_MAX_LIST_CHARACTERS)

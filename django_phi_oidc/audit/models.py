@@ -86,6 +86,7 @@ class AuditEvent(AppendOnlyModel):
     action = models.CharField(max_length=256)
     outcome = models.CharField(max_length=8)
     actor = models.CharField(max_length=256, blank=True)
+    on_behalf_of = models.CharField(max_length=256, blank=True)
     subject = models.CharField(max_length=256, blank=True)
     provider = models.CharField(max_length=256, blank=True)
     session = models.CharField(max_length=256, blank=True)
@@ -113,6 +114,11 @@ class AuditEvent(AppendOnlyModel):
             models.Index(fields=["action", "id"], name="phi_oidc_audit_action"),
             models.Index(
                 fields=["actor", "id"], name="phi_oidc_audit_actor", condition=Q(actor__gt="")
+            ),
+            models.Index(
+                fields=["on_behalf_of", "id"],
+                name="phi_oidc_audit_on_behalf_of",
+                condition=Q(on_behalf_of__gt=""),
             ),
             models.Index(
                 get_text_end("subject"),

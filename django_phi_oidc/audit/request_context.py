@@ -19,6 +19,7 @@ from django.http import HttpRequest
 from .. import conf
 from .._internal import randomness
 from ..contrib.apis.access_token import AccessToken
+from ..extensions import delegation_sources
 from .events import NewEvent, Origin
 from .operators import OPERATOR_PREFIX
 
@@ -109,33 +110,39 @@ class Actor:
         else:
             session = getattr(request, "session", {})
 
+        on_behalf_of = _find_represented_account(wrapped, user, session)
         sources = (
-            *(
-                bearer,
-                user.pk,
-                session.get(SIGNED_IN),
-                session.get(SESSION_KEY),
-                session.get(ASSURANCE_KEY),
-            ),
-            *(session.get(VECTOR_OF_TRUST_KEY), session.get(SUBJECT_KEY)),
-            *(session.get(LOCAL_SIGN_IN_KEY), session.get(BACKEND_SESSION_KEY)),
-            *(
-                request.META.get("REMOTE_ADDR"),
-                request.META.get("HTTP_X_FORWARDED_FOR"),
-                conf.trusted_proxies(),
-            ),
+            bearer,
+            user.pk,
+            on_behalf_of,
+            session.get(SIGNED_IN),
+            session.get(SESSION_KEY),
+            session.get(ASSURANCE_KEY),
+            session.get(VECTOR_OF_TRUST_KEY),
+            session.get(SUBJECT_KEY),
+            session.get(LOCAL_SIGN_IN_KEY),
+            session.get(BACKEND_SESSION_KEY),
+            request.META.get("REMOTE_ADDR"),
+            request.META.get("HTTP_X_FORWARDED_FOR"),
+            conf.trusted_proxies(),
         )
         cached_sources, actor = getattr(wrapped, _CACHE_ATTRIBUTE, (None, None))
         if actor is None or actor.user is not user or cached_sources != sources:
-            actor = cls._build(wrapped, user, session, bearer)
+            actor = cls._build(wrapped, user, session, bearer, on_behalf_of=on_behalf_of)
             setattr(wrapped, _CACHE_ATTRIBUTE, (sources, actor))
         return actor
 
     @classmethod
     def _build(
-        cls, request: HttpRequest, user: User, session: Session, bearer: AccessToken | None
+        cls,
+        request: HttpRequest,
+        user: User,
+        session: Session,
+        bearer: AccessToken | None,
+        *,
+        on_behalf_of: str,
     ) -> "Actor":
-        is_foreign = user.is_authenticated and session.get(SIGNED_IN, str(user.pk)) != str(user.pk)
+        is_foreign = _is_foreign_session(user, session)
         if is_foreign:
             session_id = None
         else:
@@ -166,6 +173,7 @@ class Actor:
             session=str(session_id or ""),
             client_ip=get_client_ip(request, trusted_proxies=conf.trusted_proxies()),
             request_id=get_request_id(request),
+            on_behalf_of=on_behalf_of,
         )
 
         if session_id:
@@ -238,6 +246,29 @@ def find_oidc_session_id(session: Session) -> uuid.UUID | None:
         return uuid.UUID(session.get(SESSION_KEY))
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+def _is_foreign_session(user: User, session: Session) -> bool:
+    """Return whether another user has signed in to the Django session."""
+    if not user.is_authenticated:
+        return False
+    return str(session.get(SIGNED_IN, user.pk)) != str(user.pk)
+
+
+def _find_represented_account(request: HttpRequest, user: User, session: Session) -> str:
+    """Return the primary key of the account for which the user acts; empty without such."""
+    if not user.is_authenticated:
+        return ""
+
+    own_session = session
+    if _is_foreign_session(user, session):
+        own_session = {}
+
+    for find_account in delegation_sources:
+        account = find_account(user, own_session, request)
+        if account:
+            return account
+    return ""
 
 
 def _is_local_sign_in(session: Session) -> bool:

@@ -62,6 +62,7 @@ class EventFilters:
     """One action, or several, separated by commas."""
     outcome: str = ""
     actor: str = ""
+    on_behalf_of: str = ""
     subject: str = ""
     purpose: str = ""
     since: datetime | None = None
@@ -421,7 +422,7 @@ def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryP
     """
     values: _Conditions = {
         name: (value,)
-        for name in ("subject", "actor", "outcome", "purpose")
+        for name in ("subject", "on_behalf_of", "actor", "outcome", "purpose")
         if (value := getattr(filters, name))
     }
     if actions := _split(filters.action):
@@ -434,7 +435,8 @@ def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryP
         return [_filter_by_index(name, value, id_range) for name, value in pairs], values
     if filters.search:
         return _build_search_parts(filters.search, id_range), values
-    leads = (name for name in ("subject", "actor", "action", "outcome") if name in values)
+    candidates = ("subject", "on_behalf_of", "actor", "action", "outcome")
+    leads = (name for name in candidates if name in values)
     lead = next((name for name in leads if (name, values[name]) != ("outcome", ("success",))), None)
     if lead is None:
         return [(AuditEvent.objects.filter(id__range=id_range), (F("id"),))], values

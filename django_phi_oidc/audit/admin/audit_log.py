@@ -115,7 +115,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
 
         people = find_people_of_events(
             rows,
-            actors=[filters.actor, filters.person.partition(",")[0]],
+            actors=[filters.actor, filters.on_behalf_of, filters.person.partition(",")[0]],
             subjects=filters.list_subjects(),
         )
         verified = build_verification_context()

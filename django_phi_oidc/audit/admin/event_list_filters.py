@@ -19,7 +19,7 @@ from ..descriptions import get_action_label, get_outcome_label
 from ..events import OUTCOMES, get_registered_disclosure_actions, list_actions
 from ..search import EventFilters
 
-PERSON_FILTERS = ("person", "actor", "subject")
+PERSON_FILTERS = ("person", "actor", "on_behalf_of", "subject")
 _SIGN_IN_PREFIXES = ("login", "logout", "session")
 
 
@@ -139,6 +139,11 @@ def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideB
     if actor:
         person = people.find_actor(actor)
         choices.append((_("By %(person)s") % {"person": person or actor}, {"actor": actor}))
+    represented = parameters.get("on_behalf_of", "")
+    if represented:
+        person = people.find_actor(represented)
+        label = _("On behalf of %(person)s") % {"person": person or represented}
+        choices.append((label, {"on_behalf_of": represented}))
     for uuid in subjects:
         person = people.find_subject(uuid)
 
@@ -176,6 +181,12 @@ def describe_filters(filters: EventFilters, people: People) -> Iterator[tuple[st
         yield (
             _("Person"),
             _("By %(person)s") % {"person": people.find_actor(filters.actor) or filters.actor},
+        )
+    if filters.on_behalf_of:
+        represented = people.find_actor(filters.on_behalf_of)
+        yield (
+            _("Person"),
+            _("On behalf of %(person)s") % {"person": represented or filters.on_behalf_of},
         )
     if filters.subject:
         yield (

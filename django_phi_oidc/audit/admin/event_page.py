@@ -66,7 +66,9 @@ def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
     else:
         user_pk = ""
 
-    people = find_people(actors=[event.actor, user_pk], subjects=[event.subject])
+    people = find_people(
+        actors=[event.actor, event.on_behalf_of, user_pk], subjects=[event.subject]
+    )
     yield EventRow(gettext("Time"), f"{format_utc(event.occurred_at)} UTC")
     yield EventRow(
         gettext("Outcome"), get_outcome_label(event.outcome), is_bad=event.outcome != "success"
@@ -79,6 +81,9 @@ def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
         yield _build_person_row(gettext("Who"), people.find_actor(event.actor), event.actor)
     else:
         yield EventRow(gettext("Who"), gettext("The portal itself, or a user who is not signed in"))
+    if event.on_behalf_of:
+        represented = people.find_actor(event.on_behalf_of)
+        yield _build_person_row(gettext("On behalf of"), represented, event.on_behalf_of)
     if event.subject:
         yield _build_person_row(
             gettext("About whom"), people.find_subject(event.subject), event.subject
@@ -111,6 +116,7 @@ def _iter_links(event: AuditEvent) -> Iterator[EventRow]:
     page = reverse("admin:phi_oidc_audit_auditevent_changelist")
     for label, name, value in (
         (gettext("All events by this user"), "actor", event.actor),
+        (gettext("All events on behalf of this account"), "on_behalf_of", event.on_behalf_of),
         (gettext("All events about this person"), "subject", event.subject),
         (gettext("All events of this session"), "search", event.session),
     ):

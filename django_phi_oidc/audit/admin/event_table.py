@@ -18,7 +18,9 @@ from ..operators import OPERATOR_PREFIX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventTableRow:
-    """An event with its labels. actor, subject: None for what is not an account, or no longer."""
+    """An event with its labels. actor, represented, subject: None for what is not an account, or no
+    longer.
+    """
 
     event: AuditEvent
     time: str
@@ -33,6 +35,8 @@ class EventTableRow:
     record: str
     """What the event concerns besides the person; empty if it is the account of the subject."""
     actor: Person | None
+    represented: Person | None
+    """The account on whose behalf the actor acted."""
     subject: Person | None
 
     @property
@@ -60,6 +64,7 @@ def build_event_table(events: Sequence[AuditEvent], people: People) -> list[Even
             reason=get_reason_label(event.reason) if event.reason else "",
             purpose=get_purpose_label(event.purpose) if event.purpose else "",
             actor=people.find_actor(event.actor),
+            represented=people.find_actor(event.on_behalf_of),
             subject=people.find_subject(event.subject) or accounts[event.id],
             record="" if accounts[event.id] else get_record_label(event.resource),
         )
@@ -71,8 +76,11 @@ def find_people_of_events(
     events: Collection[AuditEvent], *, actors: Collection[str] = (), subjects: Collection[str] = ()
 ) -> People:
     """Return the people of the events, and these, by one query."""
+    accounts = set(actors)
+    for event in events:
+        accounts |= {event.actor, event.on_behalf_of, _get_account_key(event)}
     return find_people(
-        actors={*(event.actor for event in events), *map(_get_account_key, events), *actors} - {""},
+        actors=accounts - {""},
         subjects={*(event.subject for event in events), *subjects} - {""},
     )
 

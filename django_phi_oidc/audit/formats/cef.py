@@ -36,6 +36,10 @@ def event_to_cef(item: SealedEvent) -> str:
         "cn1": item.leaf_index,
         "cn1Label": "leafIndex",
     }
+    if event.on_behalf_of:
+        # The six custom strings are taken; flexString1 is in the dictionary for such a field.
+        extension["flexString1"] = event.on_behalf_of
+        extension["flexString1Label"] = "onBehalfOf"
     custom = {
         "session": event.session,
         "purpose": event.purpose,

@@ -1,7 +1,8 @@
 """FHIR R4 AuditEvent, after the patterns of IHE BALP. No Django.
 
 Access to claims follows BALP's access to a resource: agents client, server and user, and entities
-patient, data and transaction. `meta.profile` names a BALP profile only if the event meets all its
+patient, data and transaction. An event of a user who acts for another account has that account as
+an agent of type `DELEGATOR`. `meta.profile` names a BALP profile only if the event meets all its
 requirements. Every other action uses DICOM types. Each event has the action itself as an additional
 subtype.
 Spec: hl7.org/fhir/R4/auditevent.html; profiles.ihe.net/ITI/BALP (1.1.3).
@@ -62,6 +63,8 @@ _EXPORT = _coding(DCM, "110106", "Export")
 _PATIENT_RECORD = _coding(DCM, "110110", "Patient Record")
 _SOURCE = _coding(DCM, "110153", "Source Role ID")
 _DESTINATION = _coding(DCM, "110152", "Destination Role ID")
+_DELEGATOR = _coding(f"{_HL7}v3-RoleCode", "DELEGATOR", "delegator")
+"""The agent on whose behalf the user acts."""
 
 
 def _rest_event_type(interaction: str, action: str) -> AuditEventType:
@@ -220,6 +223,14 @@ def _agents(
         if purpose:
             user["purposeOfUse"] = purpose
         agents.append(user)
+    if event.on_behalf_of.strip():
+        agents.append(
+            {
+                "type": {"coding": [_DELEGATOR]},
+                "who": {"identifier": {"value": event.on_behalf_of}},
+                "requestor": False,
+            }
+        )
     return agents
 
 

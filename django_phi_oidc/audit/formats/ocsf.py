@@ -160,6 +160,7 @@ _UNMAPPED_FIELDS = (
     "mac_key",
     "occurred_at",
     "outcome",
+    "on_behalf_of",
     "subject",
     "provider",
     "client_ip",

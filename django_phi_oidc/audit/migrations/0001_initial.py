@@ -314,6 +314,7 @@ class Migration(migrations.Migration):
                 ("action", models.CharField(max_length=256)),
                 ("outcome", models.CharField(max_length=8)),
                 ("actor", models.CharField(blank=True, max_length=256)),
+                ("on_behalf_of", models.CharField(blank=True, max_length=256)),
                 ("subject", models.CharField(blank=True, max_length=256)),
                 ("provider", models.CharField(blank=True, max_length=256)),
                 ("session", models.CharField(blank=True, max_length=256)),
@@ -342,6 +343,11 @@ class Migration(migrations.Migration):
                         condition=models.Q(("actor__gt", "")),
                         fields=["actor", "id"],
                         name="phi_oidc_audit_actor",
+                    ),
+                    models.Index(
+                        condition=models.Q(("on_behalf_of__gt", "")),
+                        fields=["on_behalf_of", "id"],
+                        name="phi_oidc_audit_on_behalf_of",
                     ),
                     models.Index(
                         models.Func(

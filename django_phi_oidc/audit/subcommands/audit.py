@@ -88,7 +88,7 @@ _EXPORT_SUMMARY = (
     "{tree_size} events, {waiting_count} wait to be sealed, {detached_count} have left the log, "
     "{unlisted_count} do not match the filters; {faults} faults."
 )
-_FILTER_OPTIONS = ("action", "outcome", "actor", "subject", "since", "until")
+_FILTER_OPTIONS = ("action", "outcome", "actor", "on_behalf_of", "subject", "since", "until")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -244,6 +244,10 @@ def _add_filters(export: ArgumentParser) -> None:
         "Only events of this actor: the primary key of a user, or the operator of a command (os:…)."
     )
     export.add_argument("--actor", help=actor_help)
+    represented_help = (
+        "Only events of actors who acted for this account: the primary key of a user."
+    )
+    export.add_argument("--on-behalf-of", metavar="ACCOUNT", help=represented_help)
     export.add_argument("--subject", help="Only events about this subject: its UUID.")
     export.add_argument(
         "--since", type=_parse_time, metavar="TIME", help="Only events of this time or later."

@@ -99,7 +99,8 @@ def build_file_context(form: EventFiltersForm) -> dict[str, Any]:
     }
     filters = form.get_filters()
     people = find_people(
-        actors=[filters.actor, filters.person.partition(",")[0]], subjects=filters.list_subjects()
+        actors=[filters.actor, filters.on_behalf_of, filters.person.partition(",")[0]],
+        subjects=filters.list_subjects(),
     )
     return {
         "kept": parameters,

@@ -58,10 +58,14 @@ class Disclosure:
     """The primary key as text; `os:` and more for the operator of a command; empty for the
     system.
     """
+    on_behalf_of: str
+    """The primary key, as text, of the account for which the actor acted, or empty."""
     is_own: bool
     """The actor is the person."""
     recipient: Recipient = UNKNOWN_RECIPIENT
     """The actor at the time of the access. Without a name: the person, a command, or unknown."""
+    represented: Recipient = UNKNOWN_RECIPIENT
+    """The account of on_behalf_of at the time of the access."""
     purpose: str
     """HL7 PurposeOfUse code, or empty."""
     resource: str
@@ -194,6 +198,7 @@ class DisclosureAccounting:
         """
         rows = [self._create_disclosure(event) for event in events]
         looks = [(row.actor, row.occurred_at) for row in rows if not row.is_own]
+        looks += [(row.on_behalf_of, row.occurred_at) for row in rows if row.on_behalf_of]
         try:
             known = find_recipients(looks)
         except KeyMissing as error:
@@ -202,11 +207,17 @@ class DisclosureAccounting:
         current = find_current_recipients(
             {actor for actor, moment in looks if (actor, moment) not in known} - {""}
         )
+
+        def find_account(key: str, moment: datetime) -> Recipient:
+            if (key, moment) in known:
+                return known[key, moment]
+            return current.get(key, UNKNOWN_RECIPIENT)
+
         return tuple(
             replace(
                 row,
-                recipient=known.get((row.actor, row.occurred_at))
-                or current.get(row.actor, UNKNOWN_RECIPIENT),
+                recipient=find_account(row.actor, row.occurred_at),
+                represented=find_account(row.on_behalf_of, row.occurred_at),
             )
             for row in rows
         )
@@ -219,6 +230,7 @@ class DisclosureAccounting:
             occurred_at=event.occurred_at,
             action=event.action,
             actor=event.actor,
+            on_behalf_of=event.on_behalf_of,
             is_own=event.actor == self.user_pk,
             purpose=event.purpose,
             resource=self.resource_names.get(event.resource, event.resource),
@@ -289,6 +301,7 @@ def _format_line(disclosure: Disclosure) -> str:
         "event": str(disclosure.id),
         "name": disclosure.recipient.name,
         "occurred_at": disclosure.occurred_at.astimezone(UTC).isoformat(),
+        "on_behalf_of": disclosure.on_behalf_of,
         "own": disclosure.is_own,
         "purpose": disclosure.purpose,
         "resource": disclosure.resource,

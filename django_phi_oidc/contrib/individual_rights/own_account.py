@@ -33,7 +33,7 @@ from ..legal_holds.legal_holds import find_suspended_purposes
 from ..legal_holds.models import LegalHold
 from ..notices.models import NoticeKind
 from ..notices.notices import write_notice
-from .accounting import DisclosureAccounting, create_accounting
+from .accounting import Disclosure, DisclosureAccounting, create_accounting
 from .export import PersonExport, export_person, hide_suspending_holds
 from .recipients import Recipient
 
@@ -211,6 +211,17 @@ def get_recipient_name(recipient: Recipient) -> str:
     name, or unknown.
     """
     return recipient.name or _("a member of staff")
+
+
+def get_represented_name(disclosure: Disclosure, reader: Actor) -> str:
+    """Return the name for display of the account on whose behalf the record was accessed, or
+    empty.
+    """
+    if not disclosure.on_behalf_of:
+        return ""
+    if disclosure.on_behalf_of == str(reader.user.pk):
+        return _("you")
+    return disclosure.represented.name or _("another person")
 
 
 def _query_own_sessions(actor: Actor) -> OIDCSessionQuerySet:

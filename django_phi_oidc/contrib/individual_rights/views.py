@@ -25,7 +25,7 @@ from ...audit.search import RowUnreadable
 from ...claims.models import get_claim_label
 from ...errors import AuditUnavailable
 from .accounting import Disclosure, get_accounting_start
-from .own_account import create_own_accounting, get_recipient_name
+from .own_account import create_own_accounting, get_recipient_name, get_represented_name
 from .recipients import Recipient
 
 logger = logging.getLogger("django_phi_oidc.individual_rights")
@@ -37,6 +37,8 @@ class DisplayedDisclosure:
 
     disclosure: Disclosure
     actor_name: str
+    represented_name: str
+    """The account on whose behalf the actor acted, or empty."""
     purpose: str
     """HL7's name in the reader's language, or empty."""
 
@@ -111,6 +113,7 @@ class AccountingMixin(ContextMixin, View):
                 DisplayedDisclosure(
                     disclosure=row,
                     actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
+                    represented_name=get_represented_name(row, actor),
                     purpose=_(row.purpose_name) if row.purpose else "",
                 )
                 for row in page.rows

@@ -32,6 +32,7 @@ from ..individual_rights.own_account import (
     end_other_sessions,
     export_own_data,
     get_recipient_name,
+    get_represented_name,
     list_held_claims,
     list_own_sessions,
 )
@@ -155,6 +156,7 @@ class DisclosuresView(AccountAPIView):
                     for name in ("id", "occurred_at", "action", "is_own", "resource", "claims")
                 },
                 "actor": "" if row.is_own else get_recipient_name(row.recipient),
+                "on_behalf_of": get_represented_name(row, self.actor),
                 "purpose": row.purpose,
                 "purpose_name": row.purpose_name,
                 "is_emergency": bool(row.emergency),

@@ -28,8 +28,8 @@ CLAIM, PURPOSE, PROVIDER = "birthdate", "TREAT", "default"
 DETAIL = f'{{"claim":"{CLAIM}"}}'
 EVENT_TABLE = "phi_oidc_audit_auditevent"
 COLUMNS = (
-    *("id", "v", "mac_key", "occurred_at", "action", "outcome", "actor", "subject", "provider", "session"),
-    *("client_ip", "purpose", "resource", "reason", "request_id", "detail", "mac"),
+    *("id", "v", "mac_key", "occurred_at", "action", "outcome", "actor", "on_behalf_of", "subject"),
+    *("provider", "session", "client_ip", "purpose", "resource", "reason", "request_id", "detail", "mac"),
 )
 _PLACES = ", ".join(["%s"] * len(COLUMNS))
 _LOCK = 0x62656E6368
@@ -228,8 +228,18 @@ def _prepared_values() -> Iterator[tuple[Any, ...]]:
         values = person(number)
         prepared.append(
             (
-                *(1, "0123abcd", now, "claim.revealed", "success", values["actor"], values["subject"], PROVIDER),
-                *(values["session"], values["client_ip"], PURPOSE, "", "", values["request_id"], DETAIL, bytes(32)),
+                *(1, "0123abcd", now, "claim.revealed", "success", values["actor"], "", values["subject"]),
+                *(
+                    PROVIDER,
+                    values["session"],
+                    values["client_ip"],
+                    PURPOSE,
+                    "",
+                    "",
+                    values["request_id"],
+                    DETAIL,
+                    bytes(32),
+                ),
             )
         )
     first = int(time.time() * 1000) << 80 | 0x7 << 76 | os.getpid() % 4096 << 64 | 0b10 << 62 | next(_iterators) << 48

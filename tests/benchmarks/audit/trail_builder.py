@@ -109,11 +109,11 @@ def _build_constant_parts(key: str, values: dict[str, str]) -> tuple[str, str, s
     )
     middle = f'","mac_key":"{key}","occurred_at":"'
     tail = (
-        f'","outcome":"success","provider":"{PROVIDER}","purpose":"{PURPOSE}","reason":"",'
+        f'","on_behalf_of":"","outcome":"success","provider":"{PROVIDER}","purpose":"{PURPOSE}","reason":"",'
         f'"request_id":"{values["request_id"]}","resource":"","session":"{values["session"]}","subject":"{values["subject"]}","v":1}}'
     )
     texts = (
-        *(ACTION, "success", values["actor"], values["subject"], PROVIDER, values["session"]),
+        *(ACTION, "success", values["actor"], "", values["subject"], PROVIDER, values["session"]),
         *(values["client_ip"], PURPOSE, "", "", values["request_id"]),
     )
     return head, middle, tail, "\t".join(texts)
@@ -123,7 +123,7 @@ def _filler(count: int) -> str:
     values = {name: f"'{value}'" for name, value in person(0).items()}
     return f"""
         INSERT INTO {EVENT} ({", ".join(COLUMNS)})
-        SELECT {_filler_id()}, 1, '0123abcd', now(), '{ACTION}', 'success', (number % {PEOPLE})::text,
+        SELECT {_filler_id()}, 1, '0123abcd', now(), '{ACTION}', 'success', (number % {PEOPLE})::text, '',
             encode(sha256(int8send(number % {PEOPLE})), 'hex'), '{PROVIDER}', md5((number % {PEOPLE})::text),
             {values["client_ip"]}, '{PURPOSE}', '', '', {values["request_id"]}, '{{"claim":"{CLAIM}"}}', sha256('a MAC')
         FROM generate_series(1, {count:d}) AS number

@@ -72,9 +72,19 @@ def test_canonical_bytes_of_a_plain_event() -> None:
     assert canonical_bytes(event) == (
         b'{"action":"claim.revealed","actor":"7","client_ip":"","detail":{"claim":"birthdate"},'
         b'"id":"0192e5a0-0000-7000-8000-000000000001","mac_key":"0123abcd",'
-        b'"occurred_at":"2026-11-24T16:05:09.000070Z","outcome":"success","provider":"default","purpose":"TREAT",'
-        b'"reason":"","request_id":"","resource":"","session":"","subject":"a-subject","v":1}'
+        b'"occurred_at":"2026-11-24T16:05:09.000070Z","on_behalf_of":"","outcome":"success","provider":"default",'
+        b'"purpose":"TREAT","reason":"","request_id":"","resource":"","session":"","subject":"a-subject","v":1}'
     )
+
+
+def test_account_that_the_actor_acts_for_is_empty_by_default_and_covered_by_the_mac() -> None:
+    alone = built()
+    represented = built(origin=Origin(actor="7", on_behalf_of="12"))
+    assert (alone.on_behalf_of, represented.on_behalf_of) == ("", "12")
+    assert b',"on_behalf_of":"12","outcome":' in canonical_bytes(represented)
+    key = bytes(32)
+    assert compute_mac(represented, key) != compute_mac(represented._replace(on_behalf_of="13"), key)
+    assert compute_mac(alone, key) == compute_mac(represented._replace(on_behalf_of=""), key)
 
 
 @given(

@@ -22,6 +22,7 @@ from django_phi_oidc.audit.request_context import (
     get_request_id,
 )
 from django_phi_oidc.contrib.apis.access_token import AccessToken
+from django_phi_oidc.extensions import delegation_sources
 
 TRUSTED = [ipaddress.ip_network(network) for network in ("127.0.0.1/32", "10.0.0.0/8", "fd00::/8")]
 
@@ -145,3 +146,42 @@ def test_from_request_before_any_middleware_is_anonymous() -> None:
     actor = Actor.from_request(RequestFactory().get("/"))
     assert actor.user == AnonymousUser()
     assert (actor.origin.actor, actor.origin.session) == ("", "")
+
+
+@pytest.fixture
+def _acts_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app whose users act for the account that their session names."""
+    monkeypatch.setattr(delegation_sources, "_items", [])
+    delegation_sources.register(lambda user, session, request: "")
+    delegation_sources.register(lambda user, session, request: session.get("acts_for", ""))
+    delegation_sources.register(lambda user, session, request: "another")
+
+
+def test_without_a_delegation_source_a_user_acts_for_itself() -> None:
+    request = signed_in_request()
+    request.session["acts_for"] = "12"
+    assert Actor.from_request(request).origin.on_behalf_of == ""
+
+
+@pytest.mark.usefixtures("_acts_for")
+def test_first_answer_of_the_delegation_sources_is_the_account_that_the_user_acts_for() -> None:
+    request = signed_in_request()
+    request.session["acts_for"] = "12"
+    origin = Actor.from_request(request).origin
+    assert (origin.actor, origin.on_behalf_of) == ("7", "12")
+    request.session["acts_for"] = "13"
+    assert Actor.from_request(request).origin.on_behalf_of == "13"
+
+
+@pytest.mark.usefixtures("_acts_for")
+def test_delegation_sources_do_not_see_the_session_of_another_user() -> None:
+    request = signed_in_request(signed_in="8")
+    request.session["acts_for"] = "12"
+    assert Actor.from_request(request).origin.on_behalf_of == "another"
+
+
+@pytest.mark.usefixtures("_acts_for")
+def test_user_who_is_not_signed_in_acts_for_no_account() -> None:
+    request = signed_in_request()
+    request.user = AnonymousUser()
+    assert Actor.from_request(request).origin.on_behalf_of == ""

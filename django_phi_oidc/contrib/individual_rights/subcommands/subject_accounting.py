@@ -30,19 +30,20 @@ from ..accounting import Disclosure, DisclosureAccounting, create_accounting, ge
 
 _MAX_DIGITS = 5
 _COLUMNS = (
-    *(
-        "occurred_at",
-        "actor",
-        "name",
-        "roles",
-        "own",
-        "purpose",
-        "purpose_name",
-        "action",
-        "resource",
-        "claims",
-    ),
-    *("emergency", "event"),
+    "occurred_at",
+    "actor",
+    "name",
+    "roles",
+    "own",
+    "on_behalf_of",
+    "on_behalf_of_name",
+    "purpose",
+    "purpose_name",
+    "action",
+    "resource",
+    "claims",
+    "emergency",
+    "event",
 )
 _ACTION_PREFIXES = {
     Action.CLAIM_REVEALED: "",
@@ -126,6 +127,7 @@ def _build_row(disclosure: Disclosure) -> AccountingRow:
     row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
     row |= {"occurred_at": format_value(disclosure.occurred_at), "name": disclosure.recipient.name}
     row["roles"] = list(disclosure.recipient.roles)
+    row["on_behalf_of_name"] = disclosure.represented.name
     return row | {
         "own": disclosure.is_own,
         "claims": list(disclosure.claims),
@@ -167,10 +169,17 @@ def _format_line(row: AccountingRow) -> str:
     else:
         who = "the system"
 
+    if row["own"]:
+        who = "the person"
+
+    if row["on_behalf_of"]:
+        represented = format_untrusted(row["on_behalf_of_name"]) or "an account"
+        who = f"{who} on behalf of {represented} ({row['on_behalf_of']})"
+
     data = " ".join(row["claims"]) or row["resource"]
     parts = [
         row["occurred_at"],
-        "the person" if row["own"] else who,
+        who,
         f"{row['purpose_name']} ({row['purpose']})" if row["purpose"] else "no purpose",
         _ACTION_PREFIXES.get(row["action"], f"{row['action']}: ") + data,
         *([f"emergency {row['emergency']}"] if row["emergency"] else []),

@@ -36,7 +36,7 @@ from tests.support.audit_tampering import EVENT, LEAF, is_postgresql, sql, witho
 from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
-EVENTS, CHECKPOINTS = (f"/admin/django_phi_oidc/audit{name}/" for name in ("event", "checkpoint"))
+EVENTS, CHECKPOINTS = (f"/admin/phi_oidc_audit/audit{name}/" for name in ("event", "checkpoint"))
 SUBJECT, SESSION = str(uuid.UUID(int=7)), str(uuid.UUID(int=9))
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 Officer = Callable[..., Client]
@@ -186,6 +186,7 @@ FILTERED: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "action": ({"action": "claim.stored"}, {"action": Action.CLAIM_STORED, "detail": None}),
     "outcome": ({"outcome": "error"}, {"outcome": "error"}),
     "actor": ({"actor": " 8 "}, {"origin": Origin(actor="8")}),
+    "on behalf of": ({"on_behalf_of": "12"}, {"origin": Origin(actor="8", on_behalf_of="12")}),
     "subject": ({"subject": SUBJECT}, {"subject": SUBJECT}),
     "since": ({"since": "2026-11-24T17:05"}, {"at": NOW + timedelta(hours=1)}),
     "until": ({"until": "2026-11-24 16:05:09"}, {"at": NOW - timedelta(hours=1)}),

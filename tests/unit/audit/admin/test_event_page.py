@@ -152,3 +152,13 @@ def test_times_are_in_utc_in_each_time_zone(viewer: Client, settings: Any) -> No
     html = look(viewer, at=NOW)
     assert rows(html)["Time"] == "2026-11-24 16:05:09 UTC"
     assert "2026-11-24 16:05:09.123456" in split_page(html)[1]
+
+
+def test_account_that_the_actor_acts_for_is_shown_if_there_is_one(viewer: Client) -> None:
+    child = create_account("child.keller")
+    html = look(viewer, origin=Origin(actor="8", on_behalf_of=str(child.pk)))
+    assert "child.keller" in rows(html)["On behalf of"]
+    assert f"?on_behalf_of={child.pk}" in html
+    page = viewer.get(reverse("admin:phi_oidc_audit_auditevent_changelist")).content.decode()
+    assert "on behalf of child.keller" in page
+    assert "behalf" not in look(viewer, origin=Origin(actor="8"))

@@ -22,6 +22,7 @@ from django_phi_oidc.audit.formats.cef import checkpoint_to_cef, event_to_cef
 from django_phi_oidc.audit.formats.fhir import PATIENT_READ_PROFILE, checkpoint_to_fhir, event_to_fhir
 from django_phi_oidc.audit.formats.items import SealedCheckpoint, SealedEvent
 from django_phi_oidc.audit.formats.ocsf import checkpoint_to_ocsf, event_to_ocsf
+from django_phi_oidc.audit.formats.rfc5424 import build_message
 from tests.support.sealed_events import NOW, digest, finished
 
 SCHEMA = Path(__file__).parents[4] / "docs" / "reference" / "event.schema.json"
@@ -46,7 +47,7 @@ def full(action: str) -> SealedEvent:
         detail |= {"count": 3}
     return sealed(
         action,
-        origin=Origin(actor=ODD, session=ODD, client_ip="2001:db8::7", request_id=ODD),
+        origin=Origin(actor=ODD, session=ODD, client_ip="2001:db8::7", request_id=ODD, on_behalf_of=ODD),
         outcome="failure",
         subject=ODD,
         provider=ODD,
@@ -65,7 +66,7 @@ def bare(action: str) -> SealedEvent:
 def blank(action: str) -> SealedEvent:
     return sealed(
         action,
-        origin=Origin(actor=" ", session=" ", client_ip="unknown", request_id=" "),
+        origin=Origin(actor=" ", session=" ", client_ip="unknown", request_id=" ", on_behalf_of=" "),
         subject=" ",
         purpose=" ",
         resource=" ",
@@ -325,3 +326,24 @@ def test_g6_operator_of_a_command_is_the_same_actor_in_each_format() -> None:
     assert r" suid=os:root@portal-1;sudo\=amina;as\=7 " in event_to_cef(item)
     agents = event_to_fhir(item, hostname="portal-1")["agent"]
     assert [agent["who"]["identifier"]["value"] for agent in agents if agent["requestor"]] == [operator]
+
+
+def test_account_that_the_actor_acts_for_is_in_each_format() -> None:
+    item = sealed(origin=Origin(actor="7", on_behalf_of="12"))
+    assert event_to_json(item)["on_behalf_of"] == "12"
+    assert event_to_ocsf(item)["unmapped"]["on_behalf_of"] == "12"
+    assert " flexString1=12 flexString1Label=onBehalfOf " in event_to_cef(item)
+    agents = event_to_fhir(item, hostname="portal-1")["agent"]
+    delegators = [agent for agent in agents if agent["type"]["coding"][0]["code"] == "DELEGATOR"]
+    assert [(agent["who"]["identifier"]["value"], agent["requestor"]) for agent in delegators] == [("12", False)]
+    message = build_message(item, item_to_line(item, "json", hostname="portal-1"), hostname="portal-1")
+    assert b'"on_behalf_of":"12"' in message
+
+
+def test_event_without_a_represented_account_names_none() -> None:
+    item = sealed(origin=Origin(actor="7"))
+    assert event_to_json(item)["on_behalf_of"] == ""
+    assert "on_behalf_of" not in event_to_ocsf(item)["unmapped"]
+    assert "flexString1" not in event_to_cef(item)
+    agents = event_to_fhir(item, hostname="portal-1")["agent"]
+    assert "DELEGATOR" not in [agent["type"]["coding"][0]["code"] for agent in agents]

@@ -61,7 +61,7 @@ DETAILS = st.fixed_dictionaries(
 NEW_EVENTS = st.builds(
     lambda texts, time, detail, outcome: NewEvent(
         action=Action.ALERT_RAISED,
-        origin=Origin(actor=texts[0], session=texts[1], client_ip=texts[2], request_id=texts[3]),
+        origin=Origin(actor=texts[0], session=texts[1], client_ip=texts[2], request_id=texts[3], on_behalf_of=texts[9]),
         now=time,
         outcome=outcome,
         subject=texts[4],
@@ -71,7 +71,7 @@ NEW_EVENTS = st.builds(
         reason=texts[8],
         detail=detail,
     ),
-    st.tuples(*[ANY_TEXT] * 9),
+    st.tuples(*[ANY_TEXT] * 10),
     TIMES,
     DETAILS,
     st.sampled_from(["success", "failure", "error"]),

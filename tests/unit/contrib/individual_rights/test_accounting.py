@@ -285,6 +285,14 @@ def test_accounts_without_a_stored_name_have_that_of_today(person: Person) -> No
     assert names == {str(ada.pk): "Ada Berg"}
 
 
+def test_account_that_the_actor_acted_for_is_in_the_accounting_and_its_copy(person: Person) -> None:
+    parent = get_user_model()._default_manager.create_user(username="u-1", first_name="Ada", last_name="Berg")
+    reveal(person.subject.uuid, by=STAFF, origin=Origin(actor=STAFF, on_behalf_of=str(parent.pk)))
+    reveal(person.subject.uuid, by=STAFF)
+    rows = account_for(person).list_all()
+    assert sorted((row.on_behalf_of, row.represented.name) for row in rows) == [("", ""), (str(parent.pk), "Ada Berg")]
+
+
 def test_accounting_states_from_when_it_is_complete(person: Person) -> None:
     resource = f"Patient/{person.user.pk}"
     look(by=STAFF, resource=resource, at=NOW - 20 * DAY)
@@ -319,6 +327,6 @@ def test_accounting_starts_six_years_ago(now: str, since: str) -> None:
 
 
 def test_unknown_purpose_is_displayed_as_its_code() -> None:
-    values: dict[str, Any] = {"id": uuid.uuid4(), "occurred_at": NOW, "action": "", "actor": "", "is_own": False}
-    row = Disclosure(**values, purpose="OLD", resource="", claims=(), emergency="")
+    values: dict[str, Any] = {"id": uuid.uuid4(), "occurred_at": NOW, "action": "", "actor": ""}
+    row = Disclosure(**values, on_behalf_of="", is_own=False, purpose="OLD", resource="", claims=(), emergency="")
     assert row.purpose_name == "OLD"
