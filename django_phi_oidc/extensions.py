@@ -207,13 +207,6 @@ class PersonalDataSource:
         return {}
 
 
-class PruneStep(Protocol):
-    """Deletes rows of an app whose retention has ended."""
-
-    def __call__(self, *, before: datetime, now: datetime) -> object:
-        """before: the start of `operational_retention`."""
-
-
 class RetentionGuard(Protocol):
     """Preserves the claims of persons, for example by legal holds.
 
@@ -300,14 +293,10 @@ own_resource_rules: Registry[OwnResourceRule] = Registry(
 personal_data_sources: Registry[PersonalDataSource] = Registry(
     "Export and erase what an app stores about a person."
 )
-prune_steps: Registry[PruneStep] = Registry("Delete the rows of an app whose retention has ended.")
 retention_guards: Registry[RetentionGuard] = Registry("Preserve claims of persons from erasure.")
 sign_in_demands: Registry[SignInDemand] = Registry(
     "Demand a new sign-in before the next guarded page."
 )
 sign_in_observers: Registry[SignInObserver] = Registry(
     "Act in the transaction of a sign-in, and add to its Django session."
-)
-subject_subcommands: Registry[str] = Registry(
-    "Modules whose `add_subcommands` extends `phi_oidc subject`; only the command imports them."
 )

@@ -36,6 +36,8 @@ class FeatureConfig(AppConfig):
     subcommands: ClassVar[tuple[str, ...]] = ()
     """The modules of `subcommands_package` that add a subcommand to `phi_oidc`."""
     subcommands_package: ClassVar[str] = "subcommands"
+    subject_subcommands: ClassVar[tuple[str, ...]] = ()
+    """The modules of `subcommands_package` whose `add_subcommands` extends `phi_oidc subject`."""
 
     def __init__(self, app_name: str, app_module: Any) -> None:
         # Django creates all configurations before it imports models and calls ready(), so options
@@ -55,6 +57,11 @@ class FeatureConfig(AppConfig):
         for name in self.subcommands:
             module = import_module(f"{self.name}.{self.subcommands_package}.{name}")
             yield name.replace("_", "-"), module
+
+    def import_subject_subcommands(self) -> Iterator[ModuleType]:
+        """Yield each module that adds subcommands to `phi_oidc subject`."""
+        for name in self.subject_subcommands:
+            yield import_module(f"{self.name}.{self.subcommands_package}.{name}")
 
 
 def list_installed_features() -> list[FeatureConfig]:

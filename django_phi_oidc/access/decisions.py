@@ -11,9 +11,15 @@ from ..audit.events import Action, NewEvent
 from ..audit.outbox import MOVE_TIMEOUT_SECONDS
 from ..audit.recorder import record, record_many
 from ..audit.request_context import Actor, keep_reference
-from ..contrib.individual_rights.recipients import is_own_resource, remember_recipient
 from ..errors import AuditUnavailable, KeyMissing
-from ..extensions import AccessOverride, access_overrides, event_queues, sign_in_demands
+from ..extensions import (
+    AccessOverride,
+    access_overrides,
+    disclosure_observers,
+    event_queues,
+    own_resource_rules,
+    sign_in_demands,
+)
 from .no_store import add_notice
 from .part2 import get_disclosure_detail, lacks_consent
 from .policy import (
@@ -91,7 +97,7 @@ def authorize(
         return None
 
     is_labelled = policy.label is not None and not (
-        purpose == PATIENT_REQUEST and is_own_resource(actor.user, resource)
+        purpose == PATIENT_REQUEST and _is_own_resource(actor.user, resource)
     )
 
     if is_permitted:
@@ -127,7 +133,8 @@ def authorize(
         actor, refusal, resource=resource, purpose=purpose, detail=detail, now=now
     )
     if not refusal:
-        remember_recipient(actor.user, now=now, resource=resource)
+        for observe in disclosure_observers:
+            observe(actor.user, now=now, resource=resource)
     if is_labelled and not refusal:
         add_notice(actor.request)
         label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
@@ -141,6 +148,10 @@ def authorize(
     if is_recorded:
         _flush_event_queues(now=now)
     return refusal
+
+
+def _is_own_resource(user: Any, resource: str) -> bool:
+    return any(is_own(user, resource) for is_own in own_resource_rules)
 
 
 def _find_assurance_refusal(actor: Actor, assurance: Assurance, *, now: datetime) -> str | None:

@@ -20,9 +20,9 @@ from ..audit.events import Action, EventOutcome, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
-from ..contrib.individual_rights.recipients import remember_recipient
 from ..crypto.retention_keys import KeyCache
 from ..errors import ClaimScrubbed, Code, KeyRingError, PhiOidcError, RevealRefused, Undecryptable
+from ..extensions import disclosure_observers
 from ..subjects.models import PairwiseSubject
 from .categories import can_reveal
 from .minimization import select_declared_members
@@ -133,8 +133,9 @@ def reveal_many(
     else:
         names = list(dict.fromkeys(names))
 
-    options: Any = {"purpose": purpose, "reason_code": reason_code, "consents": consents}
-    results = _authorize_and_reveal(actor, persons, names, **options)
+    results = _authorize_and_reveal(
+        actor, persons, names, purpose=purpose, reason_code=reason_code, consents=consents
+    )
     return {user.pk: {name: next(results) for name in names} for user in persons}
 
 
@@ -158,19 +159,29 @@ def _authorize_and_reveal(
     decisions: list[_RevealDecision] = []
     size = max(1, REVEAL_BATCH_SIZE // max(1, len(names)))
     for start in range(0, len(users), size):
-        options: Any = {"purpose": purpose, "consents": consents, "now": now}
-        batch = list(_authorize_claims(actor, users[start : start + size], names, **options))
+        batch = list(
+            _authorize_claims(
+                actor,
+                users[start : start + size],
+                names,
+                purpose=purpose,
+                consents=consents,
+                now=now,
+            )
+        )
         if not all(map(partial(_is_self, actor), users)) and any(
             decision.is_granted for decision in batch
         ):
-            remember_recipient(actor.user, now=now)
-        fields: dict[str, Any] = {
-            "actor": actor,
-            "purpose": purpose,
-            "reason_code": reason_code,
-            "now": now,
-        }
-        record_many([_create_event(decision, **fields) for decision in batch])
+            for observe in disclosure_observers:
+                observe(actor.user, now=now)
+        record_many(
+            [
+                _create_event(
+                    decision, actor=actor, purpose=purpose, reason_code=reason_code, now=now
+                )
+                for decision in batch
+            ]
+        )
         decisions += batch
     if any(decision.is_granted for decision in decisions):
         mark_response_private(actor.request)
@@ -221,13 +232,15 @@ def _authorize_claims(
             is_permitted = is_self or name in permitted_names
             if declaration and subject and not is_permitted:
                 is_permitted = can_reveal_of(declaration, subject)
-            options: Any = {
-                "purpose": purpose,
-                "is_self": is_self,
-                "is_permitted": is_permitted,
-                "consent": consent,
-            }
-            refusal = _find_refusal(actor, declaration, row, **options)
+            refusal = _find_refusal(
+                actor,
+                declaration,
+                row,
+                purpose=purpose,
+                is_self=is_self,
+                is_permitted=is_permitted,
+                consent=consent,
+            )
             is_expired = (
                 refusal is None
                 and declaration is not None

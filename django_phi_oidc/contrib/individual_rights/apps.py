@@ -4,6 +4,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import disclosure_observers, own_resource_rules
 
 
 class IndividualRightsConfig(FeatureConfig):
@@ -19,3 +20,10 @@ class IndividualRightsConfig(FeatureConfig):
             "phi_oidc_individual_rights.view_accountingcopy",
         ),
     }
+    subject_subcommands = ("subject_accounting", "subject_data")
+
+    def ready(self) -> None:
+        from . import recipients
+
+        disclosure_observers.register(recipients.remember_recipient)
+        own_resource_rules.register(recipients.is_own_resource)

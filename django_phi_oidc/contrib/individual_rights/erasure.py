@@ -33,7 +33,8 @@ class ErasureResult:
     claim_count: int
     session_count: int
     identifier_count: int
-    invitation_count: int
+    further_counts: Mapping[str, int]
+    """The rows of other apps, by their name in the result, such as "invitations"."""
 
 
 def erase_person(
@@ -80,7 +81,7 @@ def erase_person(
         claim_count=sum(counts.total() for counts in claim_counts.values()),
         session_count=len(session_ids) + unlinked_sessions,
         identifier_count=identifiers,
-        invitation_count=invitations,
+        further_counts={"invitations": invitations},
     )
 
 
@@ -105,7 +106,7 @@ def preview_erasure(
         claim_count=StoredClaim.objects.filter(subject__in=pks).count(),
         session_count=sum(sessions.count() for sessions in counted),
         identifier_count=identifiers.count(),
-        invitation_count=invitations.count(),
+        further_counts={"invitations": invitations.count()},
     )
 
 

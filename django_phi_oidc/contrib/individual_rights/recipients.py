@@ -91,13 +91,15 @@ def is_own_resource(user: Any, resource: str) -> bool:
     """Return whether resource is about user, by PATIENT_RESOURCES. False if the project's function
     fails.
     """
-    if (get_resources := conf.patient_resources()) is None:
+    get_resources = conf.patient_resources()
+    if get_resources is None:
         return False
     try:
         with savepoint():
             return resource in get_resources(user)
     except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a decision and its event
-        if (name := type(error).__name__) not in _reported_errors:
+        name = type(error).__name__
+        if name not in _reported_errors:
             _reported_errors.add(name)
             logger.error("PATIENT_RESOURCES: the function failed: %s.", name)  # noqa: TRY400 -- the message may name a person
         return False

@@ -21,8 +21,8 @@ from ...claims.categories import find_declared_refusal
 from ...claims.models import StoredClaim
 from ...claims.retention_limits import get_expiry
 from ...errors import CiphertextInvalid, KeyUnknown, RevealRefused
+from ...extensions import disclosure_observers
 from ...subjects.models import PairwiseSubject
-from ..individual_rights.recipients import remember_recipient
 
 DISCLOSE_PERMISSION = "phi_oidc_legal_holds.disclose_legalhold"
 NOT_HELD = "not_held"
@@ -83,7 +83,8 @@ def disclose_held_claims(
         detail={},
     )
     if not refusal:
-        remember_recipient(actor.user, now=now)
+        for observe in disclosure_observers:
+            observe(actor.user, now=now)
     declared = conf.claims()
     refusals = {
         row.pk: find_declared_refusal(

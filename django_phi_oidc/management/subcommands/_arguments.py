@@ -16,11 +16,13 @@ from django.urls import NoReverseMatch, reverse
 from ... import conf
 from ..._internal.suggestions import suggest
 from ...config.providers import ProviderDeclaration
+from ...subjects.models import PairwiseSubject
 from ._output import Output, format_untrusted
 
 Options = Mapping[str, Any]
 Handler = Callable[[Options, Output], None]
 PUBLIC_KEY_HELP = "A verifier key of the audit log, PEM, base64, or their file; may be repeated."
+SUBJECT_UUID_HELP = "The UUID of the subject, as `list` shows it."
 USER_FORMS = "user name, pk:VALUE or uuid:SUBJECT_UUID"
 _USER_LOOKUPS = {"pk:": "pk", "uuid:": "pairwise_subjects__uuid"}
 _MAX_DIGITS = 9
@@ -92,6 +94,14 @@ def get_user(reference: str) -> Any:
     if named is not None and named != user:
         raise CommandError(f"{shown} is also the user name of another user, so it is ambiguous.")
     return user
+
+
+def get_subject(subject_uuid: uuid.UUID) -> PairwiseSubject:
+    """Return the subject with its user. Raises: CommandError."""
+    subject = PairwiseSubject.objects.select_related("user").filter(uuid=subject_uuid).first()
+    if subject is None:
+        raise CommandError(f"There is no subject {subject_uuid}.")
+    return subject
 
 
 def format_user(name: str | None, pk: Any) -> str:

@@ -1,7 +1,7 @@
 """List who accessed a person's record (`phi_oidc subject accounting`)."""
 
 import csv
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from ....errors import AuditUnavailable
 from ....management.subcommands._arguments import (
     USER_FORMS,
     Options,
+    add_command,
     build_argument_error,
     get_user,
     parse_time,
@@ -53,7 +54,8 @@ _ACTION_PREFIXES = {
 AccountingRow = Mapping[str, Any]
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_subcommands(commands: Any) -> None:
+    parser = add_command(commands, "accounting", _list, "List who accessed a person's record.")
     parser.add_argument("user", metavar="USER", help=f"The account of the person: {USER_FORMS}.")
     since_help = "A date or time, or a number of days ago (default: six years)."
     parser.add_argument("--since", type=_parse_since, metavar="DATE|DAYS", help=since_help)
@@ -61,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--csv", action="store_true", help="Write CSV for a spreadsheet.")
 
 
-def handle(options: Options, output: Output) -> None:
+def _list(options: Options, output: Output) -> None:
     """Print the disclosures. Raises: CommandError if there is no such user, or the list is
     incomplete.
     """

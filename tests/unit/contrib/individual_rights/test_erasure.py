@@ -108,7 +108,11 @@ def test_erasure_deletes_everything_of_the_person_and_nothing_of_others(
     end_session(ended.pk, EndReason.LOGOUT, origin=Origin(), now=NOW)
     erased = erase(person)
     assert erased == ErasureResult(
-        subject_uuids=(person.subject.uuid,), claim_count=2, session_count=2, identifier_count=1, invitation_count=0
+        subject_uuids=(person.subject.uuid,),
+        claim_count=2,
+        session_count=2,
+        identifier_count=1,
+        further_counts={"invitations": 0},
     )
     assert what_is_held() == of(other.user)
     assert not django_session_exists(person.django_key)
@@ -176,7 +180,7 @@ def test_erasure_of_an_unlinked_account_erases_the_rest(op: ScriptedOP, known: C
     assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (1, 1)
     erased = erase_person(person.user, [], origin=OFFICER, now=NOW)
     assert erased == ErasureResult(
-        subject_uuids=(), claim_count=0, session_count=1, identifier_count=1, invitation_count=0
+        subject_uuids=(), claim_count=0, session_count=1, identifier_count=1, further_counts={"invitations": 0}
     )
     assert (OIDCSession.objects.count(), PairwiseIdentifier.objects.count()) == (0, 0)
     (event,) = events(Action.SUBJECT_ERASED)

@@ -35,7 +35,7 @@ from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.unit.management.terminal import run_on_terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 PAGE = (ROOT / "docs" / "how-to" / "privacy-requests.md").read_text()
 CANARY = "claim-canary-Bern-7c1f"
 
