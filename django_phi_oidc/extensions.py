@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.db.models import QuerySet
-    from django.http import HttpRequest  # noqa: TID251 -- a type of what the edges pass on
+    from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
 
     from .audit.events import NewEvent, Origin
     from .audit.request_context import Actor, Session, User
     from .claims.models import StoredClaim
     from .config.providers import ProviderDeclaration
+    from .login.code_exchange import VerifiedSignIn
+    from .login.failures import LoginError, SignInAttempt
+    from .login.state_cookie import AuthorizationState
+    from .subjects.account_changes import AccountChange
     from .subjects.models import PairwiseSubject
 
 T = TypeVar("T")
@@ -116,6 +120,41 @@ class ClaimPreservation:
     """The name of the retention key that encrypts them; "" if retention keys are disabled."""
     kept_names: Collection[str]
     """Names of stored claims that could not be preserved, and so must not be replaced."""
+
+
+class AccountObserver:
+    """What an app does when an account changes or is attacked. A subclass overrides what it needs.
+
+    users and user are accounts of the project's model.
+    """
+
+    def record_changes(
+        self, users: Sequence[Any], change: "AccountChange", *, provider: str, now: datetime
+    ) -> None:
+        """Called in the transaction of the change. provider: the declared name, or ""."""
+
+    def record_address_change(self, user: Any, former_address: str, *, now: datetime) -> None:
+        """Called in the transaction that replaces the e-mail address."""
+
+    def record_suspicion(
+        self, user: Any, suspicion: "AccountChange", *, provider: str, now: datetime
+    ) -> None:
+        """Called about a suspicious attempt, which is refused anyway. It must not raise."""
+
+    def revoke_credentials(
+        self,
+        user_pks: Sequence[Any],
+        *,
+        provider: str | None,
+        reason: str,
+        origin: "Origin",
+        now: datetime,
+    ) -> None:
+        """Revoke what could link another person to these accounts, in the current transaction.
+
+        Called before an account is linked, and when its access ends. provider: None for all.
+        reason: for the events.
+        """
 
 
 class DelegationSource(Protocol):
@@ -239,6 +278,35 @@ class RetentionGuard(Protocol):
         """Return the number of active holds, for the retention report."""
 
 
+class RefusedSignInHandler:
+    """What an app does with a sign-in that was refused after the provider answered."""
+
+    def remember_unlinked_sign_in(self, request: "HttpRequest", sign_in: "VerifiedSignIn") -> None:
+        """Called before the refusal of a verified person without an account."""
+
+    def record_refusal(
+        self,
+        actor: "Actor",
+        error: "LoginError",
+        attempt: "SignInAttempt",
+        pending: "AuthorizationState | None",
+    ) -> None:
+        """Called before the event of the refusal is recorded. It must not raise."""
+
+    def find_response(
+        self,
+        request: "HttpRequest",
+        error: "LoginError",
+        attempt: "SignInAttempt",
+        *,
+        next_url: str,
+    ) -> "HttpResponse | None":
+        """Report the refusal and return a page on which the person can go on; None if there is
+        none.
+        """
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
     """A verified sign-in whose sessions are created in the current transaction."""
@@ -249,6 +317,10 @@ class SignIn:
     sub: str = field(repr=False)
     offered_acr_values: Sequence[str]
     """The values that the provider's metadata listed at the sign-in."""
+    last_seen_at: datetime
+    """The sign-in of the person before this one."""
+    is_new_link: bool
+    """Whether this sign-in created the account."""
     now: datetime
 
 
@@ -266,6 +338,12 @@ class SignInObserver:
         """Return what the app stores in the Django session. It is inserted with these entries."""
         return {}
 
+    def record_sign_in(self, sign_in: SignIn, get_device: Callable[[], str]) -> None:
+        """Called when the Django session is stored, and the user logged in.
+
+        get_device: returns the random id of this browser, and sets its cookie if there is none.
+        """
+
 
 OwnResourceRule: TypeAlias = Callable[[Any, str], bool]
 """Returns whether a resource (`Type/id`) is about the user. It must not raise."""
@@ -274,6 +352,9 @@ SignInDemand: TypeAlias = "Callable[[Actor], bool]"
 
 access_overrides: Registry[AccessOverrideSource] = Registry(
     "Replace a missing permission for a limited time."
+)
+account_observers: Registry[AccountObserver] = Registry(
+    "Act when an account changes, is attacked or loses its access."
 )
 accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
     "Suspend the accounting of disclosures to an agency."
@@ -292,6 +373,9 @@ own_resource_rules: Registry[OwnResourceRule] = Registry(
 )
 personal_data_sources: Registry[PersonalDataSource] = Registry(
     "Export and erase what an app stores about a person."
+)
+refused_sign_in_handlers: Registry[RefusedSignInHandler] = Registry(
+    "Act on a sign-in that is refused, and offer a page on which the person can go on."
 )
 retention_guards: Registry[RetentionGuard] = Registry("Preserve claims of persons from erasure.")
 sign_in_demands: Registry[SignInDemand] = Registry(

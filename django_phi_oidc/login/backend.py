@@ -21,11 +21,10 @@ from .. import conf
 from .._internal.clock import now
 from ..audit.request_context import use_origin
 from ..claims.account_columns import list_claims_in_account
-from ..contrib.notices.models import NoticeKind
-from ..contrib.notices.notices import warn_user
 from ..crypto import keyring
 from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
 from ..sessions.activity import pop_checked_user
+from ..subjects.account_changes import AccountChange, report_suspicion
 from ..subjects.account_fields import build_account_fields, create_username
 from ..subjects.email_match import EmailMatch
 from ..subjects.linking import get_or_create_account
@@ -82,7 +81,9 @@ class OIDCAuthenticationBackend(MozillaBackend):
             )
             user: Any = linked.user
             if not self.user_can_authenticate(user):
-                warn_user(user, NoticeKind.SIGN_IN_REFUSED, provider=sign_in.provider, now=now())
+                report_suspicion(
+                    user, AccountChange.SIGN_IN_REFUSED, provider=sign_in.provider, now=now()
+                )
                 raise AccountError(Code.USER_INACTIVE)
             if not linked.is_new_user:
                 with use_origin(lambda: origin._replace(actor=str(user.pk))):

@@ -27,10 +27,9 @@ from ..audit.recorder import record_many
 from ..audit.refusals import report_refusal
 from ..audit.request_context import LOCAL_SIGN_IN_KEY, Actor
 from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
-from ..contrib.notices.models import NoticeKind
-from ..contrib.notices.notices import warn_user
 from ..errors import AuditUnavailable
 from ..sessions.activity import ENDS_AT_KEY
+from ..subjects.account_changes import AccountChange, report_suspicion
 from .failures import TEMPLATES_BY_PAGE
 from .local_accounts import BreakGlassCredentials, find_local_account
 from .provider_selection import parse_next_url
@@ -110,7 +109,7 @@ class BreakGlassLoginView(View):
                 Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **fields
             )
             if guessed is not None:
-                warn_user(guessed, NoticeKind.PASSWORD_REFUSED, provider="", now=now)
+                report_suspicion(guessed, AccountChange.PASSWORD_REFUSED, provider="", now=now)
             return _render_page(request, status=503 if refusal.audit_error else 403)
         for counter_key in counter_keys:
             remove_attempt(_THROTTLE_KIND, counter_key, now=now)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -39,9 +40,6 @@ from ..claims.account_columns import build_account_claim_events
 from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
-from ..contrib.notices.devices import register_device
-from ..contrib.notices.models import NoticeKind
-from ..contrib.notices.notices import LONG_ABSENCE, find_notice_address, write_notice
 from ..contrib.scim.memberships import get_group_claims
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
@@ -105,11 +103,12 @@ def establish_session(
             # sessions. And before the account's row is written: the check for the last
             # administrator locks several account rows in order.
             new.sync_roles()
-            sign_in = new.build_sign_in()
+            sign_in = new.build_sign_in(last_seen_at=last_seen_at)
             for observer in sign_in_observers:
                 observer.prepare_session(sign_in)
             new.log_in(sign_in)
-            new.write_notices(last_seen_at=last_seen_at)
+            for observer in sign_in_observers:
+                observer.record_sign_in(sign_in, get_device=partial(get_device, request))
             origin = Actor.from_request(request).origin
             new.record_undeclared_claims(origin)
             with combine_inserts(using=router.db_for_write(OIDCSession)):
@@ -198,14 +197,19 @@ class _NewSession:
                 now=self.now,
             )
 
-    def build_sign_in(self) -> SignIn:
-        """Return what observers see of this sign-in: no token and no claim but `sub`."""
+    def build_sign_in(self, *, last_seen_at: datetime) -> SignIn:
+        """Return what observers see of this sign-in: no token and no claim but `sub`.
+
+        last_seen_at: before this sign-in.
+        """
         return SignIn(
             user=self.user,
             provider=self.provider,
             subject=self.subject,
             sub=self.result.id_token_claims["sub"],
             offered_acr_values=self.result.offered_acr_values,
+            last_seen_at=last_seen_at,
+            is_new_link=self.user.pairwise_link.created,
             now=self.now,
         )
 
@@ -234,23 +238,6 @@ class _NewSession:
         _insert_session(session)
         _save_only_when_changed(session)
         auth.login(self.request, self.user)
-
-    def write_notices(self, *, last_seen_at: datetime) -> None:
-        """Register the browser of users who get notices, and write the notice about a new one or a
-        long absence.
-
-        last_seen_at: before this sign-in.
-        """
-        if not find_notice_address(self.user):
-            return
-        is_new = register_device(self.user, get_device(self.request), now=self.now)
-        is_absence_long = self.now - last_seen_at >= LONG_ABSENCE
-        if (is_new or is_absence_long) and not self.user.pairwise_link.created:
-            if is_new:
-                kind = NoticeKind.NEW_DEVICE
-            else:
-                kind = NoticeKind.LONG_ABSENCE
-            write_notice(self.user, kind, provider=self.provider.name, now=self.now)
 
     def record_undeclared_claims(self, origin: Origin) -> None:
         event = NewEvent(action=Action.CLAIM_OVERFETCHED, **self._get_event_fields(origin))

@@ -24,9 +24,8 @@ from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
 from ..claims.minimization import VERIFIED_EMAIL_CLAIMS
 from ..config.providers import ProviderDeclaration
-from ..contrib.invitations.activation import attach_unlinked_sign_in, redirect_to_activation
-from ..contrib.notices.refusal_notices import warn_of_refusal
 from ..errors import CallbackError, Code, NotProvisioned
+from ..extensions import refused_sign_in_handlers
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.call_limit import limit_total_time
@@ -41,6 +40,8 @@ from .code_exchange import (
 )
 from .failures import (
     LOGIN_ERRORS,
+    LoginError,
+    SignInAttempt,
     SignInStage,
     create_sign_in_attempt,
     render_login_failure,
@@ -164,13 +165,10 @@ class OIDCAuthenticationCallbackView(View):
         except LOGIN_ERRORS as error:
             next_url = find_next_url(request, state)
             retry = retry_step_up(request, pending, error, attempt)
-            if retry is None:
-                warn_of_refusal(Actor.from_request(request), error, attempt, pending)
-            response = (
-                retry
-                or redirect_to_activation(request, error, attempt, next_url=next_url)
-                or render_login_failure(request, error, attempt, next_url=next_url)
-            )
+            if retry is not None:
+                response = retry
+            else:
+                response = _refuse_sign_in(request, error, attempt, pending, next_url=next_url)
             if state:
                 delete_state(response, request, state)
         except BaseException:
@@ -180,6 +178,25 @@ class OIDCAuthenticationCallbackView(View):
             if pending and not is_session_started:
                 mark_callback_ended(state)
         return set_private_headers(response)
+
+
+def _refuse_sign_in(
+    request: HttpRequest,
+    error: LoginError,
+    attempt: SignInAttempt,
+    pending: AuthorizationState | None,
+    *,
+    next_url: str,
+) -> HttpResponse:
+    """Report the refusal, and return its page, or that of an app on which the person can go on."""
+    actor = Actor.from_request(request)
+    for handler in refused_sign_in_handlers:
+        handler.record_refusal(actor, error, attempt, pending)
+    for handler in refused_sign_in_handlers:
+        response = handler.find_response(request, error, attempt, next_url=next_url)
+        if response is not None:
+            return response
+    return render_login_failure(request, error, attempt, next_url=next_url)
 
 
 def start_sign_in(
@@ -264,7 +281,8 @@ def complete_sign_in(
                 with measure_step(step="authenticate"):
                     user = auth.authenticate(request, sign_in=sign_in)
             except NotProvisioned:
-                attach_unlinked_sign_in(request, sign_in)
+                for handler in refused_sign_in_handlers:
+                    handler.remember_unlinked_sign_in(request, sign_in)
                 raise
             if user is None:
                 raise NotProvisioned

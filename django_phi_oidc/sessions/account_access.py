@@ -18,8 +18,7 @@ from ..audit.events import NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
-from ..contrib.invitations.invitations import revoke_activation_codes
-from ..contrib.invitations.models import ActivationCode
+from ..extensions import account_observers
 from .lifecycle import end_sessions
 from .models import EndReason, OIDCSession
 from .recent_logouts import remember_ended_access
@@ -46,7 +45,7 @@ def end_access(
     events: Sequence[NewEvent] = (),
     is_inline: bool = True,
 ) -> int:
-    """End all sessions of the account, and revoke its tokens and waiting activation codes. Return
+    """End all sessions of the account, and revoke its tokens and what could link a person. Return
     how many ended.
 
     One transaction, or the caller's. The account stays active, so the person may sign in again, but
@@ -62,8 +61,10 @@ def end_access(
         ended = end_sessions(
             list(live), reason, origin=origin, now=now, lease_revocations=is_inline
         )
-        codes = ActivationCode.objects.filter(user=user_pk)
-        revoke_activation_codes(codes, reason=reason, origin=origin, now=now)
+        for observer in account_observers:
+            observer.revoke_credentials(
+                [user_pk], provider=None, reason=reason, origin=origin, now=now
+            )
         if is_inline:
             leased = [row for session in ended for row in session.leased_revocations]
             revoke_after_commit(

@@ -19,9 +19,13 @@ from ..audit.events import Action, Origin
 from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.retention import lock_subjects_of_users, scrub_subject
-from ..contrib.notices.models import NoticeKind
-from ..contrib.notices.notices import find_provider_name, write_address_notice, write_notice
 from ..errors import HeldForLegalReasons
+from ..provider.labels import find_provider_name
+from ..subjects.account_changes import (
+    AccountChange,
+    report_address_change,
+    report_changes,
+)
 from ..subjects.models import PairwiseSubject
 from .account_access import end_access_of_inactive_account, has_locked_subjects
 from .activity import TIMES_KEY, create_times_entry
@@ -73,7 +77,7 @@ def end_sessions_on_unlink(
     # Not if the account itself is deleted.
     if getattr(origin, "model", type(origin)) is PairwiseSubject:
         provider = find_provider_name(instance.issuer)
-        write_notice(instance.user, NoticeKind.UNLINKED, provider=provider, now=now)
+        report_changes([instance.user], AccountChange.UNLINKED, provider=provider, now=now)
     if isinstance(origin, Model):
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
 
@@ -117,33 +121,29 @@ def _lock_subjects_before_account(account: Model, update_fields: Collection[str]
         lock_subjects_of_users([account.pk])
 
 
-def _write_notices_after_change(
-    account: Model, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> None:
-    """Write the notices about another e-mail address, and about a local account that may or may not
-    be used now.
-    """
+def _report_account_changes(account: Model, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Report another e-mail address, and a local account that may or may not be used now."""
     user = cast(Any, account)
     now = clock.now()
     address_field = user.get_email_field_name()
     if old.get(address_field) != new.get(address_field):
-        write_address_notice(user, str(old[address_field] or ""), now=now)
+        report_address_change(user, str(old[address_field] or ""), now=now)
     if (
         old.get("is_active") != new.get("is_active")
         and user.get_username() in conf.break_glass_accounts()
     ):
         if new["is_active"]:
-            kind = NoticeKind.ACTIVATED
+            change = AccountChange.ACTIVATED
         else:
-            kind = NoticeKind.DEACTIVATED
-        write_notice(user, kind, provider="", now=now)
+            change = AccountChange.DEACTIVATED
+        report_changes([user], change, provider="", now=now)
 
 
 record_flag_changes(
     get_user_model(),
     lock_before=_lock_subjects_before_account,
     watched=[cast(Any, get_user_model()).get_email_field_name()],
-    after_change=_write_notices_after_change,
+    after_change=_report_account_changes,
 )
 
 
@@ -159,7 +159,7 @@ def end_sessions_on_account_change(
     if created:
         return
     if _has_new_password(instance):
-        write_notice(instance, NoticeKind.PASSWORD_CHANGED, provider="", now=clock.now())
+        report_changes([instance], AccountChange.PASSWORD_CHANGED, provider="", now=clock.now())
     if _is_deactivation(instance, update_fields):
         end_access_of_inactive_account(instance)
     elif _is_password_change(instance):

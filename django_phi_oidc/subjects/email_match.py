@@ -22,10 +22,10 @@ from ..audit.outbox import list_waiting_events
 from ..audit.search import EventQuery, list_events_of_query
 from ..audit.storage import get_resource_pseudonym
 from ..config.providers import ProviderDeclaration
-from ..contrib.invitations.invitations import list_privileges
 from ..contrib.invitations.models import ActivationCode
 from ..errors import EmailMatchRefused
 from .models import PairwiseSubject
+from .privileges import list_privileges
 
 CREATION_FIELD = "date_joined"
 

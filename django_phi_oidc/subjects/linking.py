@@ -25,10 +25,6 @@ from .._internal.sql import fetch, update
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue, enqueue_many
 from ..config.providers import ProviderDeclaration
-from ..contrib.invitations.invitations import revoke_activation_codes
-from ..contrib.invitations.models import ActivationCode
-from ..contrib.notices.models import NoticeKind
-from ..contrib.notices.notices import write_notice, write_notices
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
     AccountNotSaved,
@@ -39,7 +35,9 @@ from ..errors import (
     SubjectKeyMissing,
     SubjectTaken,
 )
+from ..extensions import account_observers
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
+from .account_changes import AccountChange, report_changes
 from .email_match import EmailMatch
 from .identifiers import compute_link_binding, compute_subject_digest
 from .models import PairwiseSubject, SubjectDigest
@@ -145,10 +143,8 @@ def link_existing_user(
                 if not is_code_locked:
                     # A sign-in that is linked by its e-mail address must see this link, or be seen.
                     users.select_for_update(no_key=True, of=("self",)).get(pk=user.pk)
-                # Lock codes before the link, as redeem_code does: the reverse order could deadlock
-                # with it.
-                codes = ActivationCode.objects.filter(user=user.pk, provider=provider.name)
-                revoke_activation_codes(codes, reason="linked", origin=origin, now=now)
+                # Before the link, as a code is redeemed: the reverse order of locks could deadlock.
+                _revoke_credentials([user.pk], provider=provider.name, origin=origin, now=now)
                 get_user = partial(users.get, pk=user.pk)
                 fields: Any = {"origin": origin, "provider": provider.name, "now": now}
                 return _create_subject(
@@ -195,8 +191,7 @@ def link_existing_users(
             raise SubjectTaken(linked.user_id)
         if taken := find_linked_subjects(users, issuer=provider.issuer, keys=keys):
             raise SubjectTaken(next(iter(taken.values())).user_id)
-        codes = ActivationCode.objects.filter(user__in=pks, provider=provider.name)
-        revoke_activation_codes(codes, reason="linked", origin=origin, now=now)
+        _revoke_credentials(pks, provider=provider.name, origin=origin, now=now)
         seen: dict[str, Any] = {
             "issuer": provider.issuer,
             "first_seen_at": now,
@@ -208,7 +203,7 @@ def link_existing_users(
         }
         PairwiseSubject.objects.bulk_create(subjects.values())
         _insert_digests([(subjects[sub], digests[sub]) for sub in users])
-        write_notices(list(locked.values()), NoticeKind.LINKED, provider=provider.name, now=now)
+        report_changes(list(locked.values()), AccountChange.LINKED, provider=provider.name, now=now)
         fields: dict[str, Any] = {
             "action": Action.SUBJECT_LINKED,
             "origin": origin,
@@ -425,7 +420,7 @@ def _create_subject(
         )
         _insert_digests([(subject, digests)])
         if not created:
-            write_notice(user, NoticeKind.LINKED, provider=event_fields["provider"], now=now)
+            report_changes([user], AccountChange.LINKED, provider=event_fields["provider"], now=now)
         enqueue(
             Action.SUBJECT_LINKED,
             now=now,
@@ -457,3 +452,13 @@ def _insert_digests(
     # Sorted, so that two transactions that insert the same ones cannot deadlock.
     rows.sort(key=attrgetter("digest"))
     SubjectDigest.objects.bulk_create(rows, ignore_conflicts=ignore_conflicts)
+
+
+def _revoke_credentials(
+    user_pks: Sequence[Any], *, provider: str, origin: Origin, now: datetime
+) -> None:
+    """Revoke what could link another person to accounts that are about to be linked."""
+    for observer in account_observers:
+        observer.revoke_credentials(
+            user_pks, provider=provider, reason="linked", origin=origin, now=now
+        )

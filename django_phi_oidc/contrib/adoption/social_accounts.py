@@ -22,7 +22,7 @@ from ...config.providers import ProviderDeclaration
 from ...crypto.keyring import SymmetricKey
 from ...errors import IDTokenError, SubjectTaken
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
-from ..invitations.invitations import list_privileges
+from ...subjects.privileges import list_privileges
 from .allauth import APP_LABEL, SocialApplication, find_provider, list_applications
 
 

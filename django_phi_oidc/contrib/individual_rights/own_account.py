@@ -28,11 +28,10 @@ from ...sessions.lifecycle import end_sessions
 from ...sessions.models import EndReason, OIDCSession, OIDCSessionQuerySet
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
+from ...subjects.account_changes import AccountChange, report_changes
 from ...subjects.models import PairwiseSubject
 from ..legal_holds.legal_holds import find_suspended_purposes
 from ..legal_holds.models import LegalHold
-from ..notices.models import NoticeKind
-from ..notices.notices import write_notice
 from .accounting import Disclosure, DisclosureAccounting, create_accounting
 from .export import PersonExport, export_person, hide_suspending_holds
 from .recipients import Recipient
@@ -123,7 +122,7 @@ def end_other_sessions(actor: Actor, *, session_id: uuid.UUID | None = None, now
             else:
                 ended = []
             if ended:
-                write_notice(actor.user, NoticeKind.SESSIONS_ENDED, provider="", now=now)
+                report_changes([actor.user], AccountChange.SESSIONS_ENDED, provider="", now=now)
         revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
     return len(ended)
 

@@ -40,10 +40,9 @@ from ...login.state_cookie import (
     read_encrypted_cookie,
     set_encrypted_cookie,
 )
+from ...subjects.account_changes import AccountChange, report_suspicion
 from ...subjects.identifiers import compute_subject_digest
 from ...subjects.linking import find_linked_subject
-from ..notices.models import NoticeKind
-from ..notices.notices import warn_user
 from .activation_redemption import redeem_code
 
 logger = logging.getLogger("django_phi_oidc.login")
@@ -212,7 +211,7 @@ def _deny_activation(
             return _redirect_to_sign_in(request, unlinked)
     pk: Any = user
     if pk and (account := get_user_model()._default_manager.filter(pk=pk).first()):
-        warn_user(account, NoticeKind.CODE_REFUSED, provider=unlinked.provider, now=now)
+        report_suspicion(account, AccountChange.CODE_REFUSED, provider=unlinked.provider, now=now)
 
     if audit_error:
         status = 503

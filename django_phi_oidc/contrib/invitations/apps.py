@@ -4,6 +4,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import account_observers, refused_sign_in_handlers
 
 
 class InvitationsConfig(FeatureConfig):
@@ -21,3 +22,12 @@ class InvitationsConfig(FeatureConfig):
             "phi_oidc_invitations.issue_activationcode",
         ),
     }
+
+    def ready(self) -> None:
+        from .observers import (
+            activation_code_revoker,
+            activation_page_handler,
+        )
+
+        account_observers.register(activation_code_revoker)
+        refused_sign_in_handlers.register(activation_page_handler)

@@ -15,7 +15,6 @@ from django.db.models import Q
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
-from ..._internal.app_labels import is_own_permission
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
 from ...config.providers import ProviderDeclaration
@@ -23,13 +22,11 @@ from ...crypto.keyring import SymmetricKey
 from ...errors import InvitationRefused
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ...subjects.models import PairwiseSubject
+from ...subjects.privileges import STAFF, SUPERUSER, list_privileges
 from .activation_codes import create_code, format_code
 from .models import ActivationCode, ActivationCodeQuerySet
 
 LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"
-SUPERUSER = "superuser"
-STAFF = "staff"
-"""Privileges that are no permissions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,21 +156,6 @@ def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None
             raise InvitationRefused(gettext_noop("There is no user %(user)s."), user=pk)
         if not users_by_id[pk].is_active:
             raise InvitationRefused(gettext_noop("User %(user)s is deactivated."), user=pk)
-
-
-def list_privileges(user: Any) -> list[str]:
-    """Return the privileges by which a sign-in as user reaches the data of others, sorted.
-
-    These are all permissions of superusers and staff, and the permissions of this package of all
-    users, such as those to reveal claims and to open emergencies. Others do not count: patients
-    have permissions of their own.
-    """
-    permissions: set[str] = getattr(user, "get_all_permissions", set)()
-    if getattr(user, "is_superuser", False):
-        return [SUPERUSER]
-    if getattr(user, "is_staff", False):
-        return sorted({STAFF, *permissions})
-    return sorted(name for name in permissions if is_own_permission(name))
 
 
 def has_more_privileges(user: Any, actor: Any) -> bool:

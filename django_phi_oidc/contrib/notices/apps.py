@@ -6,6 +6,7 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ...extensions import account_observers, refused_sign_in_handlers, sign_in_observers
 
 
 class NoticesConfig(FeatureConfig):
@@ -18,3 +19,14 @@ class NoticesConfig(FeatureConfig):
     beat: ClassVar[Mapping[str, float]] = {
         "phi_oidc.send_notices": 1,
     }
+
+    def ready(self) -> None:
+        from .observers import (
+            new_device_observer,
+            notice_writer,
+            refusal_notice_writer,
+        )
+
+        account_observers.register(notice_writer)
+        refused_sign_in_handlers.register(refusal_notice_writer)
+        sign_in_observers.register(new_device_observer)

@@ -1,30 +1,10 @@
 """Notices about accounts, and the browsers that a user has signed in with."""
 
-from enum import StrEnum
-
 from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ...fields import SealedTextField
-
-
-class NoticeKind(StrEnum):
-    """What a notice is about."""
-
-    LINKED = "linked"
-    UNLINKED = "unlinked"
-    NEW_DEVICE = "new_device"
-    LONG_ABSENCE = "long_absence"
-    SIGN_IN_REFUSED = "sign_in_refused"
-    STEP_UP_REFUSED = "step_up_refused"
-    CODE_REFUSED = "code_refused"
-    PASSWORD_REFUSED = "password_refused"
-    EMAIL_CHANGED = "email_changed"
-    PASSWORD_CHANGED = "password_changed"
-    ACTIVATED = "activated"
-    DEACTIVATED = "deactivated"
-    SESSIONS_ENDED = "sessions_ended"
 
 
 class AccountNotice(models.Model):
@@ -35,7 +15,7 @@ class AccountNotice(models.Model):
     id = models.UUIDField(primary_key=True, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     kind = models.CharField(max_length=16)
-    """A NoticeKind."""
+    """An AccountChange."""
     provider = models.CharField(max_length=64, blank=True)
     """The declared name; empty if it is not declared any more."""
     address = SealedTextField(bind=("id",))

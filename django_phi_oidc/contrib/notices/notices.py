@@ -28,7 +28,8 @@ from ..._internal import randomness
 from ..._internal.inserts import insert
 from ..._internal.sql import delete_in_batches, savepoint
 from ...errors import KeyMissing, KeyRingError
-from .models import AccountNotice, NoticeKind
+from ...subjects.account_changes import AccountChange
+from .models import AccountNotice
 
 logger = logging.getLogger("django_phi_oidc.subjects")
 UNDELIVERABLE_DOMAIN = ".invalid"
@@ -45,19 +46,19 @@ LONG_ABSENCE = timedelta(days=90)
 _DAILY_NOTICES = UUID("6f0e8d5c-3c52-5b0f-9a7d-0f2f1f6f7a11")
 """The namespace of the ids of notices that are written once a day."""
 _MAIL_SUBJECTS = {
-    NoticeKind.LINKED: gettext_noop("A sign-in was added to your account"),
-    NoticeKind.UNLINKED: gettext_noop("A sign-in was removed from your account"),
-    NoticeKind.NEW_DEVICE: gettext_noop("Your account was used with a new browser"),
-    NoticeKind.LONG_ABSENCE: gettext_noop("Your account was used after a long time"),
-    NoticeKind.SIGN_IN_REFUSED: gettext_noop("A sign-in to your account was refused"),
-    NoticeKind.STEP_UP_REFUSED: gettext_noop("A confirmation of your identity failed"),
-    NoticeKind.CODE_REFUSED: gettext_noop("An activation code for your account was refused"),
-    NoticeKind.PASSWORD_REFUSED: gettext_noop("A wrong password was entered for your account"),
-    NoticeKind.EMAIL_CHANGED: gettext_noop("The e-mail address of your account was changed"),
-    NoticeKind.PASSWORD_CHANGED: gettext_noop("The password of your account was changed"),
-    NoticeKind.ACTIVATED: gettext_noop("Your account was activated"),
-    NoticeKind.DEACTIVATED: gettext_noop("Your account was deactivated"),
-    NoticeKind.SESSIONS_ENDED: gettext_noop("Your account was signed out on other devices"),
+    AccountChange.LINKED: gettext_noop("A sign-in was added to your account"),
+    AccountChange.UNLINKED: gettext_noop("A sign-in was removed from your account"),
+    AccountChange.NEW_DEVICE: gettext_noop("Your account was used with a new browser"),
+    AccountChange.LONG_ABSENCE: gettext_noop("Your account was used after a long time"),
+    AccountChange.SIGN_IN_REFUSED: gettext_noop("A sign-in to your account was refused"),
+    AccountChange.STEP_UP_REFUSED: gettext_noop("A confirmation of your identity failed"),
+    AccountChange.CODE_REFUSED: gettext_noop("An activation code for your account was refused"),
+    AccountChange.PASSWORD_REFUSED: gettext_noop("A wrong password was entered for your account"),
+    AccountChange.EMAIL_CHANGED: gettext_noop("The e-mail address of your account was changed"),
+    AccountChange.PASSWORD_CHANGED: gettext_noop("The password of your account was changed"),
+    AccountChange.ACTIVATED: gettext_noop("Your account was activated"),
+    AccountChange.DEACTIVATED: gettext_noop("Your account was deactivated"),
+    AccountChange.SESSIONS_ENDED: gettext_noop("Your account was signed out on other devices"),
 }
 
 
@@ -89,22 +90,19 @@ def _is_deliverable(address: str) -> bool:
     return not address.lower().endswith(UNDELIVERABLE_DOMAIN)
 
 
-def write_notice(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
-    """Write a notice to user. Requires: the transaction of the change.
+def write_notices(
+    users: Sequence[Any], kind: AccountChange, *, provider: str, now: datetime
+) -> None:
+    """Write a notice to each of these users, by one statement for all.
 
-    Without encryption keys, no notice is written, and the change is not prevented. The notice about
-    a new link also goes to the addresses that the account had when former links were removed.
-    Spec: NIST SP 800-63C-4 3.7.1.
+    Requires: the transaction of the change. Without encryption keys, no notice is written, and the
+    change is not prevented. The notice about a new link also goes to the addresses that the account
+    had when former links were removed. Spec: NIST SP 800-63C-4 3.7.1.
     """
-    write_notices([user], kind, provider=provider, now=now)
-
-
-def write_notices(users: Sequence[Any], kind: NoticeKind, *, provider: str, now: datetime) -> None:
-    """Write a notice to each of these users, as `write_notice` does, by one statement for all."""
     addresses = {
         user.pk: {address} if (address := find_notice_address(user)) else set() for user in users
     }
-    if kind == NoticeKind.LINKED and conf.account_notices() is not None:
+    if kind == AccountChange.LINKED and conf.account_notices() is not None:
         for user_pk, address in _iterate_former_addresses(list(addresses)):
             addresses[user_pk].add(address)
     notices = [
@@ -127,13 +125,13 @@ def write_address_notice(user: Any, former_address: str, *, now: datetime) -> No
         _insert_notices(
             [
                 _build_notice(
-                    user.pk, NoticeKind.EMAIL_CHANGED, provider="", address=address, now=now
+                    user.pk, AccountChange.EMAIL_CHANGED, provider="", address=address, now=now
                 )
             ]
         )
 
 
-def warn_user(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> None:
+def warn_user(user: Any, kind: AccountChange, *, provider: str, now: datetime) -> None:
     """Write a notice about a suspicious attempt, at most one a day (UTC) of each kind, so that no
     mailbox is flooded.
 
@@ -152,7 +150,7 @@ def warn_user(user: Any, kind: NoticeKind, *, provider: str, now: datetime) -> N
 
 
 def _build_notice(
-    user_pk: Any, kind: NoticeKind, *, provider: str, address: str, now: datetime
+    user_pk: Any, kind: AccountChange, *, provider: str, address: str, now: datetime
 ) -> AccountNotice:
     fields: dict[str, Any] = {"kind": kind, "provider": provider, "address": address}
     return AccountNotice(
@@ -168,13 +166,6 @@ def _insert_notices(notices: Sequence[AccountNotice], **conflict: Any) -> None:
         insert(notices, using=router.db_for_write(AccountNotice), **conflict)
     except KeyMissing as error:
         logger.error("A notice was not written: %s", error)  # noqa: TRY400 -- the traceback may contain the address
-
-
-def find_provider_name(issuer: str) -> str:
-    """Return the name of the first provider with that issuer, or an empty text."""
-    return next(
-        (name for name, provider in conf.providers().items() if provider.issuer == issuer), ""
-    )
 
 
 def send_due_notices(*, now: datetime) -> int:
@@ -235,7 +226,7 @@ def _send(notice: AccountNotice) -> None:
 
         at = notice.occurred_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
         context = {"kind": notice.kind, "provider": label, "occurred_at": at}
-        subject = gettext(_MAIL_SUBJECTS[NoticeKind(notice.kind)])
+        subject = gettext(_MAIL_SUBJECTS[AccountChange(notice.kind)])
         body = render_to_string("django_phi_oidc/account_notice.txt", context)
     send_mail(subject, body, None, [_decrypt_address(notice)])
 
@@ -249,7 +240,7 @@ def _report_failure(notice: AccountNotice, error: Exception, *, now: datetime) -
 
 
 def _iterate_former_addresses(user_pks: Sequence[Any]) -> Iterator[tuple[Any, str]]:
-    for notice in AccountNotice.objects.filter(user__in=user_pks, kind=NoticeKind.UNLINKED):
+    for notice in AccountNotice.objects.filter(user__in=user_pks, kind=AccountChange.UNLINKED):
         try:
             yield notice.user_id, _decrypt_address(notice)
         except KeyRingError as error:

@@ -17,8 +17,8 @@ from ...errors import Code, SubjectAltered, SubjectKeyMissing
 from ...login.code_exchange import IdentifiedSignInRefused
 from ...login.failures import LoginError, SignInAttempt
 from ...login.state_cookie import AuthorizationState
+from ...subjects.account_changes import AccountChange
 from ...subjects.linking import find_linked_subject
-from .models import NoticeKind
 from .notices import warn_user
 
 logger = logging.getLogger("django_phi_oidc.login")
@@ -36,7 +36,7 @@ def warn_of_refusal(
         # Another person may have signed in to this browser since.
         is_same = actor.origin.session == pending.session_to_renew
         if is_same and (error.code in STEP_UP_CODES or error.code == Code.SUBJECT_CHANGED):
-            warn_user(actor.user, NoticeKind.STEP_UP_REFUSED, provider=attempt.provider, now=now)
+            warn_user(actor.user, AccountChange.STEP_UP_REFUSED, provider=attempt.provider, now=now)
     elif isinstance(error, IdentifiedSignInRefused):
         issuer = conf.providers()[attempt.provider].issuer
         keys = keyring.find_keys("subject")
@@ -49,4 +49,6 @@ def warn_of_refusal(
             logger.error("A notice was not written: %s.", type(fault).__name__)  # noqa: TRY400 -- the message may contain the row
             return
         if subject is not None:
-            warn_user(subject.user, NoticeKind.SIGN_IN_REFUSED, provider=attempt.provider, now=now)
+            warn_user(
+                subject.user, AccountChange.SIGN_IN_REFUSED, provider=attempt.provider, now=now
+            )

@@ -21,7 +21,7 @@ from ..subcommands._output import Output
 
 
 def _import_subcommands() -> dict[str, ModuleType]:
-    modules = {}
+    modules: dict[str, ModuleType] = {}
     for config in list_installed_features():
         modules.update(config.import_subcommands())
     return dict(sorted(modules.items()))

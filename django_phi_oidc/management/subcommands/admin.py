@@ -17,7 +17,7 @@ from ... import conf
 from ..._internal.suggestions import suggest
 from ...access.role_sync import grant_roles, list_held_roles, list_missing_groups, withdraw_roles
 from ...config.roles import Role, get_managed_roles
-from ...contrib.notices.notices import find_provider_name
+from ...provider.labels import find_provider_name
 from ...subjects.models import PairwiseSubject
 from ._arguments import (
     USER_FORMS,

@@ -30,13 +30,13 @@ from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
 from django_phi_oidc.contrib.monitoring import alerts
 from django_phi_oidc.contrib.monitoring.models import SecurityAlert
-from django_phi_oidc.contrib.notices.models import NoticeKind
-from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notice
+from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notices
 from django_phi_oidc.contrib.officer_admin import help_desk_advice
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
+from django_phi_oidc.subjects.account_changes import AccountChange
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.docs.translation import admin_pages as walking
 from tests.docs.translation import portal_pages as portal
@@ -229,9 +229,9 @@ def mails() -> list[str]:
     user: Any = get_user_model()._default_manager.first()
     user.email = OFFICER
     with transaction.atomic():
-        for kind in NoticeKind:
-            write_notice(user, kind, provider="1", now=NOW)
-    assert send_due_notices(now=NOW) == len(NoticeKind)
+        for kind in AccountChange:
+            write_notices([user], kind, provider="1", now=NOW)
+    assert send_due_notices(now=NOW) == len(AccountChange)
     EmergencyAccess.objects.update(alert_due_at=NOW)
     SecurityAlert.objects.update(due_at=NOW)
     assert send_due_alerts(mail_to=[OFFICER], now=NOW) == EmergencyAccess.objects.count()

@@ -23,11 +23,11 @@ from django_phi_oidc.contrib.individual_rights.export import PersonExport, expor
 from django_phi_oidc.contrib.individual_rights.recipients import remember_recipient
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.notices.devices import register_device
-from django_phi_oidc.contrib.notices.models import NoticeKind
-from django_phi_oidc.contrib.notices.notices import write_notice
+from django_phi_oidc.contrib.notices.notices import write_notices
 from django_phi_oidc.errors import AuditUnavailable
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession
+from django_phi_oidc.subjects.account_changes import AccountChange
 from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.subjects.pairwise import get_pairwise_id
 from tests.settings import key
@@ -244,7 +244,7 @@ def test_g12_export_contains_notices_and_known_browsers(
     for each, name in ((person, "ada"), (other, "bea")):
         each.user.email = f"{name}@example.org"  # type: ignore[attr-defined]
         register_device(each.user, name, now=NOW)
-        write_notice(each.user, NoticeKind.NEW_DEVICE, provider="default", now=NOW)
+        write_notices([each.user], AccountChange.NEW_DEVICE, provider="default", now=NOW)
     document, at = export(person).document, "2026-11-24T12:00:00+00:00"
     notice = {"kind": "new_device", "provider": "default", "occurred_at": at, "sent_at": None}
     assert document["notices"] == [{**notice, "address": "ada@example.org"}]

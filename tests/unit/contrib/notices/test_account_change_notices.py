@@ -9,8 +9,9 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, transaction
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.contrib.notices.models import AccountNotice, NoticeKind
-from django_phi_oidc.contrib.notices.notices import send_due_notices, warn_user, write_notice
+from django_phi_oidc.contrib.notices.models import AccountNotice
+from django_phi_oidc.contrib.notices.notices import send_due_notices, warn_user, write_notices
+from django_phi_oidc.subjects.account_changes import AccountChange
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import NOW
@@ -115,16 +116,16 @@ def test_asvs_6_3_7_nothing_is_written_if_notices_are_off(user: Any, settings: A
     user.email, user.is_active = "eve@example.org", False
     user.set_password("another password")
     user.save()
-    warn_user(user, NoticeKind.PASSWORD_REFUSED, provider="", now=NOW)
+    warn_user(user, AccountChange.PASSWORD_REFUSED, provider="", now=NOW)
     assert written() == []
 
 
 def test_asvs_6_3_5_attempts_are_notified_once_a_day_of_each_kind(user: Any) -> None:
     other: Any = get_user_model()._default_manager.create_user(username="amina", email="amina@example.org")
     for now in (NOW, NOW, NOW + timedelta(hours=11), NOW + timedelta(hours=12)):
-        for kind in (NoticeKind.PASSWORD_REFUSED, NoticeKind.SIGN_IN_REFUSED):
+        for kind in (AccountChange.PASSWORD_REFUSED, AccountChange.SIGN_IN_REFUSED):
             warn_user(user, kind, provider="", now=now)
-    warn_user(other, NoticeKind.PASSWORD_REFUSED, provider="", now=NOW)
+    warn_user(other, AccountChange.PASSWORD_REFUSED, provider="", now=NOW)
     assert sorted(written()) == [
         ("password_refused", ADDRESS),
         ("password_refused", ADDRESS),
@@ -135,9 +136,9 @@ def test_asvs_6_3_5_attempts_are_notified_once_a_day_of_each_kind(user: Any) -> 
 
 
 def test_asvs_6_3_5_attempt_does_not_send_a_mail_again(user: Any, mail_server: SimpleNamespace) -> None:
-    warn_user(user, NoticeKind.PASSWORD_REFUSED, provider="", now=NOW)
+    warn_user(user, AccountChange.PASSWORD_REFUSED, provider="", now=NOW)
     assert send_due_notices(now=NOW) == 1
-    warn_user(user, NoticeKind.PASSWORD_REFUSED, provider="", now=NOW)
+    warn_user(user, AccountChange.PASSWORD_REFUSED, provider="", now=NOW)
     assert send_due_notices(now=NOW) == 0
     assert len(mail_server.mails) == 1
 
@@ -149,22 +150,22 @@ def test_asvs_6_3_5_refusal_does_not_fail_without_keys_or_database(
         raise OperationalError(ADDRESS)
 
     with connection.execute_wrapper(fail):
-        warn_user(user, NoticeKind.PASSWORD_REFUSED, provider="", now=NOW)
+        warn_user(user, AccountChange.PASSWORD_REFUSED, provider="", now=NOW)
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"encryption": []})
     with transaction.atomic():
-        warn_user(user, NoticeKind.PASSWORD_REFUSED, provider="", now=NOW)
+        warn_user(user, AccountChange.PASSWORD_REFUSED, provider="", now=NOW)
     assert (AccountNotice.objects.count(), ADDRESS in caplog.text) == (0, False)
     assert caplog.text.count("A notice was not written") == 2
 
 
-@pytest.mark.parametrize("kind", NoticeKind)
-def test_each_mail_has_its_own_text_and_no_data(kind: NoticeKind, user: Any, mail_server: SimpleNamespace) -> None:
-    write_notice(user, kind, provider="", now=NOW)
-    write_notice(user, NoticeKind.NEW_DEVICE, provider="", now=NOW)
+@pytest.mark.parametrize("kind", AccountChange)
+def test_each_mail_has_its_own_text_and_no_data(kind: AccountChange, user: Any, mail_server: SimpleNamespace) -> None:
+    write_notices([user], kind, provider="", now=NOW)
+    write_notices([user], AccountChange.NEW_DEVICE, provider="", now=NOW)
     assert send_due_notices(now=NOW) == 2
     texts = [mail.partition("\r\n\r\n")[2] for mail in mail_server.mails]
     subjects = [line for mail in mail_server.mails for line in mail.splitlines() if line.startswith("Subject:")]
-    assert (len(set(texts)), len(set(subjects))) == ((1, 1) if kind == NoticeKind.NEW_DEVICE else (2, 2))
+    assert (len(set(texts)), len(set(subjects))) == ((1, 1) if kind == AccountChange.NEW_DEVICE else (2, 2))
     for text in texts:
         assert "Time: 2026-11-24 12:00 (UTC)" in text
         assert [data for data in ("Ada", "night-desk", ADDRESS) if data in text] == []

@@ -17,17 +17,18 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.individual_rights.erasure import erase_person
-from django_phi_oidc.contrib.notices.models import AccountNotice, NoticeKind
+from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.contrib.notices.notices import (
     GIVE_UP_AFTER,
     RETRY_DELAY,
     delete_finished_notices,
     find_notice_address,
     send_due_notices,
-    write_notice,
+    write_notices,
 )
 from django_phi_oidc.contrib.notices.tasks import send_notices
 from django_phi_oidc.errors import SubjectTaken
+from django_phi_oidc.subjects.account_changes import AccountChange
 from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.mail_server import mail_server  # noqa: F401 -- a fixture
@@ -314,6 +315,6 @@ def test_g12_finished_notices_are_deleted(user: Any, mail_server: MailServer) ->
 
 def test_g12_erasure_deletes_former_notices_and_notifies_of_the_unlinking(user: Any) -> None:
     subject = link(user)
-    write_notice(user, NoticeKind.NEW_DEVICE, provider="default", now=NOW)
+    write_notices([user], AccountChange.NEW_DEVICE, provider="default", now=NOW)
     erase_person(user, [subject], origin=Origin(), now=NOW)
     assert kinds() == ["unlinked"]
