@@ -6,16 +6,15 @@ from django.contrib import admin
 from ._internal.admin_theme import install_script_texts, install_theme_styles
 from .audit.admin.audit_log import AuditCheckpointAdmin as AuditCheckpointAdmin
 from .audit.admin.audit_log import AuditEventAdmin as AuditEventAdmin
-from .audit.admin.reference_views import install_reference_page
 from .contrib.audit_exports.trail_jobs import TrailJobAdmin as TrailJobAdmin
 from .contrib.emergency.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
 from .contrib.individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .contrib.monitoring.admin import AlertMuteAdmin as AlertMuteAdmin
 from .contrib.monitoring.admin import SecurityAlertAdmin as SecurityAlertAdmin
-from .contrib.officer_admin.admin_site import use_oidc_login
 from .contrib.officer_admin.claims_admin import LegalHoldAdmin as LegalHoldAdmin
 from .contrib.officer_admin.claims_admin import StoredClaimAdmin as StoredClaimAdmin
 from .contrib.officer_admin.person_views import install_person_pages
+from .contrib.officer_admin.reference_views import install_reference_page
 from .contrib.officer_admin.session_end_admin import SessionEndJobAdmin as SessionEndJobAdmin
 from .contrib.officer_admin.sessions_admin import OIDCSessionAdmin as OIDCSessionAdmin
 from .contrib.officer_admin.sessions_admin import PendingRevocationAdmin as PendingRevocationAdmin
@@ -24,6 +23,7 @@ from .contrib.officer_admin.subjects_admin import ActivationCodeAdmin as Activat
 from .contrib.officer_admin.subjects_admin import PairwiseSubjectAdmin as PairwiseSubjectAdmin
 from .contrib.scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .contrib.siem.admin import SinkCursorAdmin as SinkCursorAdmin
+from .login.admin_site import use_oidc_login
 
 install_dashboard(admin.site)
 use_oidc_login(admin.site)

@@ -19,13 +19,13 @@ from typing import Any, Literal
 from django.utils.functional import Promise
 
 from .audit.declaration import WitnessDeclaration
+from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
 from .config.core_options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .contrib.apis.declaration import APIDeclaration
 from .contrib.emergency.declaration import EmergencyDeclaration
-from .contrib.officer_admin.declaration import AdminAssuranceDeclaration
 from .contrib.scim.declaration import SCIMDeclaration
 from .contrib.siem.declaration import SinkDeclaration
 from .options import SettingInvalid, cache_option, import_function, read_option

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import admin
 from django.utils.html import escape, format_html
@@ -11,6 +11,13 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+class AdminLink(NamedTuple):
+    """A text with a link to a page."""
+
+    text: str
+    url: str
 
 
 def format_utc(moment: datetime | None) -> str:

@@ -3,7 +3,10 @@
 from django.utils.text import capfirst
 from django.utils.translation import gettext
 
-from .policy import PURPOSES
+from .policy import PATIENT_REQUEST, PURPOSES
+
+EXPORT_PURPOSES = (PATIENT_REQUEST, "FAMRQT", "PWATRNY", "HLEGAL", "HCOMPL", "GOV")
+"""The purposes for which an officer may export all data of a person."""
 
 
 def get_purpose_label(code: str) -> str:

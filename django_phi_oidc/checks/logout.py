@@ -26,8 +26,7 @@ def check_logout_views(**kwargs: Any) -> Messages:
         site = getattr(pattern.callback, "admin_site", None)
         if isinstance(site, AdminSite) and pattern.name == "logout" and "logout" not in vars(site):
             hint = (
-                "Before the URLs of the site: "
-                "django_phi_oidc.contrib.officer_admin.admin_site.use_oidc_login(site)"
+                "Before the URLs of the site: django_phi_oidc.login.admin_site.use_oidc_login(site)"
             )
             yield warning(46, f"The URL logout of the admin site {site.name!r} {text}", hint)
         elif _is_django_logout(pattern.callback) and not is_shadowed(route, pattern):

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 from ..audit.declaration import WitnessDeclaration, parse_witness
 from ..contrib.apis.declaration import APIDeclaration, parse_api
 from ..contrib.emergency.declaration import EmergencyDeclaration
-from ..contrib.officer_admin.declaration import AdminAssuranceDeclaration
 from ..contrib.siem.declaration import SinkDeclaration, parse_sink
 from ..crypto.declaration import KeysDeclaration
 from ._parsing import (
@@ -32,6 +31,7 @@ from ._parsing import (
     parse_string,
     parse_strings,
 )
+from .admin_assurance import AdminAssuranceDeclaration
 from .claims import ClaimDeclaration, parse_claim
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules

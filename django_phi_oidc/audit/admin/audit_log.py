@@ -17,16 +17,16 @@ from django.utils.translation import gettext_lazy as _
 
 from ... import conf
 from ..._internal import clock
+from ..._internal.admin_columns import AdminLink
 from ..._internal.admin_theme import ThemedModelAdmin
 from ..._internal.randomness import get_id_time
-from ...contrib.officer_admin.person_search import (
+from ...errors import CheckpointInvalid, KeyMissing
+from ...subjects.person_label import get_label
+from ...subjects.person_search import (
     AccountMatches,
     find_accounts,
     list_person_filters,
 )
-from ...contrib.officer_admin.person_sections import AdminLink
-from ...errors import CheckpointInvalid, KeyMissing
-from ...subjects.person_label import get_label
 from .. import search
 from ..admin_base import TrailAdminMixin, record_request_event, require_view_permission
 from ..events import Action, NewEvent, parse_detail

@@ -11,8 +11,7 @@ from django.utils.translation import gettext as _
 
 from ... import conf
 from ...access.policy import EMERGENCY_PURPOSES
-from ...access.purposes import get_purpose_label
-from ...contrib.officer_admin.forms import EXPORT_PURPOSES
+from ...access.purposes import EXPORT_PURPOSES, get_purpose_label
 from ...subjects.people import People
 from ..actions import DISCLOSURE_ACTIONS
 from ..descriptions import get_action_label, get_outcome_label

@@ -47,6 +47,7 @@ from ...claims.retention_report import (
 from ...errors import HeldForLegalReasons, KeyMissing, PhiOidcError
 from ...fields import MASK
 from ...subjects.models import PairwiseSubject
+from ...subjects.people_admin import PeopleAdmin
 from ..legal_holds.accounting_suspensions import (
     SUSPENDABLE_PURPOSES,
     AccountingSuspension,
@@ -54,7 +55,6 @@ from ..legal_holds.accounting_suspensions import (
 )
 from ..legal_holds.legal_holds import list_active_holds, place_hold, release_hold
 from ..legal_holds.models import LegalHold
-from .people_admin import PeopleAdmin
 
 if TYPE_CHECKING:
     HoldModelForm = forms.ModelForm[LegalHold]

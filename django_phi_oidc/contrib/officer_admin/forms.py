@@ -8,8 +8,7 @@ from django.utils.translation import gettext_lazy
 
 from ... import conf
 from ..._internal.visible_text import validate_visible_text
-from ...access.policy import PATIENT_REQUEST
-from ...access.purposes import get_purpose_label
+from ...access.purposes import EXPORT_PURPOSES, get_purpose_label
 from .claims_admin import FutureUntilMixin
 
 Choices = Sequence[tuple[str, str]]
@@ -32,7 +31,6 @@ EXPORT_REASONS = (
     ("authority", gettext_lazy("an authority or a court requires it")),
 )
 """Why an officer exports all data of a person, as above."""
-EXPORT_PURPOSES = (PATIENT_REQUEST, "FAMRQT", "PWATRNY", "HLEGAL", "HCOMPL", "GOV")
 
 
 class ActionForm(forms.Form):

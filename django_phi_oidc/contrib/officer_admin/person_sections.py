@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 
 from ... import conf
+from ..._internal.admin_columns import AdminLink
 from ...access.purposes import get_purpose_label
 from ...audit import search
 from ...audit.admin.event_table import EventTableRow, build_event_table, find_people_of_events
@@ -40,13 +41,6 @@ MAX_ROWS = 50
 MAX_EVENTS = 25
 """Events of a list of the timeline: the newest."""
 TableRow = tuple[Any, ...]
-
-
-class AdminLink(NamedTuple):
-    """A text with a link to a page."""
-
-    text: str
-    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

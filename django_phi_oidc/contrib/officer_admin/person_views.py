@@ -29,8 +29,8 @@ from ...errors import AuditUnavailable, PhiOidcError, RevealRefused
 from ...subjects.models import PairwiseSubject
 from ...subjects.people import get_person
 from ...subjects.person_label import get_label
+from ...subjects.person_search import AccountMatches, find_accounts, find_people_by_id
 from .person_actions import PERSON_ACTIONS, ActionRequest, ActionResult, PersonAction
-from .person_search import AccountMatches, find_accounts, find_people_by_id
 from .person_sections import MAX_ROWS, get_sections, list_viewable_sections
 
 _TEMPLATE_DIRECTORY = "admin/django_phi_oidc/person"

@@ -42,7 +42,7 @@ from ...sessions.models import (
 from ...sessions.revocation_descriptions import describe_revocation
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
-from .people_admin import PeopleAdmin
+from ...subjects.people_admin import PeopleAdmin
 
 SESSION_BATCH_SIZE = 500
 """Sessions ended by the same statements."""

@@ -45,6 +45,7 @@ from ...errors import HeldForLegalReasons, InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
+from ...subjects.people_admin import PeopleAdmin
 from ..invitations.csv_import.admin import INVITATIONS, LINKS, CSVImportMixin
 from ..invitations.invitations import (
     Invitation,
@@ -54,7 +55,6 @@ from ..invitations.invitations import (
     revoke_activation_codes,
 )
 from ..invitations.models import ActivationCode, ActivationCodeQuerySet
-from .people_admin import PeopleAdmin
 
 
 def _list_invitation_providers() -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from django.core.checks import run_checks
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
-from django_phi_oidc.contrib.officer_admin.admin_site import use_oidc_login
+from django_phi_oidc.login.admin_site import use_oidc_login
 from django_phi_oidc.sessions.views import OIDCLogoutView
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])

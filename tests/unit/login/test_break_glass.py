@@ -23,8 +23,8 @@ from django_phi_oidc.audit.request_context import SESSION_KEY, Actor
 from django_phi_oidc.audit.throttling import MAX_EVENTS_TOTAL, flush_refusal_counts
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.contrib.notices.models import AccountNotice
-from django_phi_oidc.contrib.officer_admin.admin_site import use_oidc_login
 from django_phi_oidc.errors import RevealRefused
+from django_phi_oidc.login.admin_site import use_oidc_login
 from django_phi_oidc.login.break_glass import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.login.local_accounts import BreakGlassCredentials
 from django_phi_oidc.sessions.models import OIDCSession

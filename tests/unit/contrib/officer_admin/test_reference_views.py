@@ -18,10 +18,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from django_phi_oidc._internal import clock, randomness
-from django_phi_oidc.audit.admin.reference_views import Reference, find_reference
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.contrib.officer_admin.reference_views import Reference, find_reference
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.audit_log import NOW, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import EVENT, is_postgresql, sql, without_triggers

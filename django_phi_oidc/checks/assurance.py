@@ -9,10 +9,10 @@ from django.conf import settings
 from django.contrib.admin import AdminSite
 from django.core.checks import Tags
 
-from ... import conf
-from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
-from ...checks._urls import iterate_url_patterns
-from .declaration import AdminAssuranceDeclaration
+from .. import conf
+from .._internal.check_messages import Messages, error, in_settings, register_check, warning
+from ..config.admin_assurance import AdminAssuranceDeclaration
+from ._urls import iterate_url_patterns
 
 
 @register_check(Tags.security)
@@ -30,8 +30,7 @@ def check_admin_sites(**kwargs: Any) -> Messages:
             and "admin_view" not in vars(site)
         ):
             hint = (
-                "Before the URLs of the site: "
-                "django_phi_oidc.contrib.officer_admin.admin_site.use_oidc_login(site)"
+                "Before the URLs of the site: django_phi_oidc.login.admin_site.use_oidc_login(site)"
             )
             yield error(
                 55,

@@ -12,12 +12,12 @@ from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
-from ...audit import search
-from ...audit.admin_base import record_request_event
-from ...audit.events import Action
-from ...audit.models import AuditEvent
-from ...sessions.models import OIDCSession
-from ...subjects.models import PairwiseSubject
+from ..audit import search
+from ..audit.admin_base import record_request_event
+from ..audit.events import Action
+from ..audit.models import AuditEvent
+from ..sessions.models import OIDCSession
+from .models import PairwiseSubject
 
 MAX_MATCHES = 20
 

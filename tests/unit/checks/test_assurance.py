@@ -9,7 +9,7 @@ from django.contrib.admin import AdminSite
 from django.core.checks import run_checks
 from django.urls import path
 
-from django_phi_oidc.contrib.officer_admin.admin_site import use_oidc_login
+from django_phi_oidc.login.admin_site import use_oidc_login
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])

@@ -19,18 +19,18 @@ from django.utils.translation import gettext_lazy as _
 
 from ..._internal import clock
 from ..._internal.randomness import get_id_time
-from ...contrib.officer_admin.help_desk_advice import get_advice
+from ...audit import search
+from ...audit.actions import SHOWN_REFUSAL_ACTIONS
+from ...audit.admin_base import record_access_denied, record_request_event, render_trail_unavailable
+from ...audit.descriptions.event_sentences import describe_event
+from ...audit.events import Action
+from ...audit.log import archive_files
+from ...audit.log.models import ArchiveFile
+from ...audit.models import AuditEvent
+from ...audit.refusals import RecordedRefusal
+from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable
-from .. import search
-from ..actions import SHOWN_REFUSAL_ACTIONS
-from ..admin_base import record_access_denied, record_request_event, render_trail_unavailable
-from ..descriptions.event_sentences import describe_event
-from ..events import Action
-from ..log import archive_files
-from ..log.models import ArchiveFile
-from ..models import AuditEvent
-from ..refusals import RecordedRefusal
-from ..search import RowUnreadable
+from .help_desk_advice import get_advice
 
 APP_LABEL = AuditEvent._meta.app_label
 LOOKUP_PERMISSION = f"{APP_LABEL}.lookup_auditevent"

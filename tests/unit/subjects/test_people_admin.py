@@ -18,14 +18,14 @@ from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
-from django_phi_oidc.contrib.officer_admin import people_admin
-from django_phi_oidc.contrib.officer_admin.people_admin import (
+from django_phi_oidc.contrib.officer_admin.person_sections import get_section_permissions
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.subjects import people_admin
+from django_phi_oidc.subjects.models import PairwiseSubject
+from django_phi_oidc.subjects.people_admin import (
     can_view_person_pages,
     list_matching_accounts,
 )
-from django_phi_oidc.contrib.officer_admin.person_sections import get_section_permissions
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW

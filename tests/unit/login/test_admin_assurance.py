@@ -16,7 +16,7 @@ from django.urls import include, path
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY, build_assurance_entry
-from django_phi_oidc.contrib.officer_admin.admin_site import use_oidc_login
+from django_phi_oidc.login.admin_site import use_oidc_login
 from tests.support.audit_outage import audit_database_fails
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.session_fixtures import SecureClient, SignedIn

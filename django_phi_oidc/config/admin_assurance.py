@@ -7,8 +7,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from ...config._parsing import parse_duration
-from ...config.assurance_levels import parse_acr_values, parse_vectors
+from ._parsing import parse_duration
+from .assurance_levels import parse_acr_values, parse_vectors
 
 _parse_max_age = partial(parse_duration, minimum=timedelta(minutes=1))
 

@@ -16,17 +16,17 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
-from ... import conf
-from ...access.enforcement import enforce_assurance
-from ...access.policy import PERMISSION_MISSING, Assurance
-from ...access.receivers import ROLE_MODELS
-from ...audit.admin_base import record_request_event, render_trail_unavailable
-from ...audit.events import Action
-from ...audit.refusals import RecordedRefusal
-from ...audit.request_context import Actor, find_oidc_session_id
-from ...errors import AuditUnavailable
-from ...login.provider_selection import build_sign_in_url
-from ...sessions.views import OIDCLogoutView, is_logout_routed
+from .. import conf
+from ..access.enforcement import enforce_assurance
+from ..access.policy import PERMISSION_MISSING, Assurance
+from ..access.receivers import ROLE_MODELS
+from ..audit.admin_base import record_request_event, render_trail_unavailable
+from ..audit.events import Action
+from ..audit.refusals import RecordedRefusal
+from ..audit.request_context import Actor, find_oidc_session_id
+from ..errors import AuditUnavailable
+from ..sessions.views import OIDCLogoutView, is_logout_routed
+from .provider_selection import build_sign_in_url
 
 
 def use_oidc_login(site: AdminSite) -> None:

@@ -9,7 +9,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from django_phi_oidc.contrib.officer_admin.admin_site import use_oidc_login
+from django_phi_oidc.login.admin_site import use_oidc_login
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.support.session_fixtures import ScriptedOP, SignedIn, django_session_exists
 

@@ -17,9 +17,9 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..._internal.bounded_lists import BoundedChangeList
-from ...audit.admin_base import AuditedAdmin, NamedRow
-from ...subjects.people import find_people
+from .._internal.bounded_lists import BoundedChangeList
+from ..audit.admin_base import AuditedAdmin, NamedRow
+from .people import find_people
 
 MAX_ACCOUNTS = 50
 """Accounts that a search by name looks up."""
