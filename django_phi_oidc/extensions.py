@@ -156,6 +156,12 @@ class AccountObserver:
         reason: for the events.
         """
 
+    def is_invited(self, user_pk: Any, *, provider: str, now: datetime) -> bool:
+        """Return whether a person may still prove, with an invitation, that the account is
+        theirs.
+        """
+        return False
+
 
 class DelegationSource(Protocol):
     """Finds the account for which a user acts, such as the child of a parent."""

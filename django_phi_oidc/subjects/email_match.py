@@ -22,8 +22,8 @@ from ..audit.outbox import list_waiting_events
 from ..audit.search import EventQuery, list_events_of_query
 from ..audit.storage import get_resource_pseudonym
 from ..config.providers import ProviderDeclaration
-from ..contrib.invitations.models import ActivationCode
 from ..errors import EmailMatchRefused
+from ..extensions import account_observers
 from .models import PairwiseSubject
 from .privileges import list_privileges
 
@@ -122,12 +122,11 @@ class EmailMatch:
         }
         if PairwiseSubject.objects.filter(user=user.pk, issuer__in=issuers).exists():
             yield "linked"
-        # The code is the stronger proof, and its letter may have gone to another person than the
-        # owner of the address.
-        if (
-            ActivationCode.objects.redeemable(now=self.now)
-            .filter(user=user.pk, provider=self.provider.name)
-            .exists()
+        # An invitation is the stronger proof, and its letter may have gone to another person than
+        # the owner of the address.
+        if any(
+            observer.is_invited(user.pk, provider=self.provider.name, now=self.now)
+            for observer in account_observers
         ):
             yield "invited"
 

@@ -22,12 +22,13 @@ class InvitationsConfig(FeatureConfig):
             "phi_oidc_invitations.issue_activationcode",
         ),
     }
+    subject_subcommands = ("subject_invite",)
 
     def ready(self) -> None:
         from .observers import (
-            activation_code_revoker,
+            activation_code_observer,
             activation_page_handler,
         )
 
-        account_observers.register(activation_code_revoker)
+        account_observers.register(activation_code_observer)
         refused_sign_in_handlers.register(activation_page_handler)

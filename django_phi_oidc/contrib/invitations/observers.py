@@ -15,8 +15,8 @@ from .invitations import revoke_activation_codes
 from .models import ActivationCode
 
 
-class ActivationCodeRevoker(AccountObserver):
-    """Revokes the codes of an account that is linked, or whose access ends."""
+class ActivationCodeObserver(AccountObserver):
+    """Knows the codes of an account, and revokes them when it is linked or its access ends."""
 
     def revoke_credentials(
         self,
@@ -32,6 +32,10 @@ class ActivationCodeRevoker(AccountObserver):
             codes = codes.filter(provider=provider)
         revoke_activation_codes(codes, reason=reason, origin=origin, now=now)
 
+    def is_invited(self, user_pk: Any, *, provider: str, now: datetime) -> bool:
+        codes = ActivationCode.objects.redeemable(now=now)
+        return codes.filter(user=user_pk, provider=provider).exists()
+
 
 class ActivationPageHandler(RefusedSignInHandler):
     """Redirects a verified person without an account to the page for activation codes."""
@@ -45,5 +49,5 @@ class ActivationPageHandler(RefusedSignInHandler):
         return redirect_to_activation(request, error, attempt, next_url=next_url)
 
 
-activation_code_revoker = ActivationCodeRevoker()
+activation_code_observer = ActivationCodeObserver()
 activation_page_handler = ActivationPageHandler()

@@ -1,6 +1,7 @@
 """Anomaly rules, alerts, metrics and health."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import ClassVar
 
 from django.utils.translation import gettext_lazy
@@ -30,3 +31,7 @@ class MonitoringConfig(FeatureConfig):
         "phi_oidc.watch": 1,
         "phi_oidc.watch_providers": 60,
     }
+
+    def ready(self) -> None:
+        # Attaches the sinks.
+        import_module(f"{self.name}.setup")

@@ -11,7 +11,6 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.urls import URLPattern, URLResolver
 
-from ... import contrib
 from ..._internal.app_configs import FeatureConfig, list_installed_features
 from ..._internal.app_tables import list_left_tables
 from ._arguments import Options
@@ -47,7 +46,11 @@ def handle(options: Options, output: Output) -> None:
 
 
 def list_available_features() -> Iterator[type[FeatureConfig]]:
-    """Yield the configuration class of each app below contrib/."""
+    """Yield the configuration class of each app below contrib/.
+
+    Found by its place: the core names no app.
+    """
+    contrib = import_module(f"{CORE_NAME}.contrib")
     for module in iter_modules(contrib.__path__, f"{contrib.__name__}."):
         found = import_module(f"{module.name}.apps")
         for _name, value in getmembers(found, isclass):

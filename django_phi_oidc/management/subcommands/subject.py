@@ -21,8 +21,6 @@ from ..._internal import clock
 from ..._internal.app_configs import list_installed_features
 from ...audit.request_context import current_origin
 from ...claims.models import StoredClaim
-from ...contrib.invitations.subcommands import subject_invite
-from ...contrib.invitations.subcommands.subject_link_csv import find_default_provider, link_csv
 from ...crypto import keyring
 from ...errors import HeldForLegalReasons
 from ...sessions.models import OIDCSession
@@ -41,6 +39,7 @@ from ._arguments import (
     get_user,
 )
 from ._output import Output, format_value
+from .subject_link_csv import find_default_provider, link_csv
 
 READING_COMMANDS = ("subject list",)
 _LISTED_FIELDS = ("issuer", "first_seen_at", "last_seen_at")
@@ -69,10 +68,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     listing = add_command(commands, "list", _list, "List the linked persons.")
     listing.add_argument(
         "--user", metavar="USER", help=f"Only subjects of this user: {USER_FORMS}."
-    )
-    invite_help = "Create activation codes, which are shown once, or revoke one."
-    subject_invite.add_arguments(
-        add_command(commands, "invite", subject_invite.handle, invite_help)
     )
     for command in (link, unlink):
         add_dry_run(command)

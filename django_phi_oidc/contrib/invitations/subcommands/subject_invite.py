@@ -28,6 +28,7 @@ from ....errors import InvitationRefused
 from ....management.subcommands._arguments import (
     USER_FORMS,
     Options,
+    add_command,
     add_dry_run,
     build_argument_error,
     build_user_row,
@@ -61,7 +62,15 @@ class InvitationRow:
     cells: Sequence[str] = field(repr=False)
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+def add_subcommands(commands: Any) -> None:
+    """Add `invite` to the subcommands of `phi_oidc subject`."""
+    parser = add_command(
+        commands, "invite", handle, "Create activation codes, which are shown once, or revoke one."
+    )
+    _add_arguments(parser)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("user", nargs="?", metavar="USER", help=f"The user to invite: {USER_FORMS}.")
     csv_help = "A CSV file with the users in a column `user`; -: standard input."

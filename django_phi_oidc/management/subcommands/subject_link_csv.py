@@ -16,15 +16,17 @@ from django.core.management.base import CommandError
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
-from .... import conf
-from ...._internal import clock
-from ...._internal.batches import split_into_batches
-from ....audit.outbox import batch_delivery
-from ....audit.request_context import current_origin
-from ....config.providers import ProviderDeclaration
-from ....crypto import keyring
-from ....errors import PhiOidcError, SubjectKeyMissing
-from ....management.subcommands._arguments import (
+from ... import conf
+from ..._internal import clock
+from ..._internal.batches import split_into_batches
+from ...audit.outbox import batch_delivery
+from ...audit.request_context import current_origin
+from ...config.providers import ProviderDeclaration
+from ...crypto import keyring
+from ...errors import PhiOidcError, SubjectKeyMissing
+from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
+from ...subjects.models import PairwiseSubject
+from ._arguments import (
     USER_FORMS,
     Options,
     build_user_row,
@@ -32,10 +34,8 @@ from ....management.subcommands._arguments import (
     get_provider,
     get_user,
 )
-from ....management.subcommands._files import read_csv_table
-from ....management.subcommands._output import Output, ProgressLine
-from ....subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
-from ....subjects.models import PairwiseSubject
+from ._files import read_csv_table
+from ._output import Output, ProgressLine
 
 USER_COLUMN = "user"
 SUB_COLUMN = "sub"
