@@ -7,7 +7,6 @@ from ._internal.admin_theme import install_script_texts, install_theme_styles
 from .audit.admin.audit_log import AuditCheckpointAdmin as AuditCheckpointAdmin
 from .audit.admin.audit_log import AuditEventAdmin as AuditEventAdmin
 from .contrib.audit_exports.trail_jobs import TrailJobAdmin as TrailJobAdmin
-from .contrib.emergency.emergency_reviews import EmergencyAccessAdmin as EmergencyAccessAdmin
 from .contrib.individual_rights.admin import AccountingCopyAdmin as AccountingCopyAdmin
 from .contrib.monitoring.admin import AlertMuteAdmin as AlertMuteAdmin
 from .contrib.monitoring.admin import SecurityAlertAdmin as SecurityAlertAdmin

@@ -191,25 +191,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         Raises one of three errors, each of which is handled by the callers as follows. The first
         two have `is_key_missing`: the key may come back, so no caller discards the ciphertext.
 
-        ==========================================  ======================  ==================  =====================
-        caller                                      `KeySourceUnavailable`  `KeyUnknown`        `CiphertextInvalid`
-        ==========================================  ======================  ==================  =====================
-        `sessions.lifecycle.end_sessions`           in all three: ends the session, alert; without the session key,
-                                                    keeps the Django session; queues tokens without decrypting them
-        `sessions.lifecycle.renew_session`          raises (can't encrypt)  queues it, alert    queues it, alert
-        `sessions.token_refresh`                    in all three: raises to the caller of `get_access_token`
-        `sessions.token_revocation`                 in both: retries slowly without end, alert  the same, then abandons
-        `sessions.expiry` (not database sessions)    in both: skips the session, alert           ends it as orphaned
-        `claims.disclosure`                         in all three: returns `Undecryptable` as the result of the claim
-        `emergency.emergency_reviews`               in all three: shows that the text can't be decrypted
-        `individual_rights.admin`                   in all three: 404
-        `individual_rights.export`                  in all three: exports no value, lists the claim as unreadable
-        `individual_rights.recipients`              raises, or logs it      the name is unknown; a new row is stored
-        `legal_holds.legal_hold_disclosure`         raises                  is_undecryptable    is_undecryptable
-        `legal_holds.legal_holds`                   raises                  keeps the value     keeps the value
-        `notices.notices`                           in all three: retries the mail, then abandons it
-        ==========================================  ======================  ==================  =====================
-
+        ==========================================  ======================  ==================  ==============
         `KeySourceUnavailable` is a `KeyMissing`, the other two are `Undecryptable`, and all are
         `KeyRingError`.
         """  # noqa: E501

@@ -1,13 +1,11 @@
 """Template tags: `{% load phi_oidc %}{% phi_oidc_session %}` belongs in the <head> of each page for
 signed-in users.
 
-`{% phi_oidc_emergency %}` on each page shows a banner while emergency access is open.
 `{% reveal claim purpose="TREAT" as born %}` reveals a `MaskedClaim`: `born.value`, or the reason
 why there is none.
 """
 
 import sys
-from collections.abc import Sequence
 from traceback import walk_stack
 from typing import Any
 
@@ -30,11 +28,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from .. import conf
-from .._internal import clock
 from ..claims.masking import MaskedClaim
-from ..contrib.emergency.models import EmergencyAccess
-from ..contrib.emergency.queries import list_open_emergencies
 from ..sessions.timeout_responses import get_expired_url, get_time_left, get_warning_seconds
 
 register = template.Library()
@@ -80,20 +74,6 @@ def phi_oidc_session(context: Any) -> SafeString | str:
         ),
         *(min(time_left.idle, time_left.absolute), get_expired_url(request)),
     )
-
-
-@register.inclusion_tag("django_phi_oidc/emergency_banner.html", takes_context=True)
-def phi_oidc_emergency(context: Any) -> dict[str, Any]:
-    """Show the user's open emergencies and the link to close them; nothing if none is open."""
-    user = getattr(context.get("request"), "user", None)
-    is_shown = conf.emergency() is not None and user is not None and user.is_authenticated
-    emergencies: Sequence[EmergencyAccess]
-    if is_shown:
-        emergencies = list_open_emergencies(user, now=clock.now())
-    else:
-        emergencies = ()
-
-    return {"emergencies": emergencies}
 
 
 @register.tag(name="reveal")

@@ -12,7 +12,6 @@ from django.utils.translation import gettext
 from ... import conf
 from ..._internal.admin_columns import format_utc
 from ...access.purposes import get_purpose_label
-from ...contrib.emergency.models import ReviewVerdict
 from ...oidc.remedies import SEE_MANUAL, find_remedy
 from ...sessions.models import RevocationStatus
 from ...subjects.people import Person, find_people
@@ -176,7 +175,6 @@ _FORMATTERS: Mapping[str, Callable[[str], str]] = {
     "purposes": get_purpose_label,
     "rule": _format_rule,
     "status": _format_choice(RevocationStatus),
-    "verdict": _format_choice(ReviewVerdict),
 }
 
 

@@ -159,6 +159,7 @@ DETAIL_VALUE_LABELS: Mapping[str, Mapping[str, str]] = {
         "local": _("sign-in page of local accounts"),
     },
     "statement": {"written": _("in writing"), "oral": _("oral")},
+    "verdict": {"justified": _("justified"), "not_justified": _("not justified")},
     "withdrawn": _ACCOUNT_FLAGS,
 }
 """By key and value. Other values are numbers, names and codes of the project."""

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import F
+from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
@@ -177,6 +178,18 @@ def close_emergencies(
             ]
         )
     return tuple(row.pk for row in closed)
+
+
+def close_selected_emergencies(
+    emergency_ids: Collection[UUID], *, origin: Origin, now: datetime
+) -> str:
+    """Close these emergency accesses as an administrator, and return a message for the page."""
+    closed_ids = close_emergencies(emergency_ids, CloseReason.ADMINISTRATOR, origin=origin, now=now)
+    count = len(closed_ids)
+    text = ngettext(
+        "%(count)d emergency access was closed.", "%(count)d emergency accesses were closed.", count
+    )
+    return text % {"count": count}
 
 
 def mark_expired_emergencies(*, now: datetime) -> int:

@@ -120,7 +120,7 @@ class EmergencyView(View):
             "may_open_everything": can_open(self.actor.user, ALL_RESOURCES),
         }
         response = set_private_headers(
-            render(request, "django_phi_oidc/emergency.html", context, status=status)
+            render(request, "phi_oidc_emergency/emergency.html", context, status=status)
         )
         # With `no-referrer` the form is sent with the origin "null", which Django refuses.
         response["Referrer-Policy"] = "same-origin"

@@ -31,7 +31,7 @@ from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
 from ...subjects.models import PairwiseSubject
-from ..emergency.emergency_reviews import close_selected_emergencies
+from ..emergency.lifecycle import close_selected_emergencies
 from ..emergency.models import EmergencyAccess
 from ..emergency.queries import REVIEW_PERMISSION
 from ..individual_rights.export import export_person

@@ -26,7 +26,7 @@ from tests.support.emergency_access import allow
 from tests.support.session_fixtures import SecureClient, SignedIn
 
 OURS = "django_phi_oidc"
-TAGS = "{% load phi_oidc %}{% phi_oidc_session %}{% phi_oidc_emergency %}"
+TAGS = "{% load phi_oidc phi_oidc_emergency %}{% phi_oidc_session %}{% phi_oidc_emergency %}"
 FLAGS: dict[str, tuple[str, ...]] = {
     f"{OURS}/unavailable.html": ("home_url", "choose_url"),
     f"{OURS}/activate.html": (

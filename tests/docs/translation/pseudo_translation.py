@@ -20,7 +20,7 @@ from django.utils.translation.template import templatize
 import django_phi_oidc
 
 OURS = Path(django_phi_oidc.__file__).parent
-PAGES = sorted(path for path in (OURS / "templates").rglob("*") if path.suffix in {".html", ".txt"})
+PAGES = sorted(path for path in OURS.rglob("templates/**/*") if path.suffix in {".html", ".txt"})
 _KEPT = re.compile(r"%\(\w+\)[a-z]|%[a-z%]|\{\w*\}|<[^>]*>|&#?\w+;")
 _WIDE = {code: code + 0xFEE0 for code in (*range(0x41, 0x5B), *range(0x61, 0x7B))}
 _LETTERS = re.compile(r"[A-Za-z]")

@@ -210,7 +210,7 @@ def test_page_without_the_audit_log_opens_and_refuses(scene: SimpleNamespace) ->
     assert EmergencyAccess.objects.count() == 1
 
 
-BANNER = "{% load phi_oidc %}{% phi_oidc_emergency %}"
+BANNER = "{% load phi_oidc_emergency %}{% phi_oidc_emergency %}"
 
 
 def test_banner_is_shown_while_the_emergency_is_open(scene: SimpleNamespace, rf: Any) -> None:

@@ -2,7 +2,6 @@
 review.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -31,7 +30,7 @@ from ...access.no_store import mark_response_private
 from ...access.purposes import get_purpose_label
 from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
 from ...audit.descriptions import get_action_label, get_outcome_label, get_reason_label
-from ...audit.events import Action, Origin, parse_detail
+from ...audit.events import Action, parse_detail
 from ...audit.models import AuditEvent
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
@@ -45,11 +44,11 @@ from .lifecycle import (
     LATE_EVENT_MARGIN,
     OWN_EMERGENCY,
     STILL_OPEN,
-    close_emergencies,
+    close_selected_emergencies,
     list_emergency_events,
     review_emergency,
 )
-from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
+from .models import ALL_RESOURCES, EmergencyAccess, ReviewVerdict
 from .queries import REVIEW_PERMISSION
 
 MAX_LISTED_ACCESSES = 200
@@ -420,17 +419,6 @@ def list_other_emergencies(row: EmergencyAccess) -> list[EmergencyAccess]:
     return list(
         rows.exclude(pk=row.pk).defer("reason", "note").order_by("-opened_at")[:MAX_LISTED_ACCESSES]
     )
-
-
-def close_selected_emergencies(
-    emergency_ids: Sequence[UUID], *, origin: Origin, now: datetime
-) -> str:
-    """Close these emergency accesses, and return a message."""
-    count = len(close_emergencies(emergency_ids, CloseReason.ADMINISTRATOR, origin=origin, now=now))
-    text = ngettext(
-        "%(count)d emergency access was closed.", "%(count)d emergency accesses were closed.", count
-    )
-    return text % {"count": count}
 
 
 def _build_page_url(pk: UUID) -> str:

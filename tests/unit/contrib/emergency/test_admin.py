@@ -17,8 +17,8 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.descriptions import get_action_label
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.contrib.emergency import emergency_reviews
-from django_phi_oidc.contrib.emergency.emergency_reviews import EmergencyAccessAdmin
+from django_phi_oidc.contrib.emergency import admin as emergency_admin
+from django_phi_oidc.contrib.emergency.admin import EmergencyAccessAdmin
 from django_phi_oidc.contrib.emergency.lifecycle import close_emergencies, review_emergency
 from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
 from tests.support import guarded_views as wards
@@ -31,7 +31,7 @@ from tests.unit.contrib.emergency.test_views import OPEN, REVIEW, assert_accessi
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.unit.contrib.emergency.test_emergency_reviews"),
+    pytest.mark.urls("tests.unit.contrib.emergency.test_admin"),
 ]
 urlpatterns = [*wards.urlpatterns, path("", include("tests.urls"))]
 HTML = {"Accept": "text/html"}
@@ -220,7 +220,7 @@ def test_person_is_a_link_only_for_those_who_may_open_the_page(
     link = f'href="/admin/django_phi_oidc/person/{scene.user.pk}/"'
     for url in (LIST, admin_url(row)):
         assert link in reviewer.client().get(url).content.decode()
-        monkeypatch.setattr(emergency_reviews, "list_viewable_sections", lambda user, person: [])
+        monkeypatch.setattr(emergency_admin, "list_viewable_sections", lambda user, person: [])
         assert link not in reviewer.client().get(url).content.decode()
         monkeypatch.undo()
 
@@ -282,7 +282,7 @@ def test_page_shows_what_the_person_opened_and_other_emergencies(scene: SimpleNa
 def test_accesses_beyond_the_limit_are_counted(
     scene: SimpleNamespace, reviewer: SignedIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(emergency_reviews, "MAX_LISTED_ACCESSES", 2)
+    monkeypatch.setattr(emergency_admin, "MAX_LISTED_ACCESSES", 2)
     patient = get_user_model()._default_manager.create_user("patient")
     row = opened(scene.user, f"Patient/{patient.pk}")
     for _ in range(3):
@@ -337,7 +337,7 @@ def test_state_in_words(scene: SimpleNamespace) -> None:
     row = opened(scene.user, "Patient/7", now=now)
 
     def describe(time: datetime) -> str:
-        return emergency_reviews.describe_review(row, now=time).replace("\xa0", " ")
+        return emergency_admin.describe_review(row, now=time).replace("\xa0", " ")
 
     assert describe(now).startswith("open until ")
     assert describe(row.expires_at + DAY).startswith("waiting for 1 day, due ")
