@@ -77,7 +77,7 @@ def test_incomplete_export_ends_with_a_line_that_is_no_event() -> None:
 
 
 def test_documented_line_and_settings_match_the_code(settings: Any) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "how-to" / "read-the-audit-log.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "read-the-audit-log.md").read_text()
     blocks = dict(re.findall(r"<!-- tested(?:: | by: \S+/)(\w+)(?:\.py)? -->\n```\w+\n(.*?)```", page, re.DOTALL))
     assert blocks.pop("incomplete").encode() == event_export.incomplete_marker("jsonl", "row_unreadable")
     shown: dict[str, Any] = {}

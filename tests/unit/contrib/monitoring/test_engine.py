@@ -163,7 +163,7 @@ def test_worker_killed_at_any_point_has_written_all_or_nothing() -> None:
     sealed(90, **FORGED)
     connections.close_all()
     environment = child_environment(os.environ, settings.DATABASES)
-    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[4])
     command = [sys.executable, Path(__file__).with_name("killed_engine_process.py")]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

@@ -24,7 +24,7 @@ from django_phi_oidc.contrib.monitoring.rules import (
 from tests.support.hospital_week import MONDAY, event, of, week
 
 pytestmark = pytest.mark.sqlite
-DOCS = Path(__file__).resolve().parents[3] / "docs"
+DOCS = Path(__file__).resolve().parents[4] / "docs"
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 

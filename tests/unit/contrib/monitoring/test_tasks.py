@@ -21,7 +21,7 @@ from django_phi_oidc.contrib.monitoring.tasks import get_declared_rules, watch
 from tests.support.audit_log import NOW, events, sealed
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "detect-anomalies.md").read_text()
+HOW_TO = (Path(__file__).parents[4] / "docs" / "how-to" / "detect-anomalies.md").read_text()
 A_RULE = "tests.unit.contrib.monitoring.test_tasks.A_RULE"
 
 

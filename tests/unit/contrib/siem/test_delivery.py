@@ -253,7 +253,7 @@ def test_worker_killed_before_it_recorded_a_batch_repeats_it(file: Path, clock: 
     seal(6)
     script = Path(__file__).with_name("killed_delivery_process.py")
     environment = child_environment(os.environ, settings.DATABASES)
-    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[4])
     connections.close_all()
     ended = subprocess.run([sys.executable, script, file], env=environment, check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL

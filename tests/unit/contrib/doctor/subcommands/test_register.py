@@ -412,7 +412,7 @@ def test_page_shows_the_output(
     token_file: Path,
     monkeypatch: Any,
 ) -> None:
-    page = (Path(__file__).parents[4] / "docs" / "how-to" / "register.md").read_text()
+    page = (Path(__file__).parents[5] / "docs" / "how-to" / "register.md").read_text()
     block = re.search(r"<!-- tested: register -->\n```console\n(.*?)```", page, re.DOTALL)
     assert block
     monkeypatch.chdir(tmp_path)

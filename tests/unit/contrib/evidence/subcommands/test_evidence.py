@@ -27,7 +27,7 @@ from tests.support.client_keys import create_private_key_pem
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 LATER = NOW + timedelta(minutes=1)
 VKEY = encode_verifier_key("phi-oidc-audit", KEY.public_key())
 OTHER_VKEY = encode_verifier_key("phi-oidc-audit", OTHER_KEY.public_key())

@@ -32,7 +32,7 @@ from tests.support.subject_linking import NOW, make_user
 from tests.unit.management.terminal import Terminal
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 PAGE = (ROOT / "docs" / "how-to" / "activation-codes.md").read_text()
 SHOWN = ("K7XM-4QHD-9VTZ-0B31", "5J2R-8WNC-3YPT-6FGA")
 

@@ -24,7 +24,7 @@ from django_phi_oidc.subjects.models import SubjectDigest
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import sign_in
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 PROGRAM = """
 import sys
 from pathlib import Path
