@@ -20,7 +20,6 @@ from .contrib.officer_admin.sessions_admin import PendingRevocationAdmin as Pend
 from .contrib.officer_admin.site import install_dashboard
 from .contrib.officer_admin.subjects_admin import ActivationCodeAdmin as ActivationCodeAdmin
 from .contrib.officer_admin.subjects_admin import PairwiseSubjectAdmin as PairwiseSubjectAdmin
-from .contrib.scim.admin import SCIMClientAdmin as SCIMClientAdmin
 from .contrib.siem.admin import SinkCursorAdmin as SinkCursorAdmin
 from .login.admin_site import use_oidc_login
 

@@ -313,6 +313,26 @@ class RefusedSignInHandler:
         return None
 
 
+class RoleSource(Protocol):
+    """Supplies a claim about a person that does not come from the provider, for the rules in
+    ROLES.
+    """
+
+    claim: str
+    """The name of the claim in rules, which have no path then."""
+    provider_option: str
+    """The option of a provider that the source needs."""
+
+    def is_declared(self, provider: str) -> bool:
+        """Return whether the provider has the option."""
+
+    def get_values(self, user_pk: Any, *, provider: str) -> Sequence[str]:
+        """Return the values of the claim.
+
+        Called in the transaction of a sign-in, if a rule of the provider is about the claim.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
     """A verified sign-in whose sessions are created in the current transaction."""
@@ -384,6 +404,9 @@ refused_sign_in_handlers: Registry[RefusedSignInHandler] = Registry(
     "Act on a sign-in that is refused, and offer a page on which the person can go on."
 )
 retention_guards: Registry[RetentionGuard] = Registry("Preserve claims of persons from erasure.")
+role_sources: Registry[RoleSource] = Registry(
+    "Supply claims that rules of ROLES see in addition to those of the provider."
+)
 sign_in_demands: Registry[SignInDemand] = Registry(
     "Demand a new sign-in before the next guarded page."
 )

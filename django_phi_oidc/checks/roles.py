@@ -12,7 +12,13 @@ from django.db import DatabaseError, connections
 from .. import conf
 from .._internal.check_messages import Messages, error, register_check, warning
 from ..claims.minimization import PROTOCOL_CLAIMS
-from ..config.roles import get_managed_roles, list_role_rule_faults, list_shared_roles
+from ..config.roles import (
+    SuppliedClaim,
+    get_managed_roles,
+    list_role_rule_faults,
+    list_shared_roles,
+)
+from ..extensions import role_sources
 
 
 @register_check(Tags.security)
@@ -20,13 +26,21 @@ def check_role_rules(**kwargs: Any) -> Messages:
     """E025: rules that can't work; W024: providers that manage the same role."""
     rules = conf.roles()
     providers = conf.providers()
-    claims = conf.claims()
-    known: dict[str, Any] = {
-        "providers": providers,
-        "claims": claims,
-        "protocol_claims": PROTOCOL_CLAIMS,
-    }
-    faults = list(list_role_rule_faults(rules, **known, scim_providers=conf.scim()))
+    supplied_claims = {}
+    for source in role_sources:
+        supplied_claims[source.claim] = SuppliedClaim(
+            provider_option=source.provider_option,
+            providers=[name for name in providers if source.is_declared(name)],
+        )
+    faults = list(
+        list_role_rule_faults(
+            rules,
+            providers=providers,
+            claims=conf.claims(),
+            protocol_claims=PROTOCOL_CLAIMS,
+            supplied_claims=supplied_claims,
+        )
+    )
     roles = {role for own in rules.values() for role in get_managed_roles(own)}
     required = {"groups" if role.kind == "group" else role.name for role in roles}
     if any(rule.flags for own in rules.values() for rule in own):

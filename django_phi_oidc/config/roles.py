@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from ._parsing import checked, fail, parse_declaration, parse_each, parse_nonempty, parse_strings
@@ -10,10 +11,6 @@ from .claims import ClaimDeclaration
 
 AccountFlag = Literal["is_staff", "is_superuser"]
 ACCOUNT_FLAGS: tuple[AccountFlag, ...] = get_args(AccountFlag)
-SCIM_GROUPS_CLAIM = "scim_groups"
-"""In rules, the names of the groups in which SCIM clients have put the person. No claim of the
-provider.
-"""
 MAX_GROUP_NAME_LENGTH = 150
 """Characters of a Django group's name."""
 
@@ -105,25 +102,36 @@ def get_managed_roles(rules: Sequence[RoleRule]) -> frozenset[Role]:
     return frozenset(role for rule in rules for role in rule.roles)
 
 
+class SuppliedClaim(NamedTuple):
+    """A claim that an app supplies, and not the provider."""
+
+    provider_option: str
+    """The option of a provider that the app needs."""
+    providers: Collection[str]
+    """The providers that have it."""
+
+
 def list_role_rule_faults(
     rules: Mapping[str, Sequence[RoleRule]],
     *,
     providers: Collection[str],
     claims: Mapping[str, ClaimDeclaration],
     protocol_claims: Collection[str],
-    scim_providers: Collection[str] = (),
+    supplied_claims: Mapping[str, SuppliedClaim] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Yield why a rule could never match. protocol_claims: claims about the token, which sign-ins
-    drop.
+    drop. supplied_claims: by name.
     """
     for unknown in sorted(rules.keys() - set(providers)):
         yield f"ROLES[{unknown!r}]: there is no such provider."
     for provider, rule in ((provider, rule) for provider, own in rules.items() for rule in own):
         claim = claims.get(rule.claim)
         subject = f"ROLES[{provider!r}]: the claim {rule.claim!r}"
-        if rule.claim == SCIM_GROUPS_CLAIM:
-            if provider not in scim_providers or rule.path:
-                yield f"{subject} needs the option scim of the provider, and no path."
+        supplied = supplied_claims.get(rule.claim)
+        if supplied is not None:
+            if provider not in supplied.providers or rule.path:
+                option = supplied.provider_option
+                yield f"{subject} needs the option {option} of the provider, and no path."
         elif rule.claim in protocol_claims:
             yield f"{subject} is about the token and can't give a role."
         elif claim is None:

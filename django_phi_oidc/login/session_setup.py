@@ -4,7 +4,7 @@ one.
 
 import base64
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,10 +40,10 @@ from ..claims.account_columns import build_account_claim_events
 from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
-from ..contrib.scim.memberships import get_group_claims
+from ..config.roles import RoleRule
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
-from ..extensions import SignIn, sign_in_observers
+from ..extensions import SignIn, role_sources, sign_in_observers
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
 from ..sessions.foreign_sessions import queue_foreign_tokens
@@ -182,20 +182,29 @@ class _NewSession:
         return subject
 
     def sync_roles(self) -> None:
-        if rules := conf.roles().get(self.provider.name):
-            origin = Actor.from_request(self.request).origin
-            sync_roles(
-                self.user,
-                rules=rules,
-                claims={
-                    **self.result.claims,
-                    **get_group_claims(self.user.pk, provider=self.provider.name),
-                },
-                provider=self.provider.name,
-                subject=str(self.subject.uuid),
-                origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
-                now=self.now,
-            )
+        rules = conf.roles().get(self.provider.name)
+        if not rules:
+            return
+        origin = Actor.from_request(self.request).origin
+        sync_roles(
+            self.user,
+            rules=rules,
+            claims=self._get_role_claims(rules),
+            provider=self.provider.name,
+            subject=str(self.subject.uuid),
+            origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
+            now=self.now,
+        )
+
+    @sensitive_variables()
+    def _get_role_claims(self, rules: Sequence[RoleRule]) -> Mapping[str, Any]:
+        """Return the claims of the sign-in, and those that apps supply, if a rule is about them."""
+        claims = dict(self.result.claims)
+        named = {rule.claim for rule in rules}
+        for source in role_sources:
+            if source.claim in named:
+                claims[source.claim] = source.get_values(self.user.pk, provider=self.provider.name)
+        return claims
 
     def build_sign_in(self, *, last_seen_at: datetime) -> SignIn:
         """Return what observers see of this sign-in: no token and no claim but `sub`.

@@ -20,3 +20,10 @@ class SCIMConfig(FeatureConfig):
         ),
     }
     subcommands = ("scim",)
+
+    def ready(self) -> None:
+        from ...extensions import role_sources
+        from . import receivers  # noqa: F401 -- connects them
+        from .memberships import group_role_source
+
+        role_sources.register(group_role_source)

@@ -6,9 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...config.roles import SCIM_GROUPS_CLAIM, RoleRule, get_managed_roles
+from ...config.roles import RoleRule, get_managed_roles
 from ..apis.declaration import ClientTokensDeclaration
 
+SCIM_GROUPS_CLAIM = "scim_groups"
+"""In rules, the names of the groups in which SCIM clients have put the person. No claim of the
+provider.
+"""
 SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
 """The extension of User with the attribute `sub`. Spec: RFC 7643 3.3."""
 

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from ... import conf
 from ...access.role_sync import sync_roles_of_many
 from ...audit.events import Origin
-from ...config.roles import SCIM_GROUPS_CLAIM
+from .declaration import SCIM_GROUPS_CLAIM
 from .models import SCIMMembership
 
 
@@ -25,14 +25,20 @@ def _list_memberships(provider: str) -> QuerySet[SCIMMembership]:
     return SCIMMembership.objects.filter(member__provider=provider, member__deleted_at=None)
 
 
-def get_group_claims(user_pk: Any, *, provider: str) -> dict[str, list[str]]:
-    """Return what rules see of the groups at a sign-in; empty, without a SELECT, if no rule of the
-    provider does.
-    """
-    rules = conf.roles().get(provider, ())
-    if not any(rule.claim == SCIM_GROUPS_CLAIM for rule in rules):
-        return {}
-    return {SCIM_GROUPS_CLAIM: list_group_names(user_pk, provider=provider)}
+class GroupRoleSource:
+    """The groups of a person, for the rules in ROLES at a sign-in."""
+
+    claim = SCIM_GROUPS_CLAIM
+    provider_option = "scim"
+
+    def is_declared(self, provider: str) -> bool:
+        return provider in conf.scim()
+
+    def get_values(self, user_pk: Any, *, provider: str) -> list[str]:
+        return list_group_names(user_pk, provider=provider)
+
+
+group_role_source = GroupRoleSource()
 
 
 def sync_group_roles(
