@@ -1,17 +1,10 @@
-"""URLs of SCIM 2.0, if a provider declares it: this imports scim2-models.
+"""The URLs of the SCIM endpoint."""
 
-A system check reports a mistake in the setting.
-"""
+from django.urls import path
 
-from contextlib import suppress
+from .views import SCIMView
 
-from django.urls import URLPattern, URLResolver, include, path
-
-from ... import conf
-from ...options import SettingInvalid
-
-urlpatterns: list[URLPattern | URLResolver] = []
-
-with suppress(SettingInvalid):
-    if conf.scim():
-        urlpatterns.append(path("scim/v2/", include("django_phi_oidc.contrib.scim.routes")))
+urlpatterns = [
+    path("scim/v2/", SCIMView.as_view(), name="oidc_scim"),
+    path("scim/v2/<path:path>", SCIMView.as_view()),
+]

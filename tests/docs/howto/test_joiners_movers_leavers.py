@@ -19,7 +19,7 @@ from tests.support.scim_fixtures import SCIM
 PAGE = "joiners-movers-leavers"
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 
 

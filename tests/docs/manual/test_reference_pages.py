@@ -81,8 +81,6 @@ def test_beat_tasks_are_documented() -> None:
 def test_urls_are_documented() -> None:
     shown = re.findall(r"^\| `oidc/([^`]*)` \| `(\w+)` \|", PAGES["commands"].read_text(), re.MULTILINE)
     routes = {(re.sub(r"<\w+:\w+>", "<id>", str(each.pattern)), each.name) for each in urls.urlpatterns}
-    # Only if a provider has the option scim, which it may have in another test of this process.
-    routes.add(("scim/v2/", "oidc_scim"))
     # One row describes the three URLs that start with the name of a provider.
     assert set(shown) == {(route, name) for route, name in routes if name and not route.startswith("<")}
 

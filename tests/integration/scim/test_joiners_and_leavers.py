@@ -30,7 +30,6 @@ RULES = [{"claim": "scim_groups", "values": ["Nurses"], "groups": ["clinicians"]
 @pytest.fixture
 def client(op: DemoProvider, portal: str, settings: Any) -> HTTPSCIMClient:
     """Return a client of the provider, which creates no accounts by itself."""
-    settings.ROOT_URLCONF = "tests.integration.scim.urls"
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     providers = {"default": declaration(op, provisioning="existing", scim={"subject": "extension"})}
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, PROVIDERS=providers, ROLES={"default": RULES}, CLAIMS={})

@@ -751,7 +751,7 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {"stale_event"},
     ),
     "token of a SCIM client": (
-        replace("contrib.scim.views:_authenticate", authenticate_newest_client),
+        replace("contrib.scim.scim_requests:_authenticate", authenticate_newest_client),
         {
             "forged_scim_token",
             "forged_scim_token (access token)",

@@ -14,7 +14,7 @@ from tests.support.session_fixtures import events
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 SCHEMA = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 

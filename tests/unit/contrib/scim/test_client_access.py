@@ -27,7 +27,7 @@ from tests.support.session_fixtures import events
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 AUDIENCE = "https://portal.example/oidc/scim/v2"
 TOKENS = {"audience": AUDIENCE, "method": "jwt", "subs": {"hr-sync": "service-of-hr-sync"}}

@@ -17,7 +17,7 @@ from tests.support.session_fixtures import events
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 ADD_BOB = {"op": "add", "path": "members", "value": [{"value": "bob"}]}
 MEMBERS: dict[str, tuple[Any, str]] = {

@@ -25,7 +25,7 @@ from tests.unit.contrib.scim.test_scim_groups import needs_row_locks, run_meanwh
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 OFF: dict[str, Any] = {"active": False}
 PATCHES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {

@@ -10,7 +10,7 @@ from tests.support.scim_fixtures import SCIM
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 FOUND = {
     'userName eq "ann"': "ann",

@@ -21,7 +21,7 @@ from tests.support.session_fixtures import events, waiting
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
-    pytest.mark.urls("tests.support.scim_urls"),
+    pytest.mark.urls("tests.unit.sessions.urls"),
 ]
 ORIGIN = Origin(actor="1")
 DAY = timedelta(days=1)
