@@ -9,6 +9,7 @@ from typing import Any
 
 from ..audit.events import Action, NewEvent
 from ..audit.outbox import MOVE_TIMEOUT_SECONDS
+from ..audit.purposes import PATIENT_REQUEST, PURPOSES
 from ..audit.recorder import record, record_many
 from ..audit.request_context import Actor, keep_reference
 from ..errors import AuditUnavailable, KeyMissing
@@ -23,8 +24,6 @@ from ..extensions import (
 from .no_store import add_notice
 from .part2 import get_disclosure_detail, lacks_consent
 from .policy import (
-    PATIENT_REQUEST,
-    PURPOSES,
     SESSION_MISSING,
     SIGN_IN_DEMANDED,
     AccessPolicy,

@@ -28,8 +28,8 @@ from .._internal.check_messages import (
     register_check,
     warning,
 )
-from ..access.policy import PURPOSES
 from ..audit.log import signing_keys
+from ..audit.purposes import PURPOSES
 from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration, is_loopback_http
 from ..contrib.monitoring.tasks import get_declared_rules

@@ -7,8 +7,8 @@ from django import forms
 from django.core.validators import MaxLengthValidator
 from django.utils.translation import gettext_lazy as _
 
-from ..access.policy import PATIENT_REQUEST
-from ..access.purposes import get_purpose_label
+from ..audit.descriptions import get_purpose_label
+from ..audit.purposes import PATIENT_REQUEST
 from ..config.claims import ClaimDeclaration
 
 

@@ -13,7 +13,7 @@ from django.views.generic.base import ContextMixin, TemplateResponseMixin
 
 from .. import conf
 from ..access.enforcement import suppress_not_found
-from ..access.policy import PATIENT_REQUEST
+from ..audit.purposes import PATIENT_REQUEST
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
 from ..errors import AuditUnavailable

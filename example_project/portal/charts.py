@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from django.views.generic import TemplateView
 
 from django_phi_oidc.access.mixins import PHIAccessMixin
-from django_phi_oidc.access.policy import PATIENT_REQUEST
+from django_phi_oidc.audit.purposes import PATIENT_REQUEST
 from django_phi_oidc.fields import SealedTextField
 
 from .models import Chart

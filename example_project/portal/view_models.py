@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django_phi_oidc.access.policy import PATIENT_REQUEST, PURPOSES
+from django_phi_oidc.audit.purposes import PATIENT_REQUEST, PURPOSES
 from django_phi_oidc.config.claims import ClaimRetention
 
 LABELS = {"birthdate": "Date of birth", "address": "Address", "phone_number": "Phone number", "email": "E-mail address"}

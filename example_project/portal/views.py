@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_safe
 from django.views.generic import TemplateView
 
 from django_phi_oidc import conf
-from django_phi_oidc.access.policy import PATIENT_REQUEST
+from django_phi_oidc.audit.purposes import PATIENT_REQUEST
 from django_phi_oidc.claims.views import DisplayedClaim, RevealMixin
 from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.contrib.emergency.queries import can_open

@@ -10,12 +10,11 @@ from urllib.parse import urlencode
 from django.utils.translation import gettext as _
 
 from ... import conf
-from ...access.policy import EMERGENCY_PURPOSES
-from ...access.purposes import EXPORT_PURPOSES, get_purpose_label
 from ...subjects.people import People
 from ..actions import DISCLOSURE_ACTIONS
-from ..descriptions import get_action_label, get_outcome_label
+from ..descriptions import get_action_label, get_outcome_label, get_purpose_label
 from ..events import OUTCOMES, get_registered_disclosure_actions, list_actions
+from ..purposes import EMERGENCY_PURPOSES, EXPORT_PURPOSES
 from ..search import EventFilters
 
 PERSON_FILTERS = ("person", "actor", "on_behalf_of", "subject")

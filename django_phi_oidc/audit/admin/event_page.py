@@ -11,7 +11,6 @@ from django.utils.translation import gettext
 
 from ... import conf
 from ..._internal.admin_columns import format_utc
-from ...access.purposes import get_purpose_label
 from ...oidc.remedies import SEE_MANUAL, find_remedy
 from ...sessions.models import RevocationStatus
 from ...subjects.people import Person, find_people
@@ -23,6 +22,7 @@ from ..descriptions import (
     get_detail_value_label,
     get_outcome_label,
     get_provider_error_label,
+    get_purpose_label,
     get_reason_label,
 )
 from ..descriptions.event_sentences import describe_event

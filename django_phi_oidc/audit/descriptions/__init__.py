@@ -10,6 +10,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext
 
 from ..events import find_registered_label
+from ..purposes import PURPOSES
 from .action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
 from .alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
 from .detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
@@ -58,6 +59,14 @@ def get_provider_error_label(error: str) -> str:
     """Return the error code of a provider in words; the code itself if it is unknown."""
     label = _translate(PROVIDER_ERROR_LABELS, error)
     if label == error:
+        return label
+    return str(capfirst(label))
+
+
+def get_purpose_label(code: str) -> str:
+    """Return HL7's label of a purpose of use; the code itself if HL7 does not define it."""
+    label = _translate(PURPOSES, code)
+    if label == code:
         return label
     return str(capfirst(label))
 

@@ -8,11 +8,10 @@ database.
 import json
 from typing import Any
 
-from ...contrib.siem.declaration import LogFormat
 from ..events import canonical_json, serialize_event
 from .cef import checkpoint_to_cef, event_to_cef
 from .fhir import checkpoint_to_fhir, event_to_fhir
-from .items import LogItem, SealedCheckpoint, SealedEvent, format_instant
+from .items import LogFormat, LogItem, SealedCheckpoint, SealedEvent, format_instant
 from .ocsf import checkpoint_to_ocsf, event_to_ocsf
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from ..events import AuthenticatedEvent
 
@@ -34,6 +35,7 @@ class SealedCheckpoint:
 
 
 LogItem = SealedEvent | SealedCheckpoint
+LogFormat = Literal["json", "ocsf", "cef", "fhir"]
 
 
 def format_instant(time: datetime) -> str:

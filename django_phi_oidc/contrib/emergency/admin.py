@@ -27,9 +27,13 @@ from ..._internal import clock
 from ..._internal.admin_columns import create_time_column, keep_dates_together
 from ..._internal.admin_filters import create_state_filter
 from ...access.no_store import mark_response_private
-from ...access.purposes import get_purpose_label
 from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
-from ...audit.descriptions import get_action_label, get_outcome_label, get_reason_label
+from ...audit.descriptions import (
+    get_action_label,
+    get_outcome_label,
+    get_purpose_label,
+    get_reason_label,
+)
 from ...audit.events import Action, parse_detail
 from ...audit.models import AuditEvent
 from ...audit.request_context import Actor

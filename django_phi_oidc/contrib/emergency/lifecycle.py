@@ -21,7 +21,6 @@ from ... import conf
 from ..._internal import randomness
 from ..._internal.visible_text import has_visible_text
 from ...access.policy import (
-    EMERGENCY_PURPOSES,
     PERMISSION_MISSING,
     PURPOSE_NOT_DECLARED,
     RESOURCE_INVALID,
@@ -31,6 +30,7 @@ from ...access.policy import (
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.models import AuditEvent
 from ...audit.outbox import enqueue_many
+from ...audit.purposes import EMERGENCY_PURPOSES
 from ...audit.recorder import record, record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, iterate_events

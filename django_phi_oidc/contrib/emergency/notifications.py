@@ -16,7 +16,7 @@ from django.core.mail import send_mail
 from django.db import transaction
 from django.utils.translation import gettext, gettext_noop, override
 
-from ...access.purposes import get_purpose_label
+from ...audit.descriptions import get_purpose_label
 from .models import EmergencyAccess
 
 logger = logging.getLogger("django_phi_oidc.access")

@@ -16,7 +16,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
-from ...access.policy import PATIENT_REQUEST, PURPOSES, is_resource_reference
+from ...access.policy import is_resource_reference
 from ...audit.actions import DISCLOSURE_ACTIONS
 from ...audit.events import (
     Action,
@@ -27,6 +27,7 @@ from ...audit.events import (
     parse_detail,
 )
 from ...audit.models import AuditEvent
+from ...audit.purposes import PATIENT_REQUEST, PURPOSES
 from ...audit.recorder import record_many
 from ...audit.search import (
     PAGE_SIZE,

@@ -15,8 +15,9 @@ from django.db.models import Model, Q
 from django.views.decorators.debug import sensitive_variables
 
 from ...access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
-from ...access.policy import CONSENT_MISSING, PATIENT_REQUEST
+from ...access.policy import CONSENT_MISSING
 from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
+from ...audit.purposes import PATIENT_REQUEST
 from ...audit.recorder import record_many
 from ...audit.search import EventFilters, RowUnreadable, iterate_events
 from ...claims.categories import find_declared_refusal

@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ...access.policy import Assurance
-from ...access.purposes import get_purpose_label
+from ...audit.descriptions import get_purpose_label
 from ...audit.outbox import batch_delivery
 from ...audit.request_context import Actor
 from ...claims.models import FOREVER, StoredClaim, get_claim_label

@@ -13,8 +13,9 @@ from ..._internal import clock, request_secrets
 from ...access.decisions import has_permission
 from ...access.no_store import add_notice, mark_response_private
 from ...access.part2 import NOTICE, get_disclosure_detail
-from ...access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, PURPOSES, SESSION_MISSING
+from ...access.policy import PERMISSION_MISSING, PURPOSE_UNKNOWN, SESSION_MISSING
 from ...audit.events import Action, NewEvent
+from ...audit.purposes import PURPOSES
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
 from ...claims.categories import find_declared_refusal

@@ -31,9 +31,9 @@ from ..._internal.admin_columns import (
 )
 from ..._internal.admin_filters import create_choice_filter, create_state_filter
 from ..._internal.visible_text import validate_visible_text
-from ...access.purposes import get_purpose_label
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin, get_error_message
+from ...audit.descriptions import get_purpose_label
 from ...audit.outbox import batch_delivery
 from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names

@@ -8,7 +8,8 @@ from django.utils.translation import gettext_lazy
 
 from ... import conf
 from ..._internal.visible_text import validate_visible_text
-from ...access.purposes import EXPORT_PURPOSES, get_purpose_label
+from ...audit.descriptions import get_purpose_label
+from ...audit.purposes import EXPORT_PURPOSES
 from .claims_admin import FutureUntilMixin
 
 Choices = Sequence[tuple[str, str]]

@@ -18,9 +18,9 @@ from django.utils.translation import pgettext
 
 from ... import conf
 from ..._internal.admin_columns import AdminLink
-from ...access.purposes import get_purpose_label
 from ...audit import search
 from ...audit.admin.event_table import EventTableRow, build_event_table, find_people_of_events
+from ...audit.descriptions import get_purpose_label
 from ...audit.events import Action, NewEvent
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from ...audit.formats.items import LogFormat
 from ...config._parsing import (
     checked,
     fail,
@@ -21,7 +22,6 @@ from ...config._parsing import (
 from ...config.providers import is_loopback, is_loopback_http
 
 SinkType = Literal["syslog", "https", "file"]
-LogFormat = Literal["json", "ocsf", "cef", "fhir"]
 
 _HEADER_NAME_PATTERN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """Spec: RFC 9110 5.1."""

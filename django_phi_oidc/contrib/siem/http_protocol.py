@@ -10,14 +10,13 @@ from datetime import timedelta
 
 from ...audit.events import canonical_json
 from ...audit.formats import item_to_fhir, item_to_line
-from ...audit.formats.items import LogItem, SealedEvent
+from ...audit.formats.items import LogFormat, LogItem, SealedEvent
 from ...http.transport import (
     TransportRequest,
     TransportResponse,
     parse_json_body,
     parse_retry_after,
 )
-from .declaration import LogFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from django.urls import reverse
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.app_labels import is_own_label
-from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.merkle.cosignature import WitnessKey, encode_witness_key
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditUnsealed
+from django_phi_oidc.audit.purposes import PURPOSES
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess

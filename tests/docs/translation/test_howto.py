@@ -12,7 +12,7 @@ import pytest
 from django.core import mail
 from django.utils.translation import gettext_lazy, override
 
-from django_phi_oidc.access.purposes import get_purpose_label
+from django_phi_oidc.audit.descriptions import get_purpose_label
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from tests.docs.translation.pseudo_translation import extracted

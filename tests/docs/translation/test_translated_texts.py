@@ -16,12 +16,12 @@ from django.views.generic import TemplateView
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.admin_theme import DJANGO_TEXTS
-from django_phi_oidc.access.policy import PURPOSES
 from django_phi_oidc.audit.admin_base import get_error_message
 from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
 from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
 from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
 from django_phi_oidc.audit.descriptions.reason_labels import REASON_LABELS
+from django_phi_oidc.audit.purposes import PURPOSES
 from django_phi_oidc.claims.models import STANDARD_LABELS, StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
 from django_phi_oidc.contrib.audit_exports.models import TrailJob

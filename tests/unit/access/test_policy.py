@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.access.policy import (
-    PATIENT_REQUEST,
-    PURPOSES,
     AccessPolicy,
     Assurance,
     find_access_refusal,
@@ -15,6 +13,7 @@ from django_phi_oidc.access.policy import (
     parse_access_policy,
     parse_required_assurance,
 )
+from django_phi_oidc.audit.purposes import PURPOSES
 from django_phi_oidc.errors import DeclarationInvalid
 
 PATIENT = {
@@ -75,16 +74,6 @@ def test_each_violated_reveal_rule_returns_its_code(
 ) -> None:
     assert find_reveal_refusal(**accepted) is None
     assert find_reveal_refusal(**{**accepted, **difference}) == code
-
-
-def test_purposes_contain_the_codes_of_the_fhir_r4_expansion() -> None:
-    assert len(PURPOSES) == 59
-    assert {"TREAT", "ETREAT", "HPAYMT", "HOPERAT", "HRESCH", "PUBHLTH", "BTG", PATIENT_REQUEST} <= PURPOSES.keys()
-
-
-def test_purposes_are_immutable() -> None:
-    with pytest.raises(TypeError):
-        PURPOSES["MINE"] = "my purpose"  # type: ignore[index]
 
 
 POLICY = AccessPolicy(permission="portal.view_chart", purposes=frozenset({"TREAT"}))

@@ -1,4 +1,4 @@
-from django_phi_oidc.access.purposes import get_purpose_label
+from django_phi_oidc.audit.descriptions import get_purpose_label
 
 
 def test_purpose_has_the_label_of_hl7() -> None:
