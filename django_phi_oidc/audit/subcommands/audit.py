@@ -15,10 +15,7 @@ from django.db import DatabaseError, connections
 
 from ... import conf
 from ..._internal import clock
-from ...contrib.audit_exports.file_verification import verify_exported_file
-from ...errors import AuditUnavailable, CheckpointInvalid
-from ...extensions import event_queues
-from ...management.subcommands._arguments import (
+from ..._internal.command_arguments import (
     PUBLIC_KEY_HELP,
     Handler,
     Options,
@@ -28,7 +25,10 @@ from ...management.subcommands._arguments import (
     parse_number,
     parse_time,
 )
-from ...management.subcommands._output import Output, ProgressLine
+from ..._internal.command_output import Output, ProgressLine
+from ...contrib.audit_exports.file_verification import verify_exported_file
+from ...errors import AuditUnavailable, CheckpointInvalid
+from ...extensions import event_queues
 from .. import db_privileges, outbox, partitions, throttling, triggers
 from ..events import OUTCOMES, Action, list_actions, serialize_event
 from ..log import archive as archives

@@ -4,9 +4,9 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from ..._internal import clock
+from ..._internal.command_arguments import Options
+from ..._internal.command_output import Output, ProgressLine
 from ...errors import PhiOidcError
-from ...management.subcommands._arguments import Options
-from ...management.subcommands._output import Output, ProgressLine
 from .. import partitions
 from ..events import Action
 from ..log import archive as archives

@@ -6,8 +6,8 @@ from django.core.management.base import CommandError
 
 from ... import conf
 from ..._internal import clock
-from ...management.subcommands._arguments import Options, build_argument_error
-from ...management.subcommands._output import Output, ProgressLine
+from ..._internal.command_arguments import Options, build_argument_error
+from ..._internal.command_output import Output, ProgressLine
 from ..log import cosigned_checkpoints, signing_keys, tile_export, witnesses
 from ..log.models import LogWitness
 from ..log.tile_store import TileFolder, TileStore, find_tile_store

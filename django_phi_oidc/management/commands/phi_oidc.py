@@ -12,12 +12,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from ..._internal.app_configs import list_installed_features
+from ..._internal.command_arguments import Options
+from ..._internal.command_output import Output
 from ...audit.events import Origin
 from ...audit.operators import find_operator_actor
 from ...audit.request_context import use_origin
 from ...errors import PhiOidcError
-from ..subcommands._arguments import USER_FORMS, Options, get_user
-from ..subcommands._output import Output
+from ..subcommands._arguments import USER_FORMS, get_user
 
 
 def _import_subcommands() -> dict[str, ModuleType]:

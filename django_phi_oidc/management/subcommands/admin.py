@@ -14,24 +14,21 @@ from django.core.management.base import CommandError
 from django.urls import NoReverseMatch, reverse
 
 from ... import conf
-from ..._internal.suggestions import suggest
-from ...access.role_sync import grant_roles, list_held_roles, list_missing_groups, withdraw_roles
-from ...config.roles import Role, get_managed_roles
-from ...provider.labels import find_provider_name
-from ...subjects.models import PairwiseSubject
-from ._arguments import (
-    USER_FORMS,
+from ..._internal.command_arguments import (
     Options,
     add_command,
     add_confirmation,
     add_dry_run,
     build_argument_error,
-    build_user_row,
-    describe_user,
-    get_user,
     require_confirmation,
 )
-from ._output import Output, format_untrusted, format_value
+from ..._internal.command_output import Output, format_untrusted, format_value
+from ..._internal.suggestions import suggest
+from ...access.role_sync import grant_roles, list_held_roles, list_missing_groups, withdraw_roles
+from ...config.roles import Role, get_managed_roles
+from ...provider.labels import find_provider_name
+from ...subjects.models import PairwiseSubject
+from ._arguments import USER_FORMS, build_user_row, describe_user, get_user
 from .groups import list_group_names
 
 STAFF = Role("flag", "is_staff")

@@ -13,8 +13,8 @@ from django.urls import URLPattern, URLResolver
 
 from ..._internal.app_configs import FeatureConfig, list_installed_features
 from ..._internal.app_tables import list_left_tables
-from ._arguments import Options
-from ._output import Output
+from ..._internal.command_arguments import Options
+from ..._internal.command_output import Output
 
 CORE_NAME = "django_phi_oidc"
 READING_COMMANDS = ("apps",)

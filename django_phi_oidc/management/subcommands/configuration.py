@@ -8,6 +8,8 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from ..._internal import clock
+from ..._internal.command_arguments import Options, add_command
+from ..._internal.command_output import Output
 from ...audit.configuration import (
     WORKER_COMPONENT,
     EffectiveConfiguration,
@@ -16,8 +18,6 @@ from ...audit.configuration import (
 )
 from ...config._parsing import parse_name
 from ...errors import DeclarationInvalid
-from ._arguments import Options, add_command
-from ._output import Output
 
 READING_COMMANDS = ("configuration show",)
 

@@ -11,20 +11,13 @@ from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
+from ..._internal.command_arguments import Options, add_command, build_argument_error
+from ..._internal.command_output import Output, format_untrusted
 from ...access.role_mapping import has_matching_value
 from ...access.role_sync import get_existing_and_held_roles, plan_roles
 from ...claims.minimization import minimize
 from ...config.roles import RoleRule, get_managed_roles
-from ._arguments import (
-    USER_FORMS,
-    Options,
-    add_command,
-    build_argument_error,
-    describe_user,
-    get_provider,
-    get_user,
-)
-from ._output import Output, format_untrusted
+from ._arguments import USER_FORMS, describe_user, get_provider, get_user
 
 READING_COMMANDS = ("roles explain",)
 

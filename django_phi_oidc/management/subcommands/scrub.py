@@ -10,6 +10,8 @@ from django.core.management.base import CommandError
 from django.db.models import Q
 
 from ..._internal import clock
+from ..._internal.command_arguments import Options, add_dry_run
+from ..._internal.command_output import Output, ProgressLine, format_value
 from ...audit.request_context import current_origin
 from ...claims.retention import (
     count_claims_of_user,
@@ -30,8 +32,7 @@ from ...claims.retention_report import (
 from ...crypto import retention_keys
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing
 from ...subjects.models import PairwiseSubject
-from ._arguments import USER_FORMS, Options, add_dry_run, get_user
-from ._output import Output, ProgressLine, format_value
+from ._arguments import USER_FORMS, get_user
 
 READING_OPTIONS = {"scrub": "report"}
 

@@ -13,6 +13,15 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from ... import conf
 from ..._internal import clock
+from ..._internal.command_arguments import (
+    Options,
+    add_command,
+    add_dry_run,
+    build_argument_error,
+    parse_number,
+    parse_time,
+)
+from ..._internal.command_output import Output, ProgressLine, format_untrusted, format_value
 from ...audit.request_context import current_origin
 from ...sessions import token_revocation
 from ...sessions.end_jobs import SessionSelection
@@ -25,19 +34,7 @@ from ...sessions.models import (
     RevocationStatus,
 )
 from ...sessions.tasks import CALL_SECONDS
-from ._arguments import (
-    USER_FORMS,
-    Options,
-    add_command,
-    add_dry_run,
-    build_argument_error,
-    format_user,
-    get_provider,
-    get_user,
-    parse_number,
-    parse_time,
-)
-from ._output import Output, ProgressLine, format_untrusted, format_value
+from ._arguments import USER_FORMS, format_user, get_provider, get_user
 from .sessions_foreign import EndedSessions, end_foreign, list_foreign
 
 READING_COMMANDS = ("sessions list",)

@@ -14,6 +14,8 @@ from django.core.management.base import CommandError
 
 from ..._internal import clock
 from ..._internal.batches import split_into_batches
+from ..._internal.command_arguments import Options, build_argument_error
+from ..._internal.command_output import Output, ProgressLine, format_untrusted, format_value
 from ...audit.request_context import current_origin
 from ...sessions.foreign_sessions import (
     BATCH_SIZE,
@@ -22,8 +24,7 @@ from ...sessions.foreign_sessions import (
     has_session_table,
     iterate_foreign_sessions,
 )
-from ._arguments import Options, build_argument_error, describe_user, get_provider, get_user
-from ._output import Output, ProgressLine, format_untrusted, format_value
+from ._arguments import describe_user, get_provider, get_user
 
 LIVE = "live"
 ANONYMOUS = "anonymous"

@@ -19,6 +19,8 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import clock
 from ..._internal.app_configs import list_installed_features
+from ..._internal.command_arguments import Options, add_command, add_dry_run, build_argument_error
+from ..._internal.command_output import Output, format_value
 from ...audit.request_context import current_origin
 from ...claims.models import StoredClaim
 from ...crypto import keyring
@@ -29,16 +31,11 @@ from ...subjects.models import PairwiseSubject
 from ._arguments import (
     SUBJECT_UUID_HELP,
     USER_FORMS,
-    Options,
-    add_command,
-    add_dry_run,
-    build_argument_error,
     build_user_row,
     format_user,
     get_subject,
     get_user,
 )
-from ._output import Output, format_value
 from .subject_link_csv import find_default_provider, link_csv
 
 READING_COMMANDS = ("subject list",)

@@ -19,6 +19,8 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ..._internal import clock
 from ..._internal.batches import split_into_batches
+from ..._internal.command_arguments import Options
+from ..._internal.command_output import Output, ProgressLine
 from ...audit.outbox import batch_delivery
 from ...audit.request_context import current_origin
 from ...config.providers import ProviderDeclaration
@@ -26,16 +28,8 @@ from ...crypto import keyring
 from ...errors import PhiOidcError, SubjectKeyMissing
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
 from ...subjects.models import PairwiseSubject
-from ._arguments import (
-    USER_FORMS,
-    Options,
-    build_user_row,
-    describe_user,
-    get_provider,
-    get_user,
-)
+from ._arguments import USER_FORMS, build_user_row, describe_user, get_provider, get_user
 from ._files import read_csv_table
-from ._output import Output, ProgressLine
 
 USER_COLUMN = "user"
 SUB_COLUMN = "sub"

@@ -6,8 +6,8 @@ from pathlib import Path
 from django.core.management.base import CommandError
 
 from ... import conf
-from ...management.subcommands._arguments import Options
-from ...management.subcommands._output import Output
+from ..._internal.command_arguments import Options
+from ..._internal.command_output import Output
 from ..attack.environment import Portal
 from ..attack.environment_setup import set_up_attack_environment
 from ..attack.report import AttackOutcome, render_json, render_junit, render_line, render_total

@@ -12,11 +12,11 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.views.decorators.debug import sensitive_variables
 
+from ...._internal.command_arguments import Options
+from ...._internal.command_output import Output
 from ...._internal.sql import SUPPORTED_VENDORS
 from ....crypto import keyring
-from ....management.subcommands._arguments import Options
 from ....management.subcommands._files import create_private_file
-from ....management.subcommands._output import Output
 from ....management.subcommands._sign_in_changes import list_new_backends, list_sign_in_changes
 from ....project_settings import KEY_RINGS, KEY_VARIABLES, PROVIDER_VARIABLES
 from ...doctor.known_providers import PROVIDERS_BY_SLUG

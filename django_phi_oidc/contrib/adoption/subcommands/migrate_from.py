@@ -13,11 +13,11 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from .... import conf
+from ...._internal.command_arguments import Options, add_command
+from ...._internal.command_output import Output, ProgressLine
 from ....audit.request_context import current_origin
 from ....crypto import keyring
 from ....errors import KeyMissing, SubjectKeyMissing
-from ....management.subcommands._arguments import Options, add_command
-from ....management.subcommands._output import Output, ProgressLine
 from .. import allauth, mozilla
 from ..allauth import SocialApplication
 from ..settings_plan import SettingsPlan, describe_plan, format_list, format_plan

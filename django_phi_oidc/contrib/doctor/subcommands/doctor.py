@@ -8,15 +8,15 @@ from django.db import DatabaseError
 
 from .... import conf
 from ...._internal import clock
+from ...._internal.command_arguments import Options
+from ...._internal.command_output import Output
 from ....audit.triggers import list_deviations
 from ....http.http_transport import HTTPTransport
 from ....management.subcommands._arguments import (
-    Options,
     build_callback_path,
     get_provider,
     parse_portal_origin,
 )
-from ....management.subcommands._output import Output
 from ..diagnostics import ProviderFinding, check_audit_log, sanitize_text
 from ..probe import ProbeContext, probe_provider
 

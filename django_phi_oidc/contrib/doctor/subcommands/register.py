@@ -9,19 +9,18 @@ from django.urls import reverse
 from django.views.decorators.debug import sensitive_variables
 
 from .... import conf
+from ...._internal.command_arguments import Options, build_argument_error
+from ...._internal.command_output import Output
 from ....claims.minimization import build_claims_request
 from ....config.providers import ProviderDeclaration
 from ....errors import PhiOidcError
 from ....http.http_transport import HTTPTransport
 from ....management.subcommands._arguments import (
-    Options,
-    build_argument_error,
     build_callback_path,
     get_provider,
     parse_portal_origin,
 )
 from ....management.subcommands._files import create_private_file
-from ....management.subcommands._output import Output
 from ....oidc.registration import ClientURLs
 from ..registration import register_client
 from ..udap import UDAPClientInformation

@@ -11,6 +11,13 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from ...._internal import clock
+from ...._internal.command_arguments import (
+    PUBLIC_KEY_HELP,
+    Options,
+    add_command,
+    build_argument_error,
+)
+from ...._internal.command_output import Output, format_untrusted
 from ....audit.events import Action
 from ....audit.log.bundle import read_public_keys
 from ....audit.log.signing_keys import get_signing_key
@@ -18,14 +25,7 @@ from ....audit.merkle.checkpoint import verify_checkpoint
 from ....audit.recorder import record
 from ....audit.request_context import current_origin
 from ....errors import CheckpointInvalid
-from ....management.subcommands._arguments import (
-    PUBLIC_KEY_HELP,
-    Options,
-    add_command,
-    build_argument_error,
-)
 from ....management.subcommands._files import create_private_file
-from ....management.subcommands._output import Output, format_untrusted
 from ..collector import collect_evidence
 from ..pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
 

@@ -14,24 +14,26 @@ from django.views.decorators.debug import sensitive_variables
 
 from .... import conf
 from ...._internal import clock
+from ...._internal.command_arguments import (
+    Options,
+    add_command,
+    add_confirmation,
+    add_dry_run,
+    require_confirmation,
+)
+from ...._internal.command_output import Output
 from ....audit.request_context import current_origin
 from ....claims.retention import destroy_unused_keys
 from ....errors import AuditUnavailable, HeldForLegalReasons, KeyMissing, PhiOidcError
 from ....management.subcommands._arguments import (
     SUBJECT_UUID_HELP,
     USER_FORMS,
-    Options,
-    add_command,
-    add_confirmation,
-    add_dry_run,
     build_user_row,
     describe_user,
     get_subject,
     get_user,
-    require_confirmation,
 )
 from ....management.subcommands._files import create_private_file
-from ....management.subcommands._output import Output
 from ....subjects.models import PairwiseSubject
 from ..erasure import ErasureResult, erase_person, preview_erasure
 from ..export import export_person

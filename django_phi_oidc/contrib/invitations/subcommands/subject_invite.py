@@ -20,6 +20,8 @@ from django.views.decorators.debug import sensitive_variables
 from .... import conf
 from ...._internal import clock
 from ...._internal.batches import split_into_batches
+from ...._internal.command_arguments import Options, add_command, add_dry_run, build_argument_error
+from ...._internal.command_output import Output, ProgressLine, format_value
 from ...._internal.csv_safety import escape_formulas
 from ....audit.request_context import current_origin
 from ....config.providers import ProviderDeclaration
@@ -27,17 +29,12 @@ from ....crypto import keyring
 from ....errors import InvitationRefused
 from ....management.subcommands._arguments import (
     USER_FORMS,
-    Options,
-    add_command,
-    add_dry_run,
-    build_argument_error,
     build_user_row,
     describe_user,
     get_provider,
     get_user,
 )
 from ....management.subcommands._files import read_csv_table
-from ....management.subcommands._output import Output, ProgressLine, format_value
 from ..invitations import (
     Invitation,
     create_invitations,

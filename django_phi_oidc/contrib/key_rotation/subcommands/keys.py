@@ -19,18 +19,18 @@ from django.db import connections
 
 from .... import conf
 from ...._internal import randomness
-from ....config.client_keys import ClientKey
-from ....config.providers import ProviderDeclaration
-from ....crypto import keyring, retention_keys
-from ....crypto.conf import PAIRWISE_KEY_RING, get_key_source
-from ....management.subcommands._arguments import (
+from ...._internal.command_arguments import (
     Options,
     add_command,
     add_dry_run,
     build_argument_error,
     create_choice_parser,
 )
-from ....management.subcommands._output import Output, ProgressLine
+from ...._internal.command_output import Output, ProgressLine
+from ....config.client_keys import ClientKey
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring, retention_keys
+from ....crypto.conf import PAIRWISE_KEY_RING, get_key_source
 from ....project_settings import KEY_RINGS, KEY_VARIABLES
 from ..encryption_keys import (
     EncryptedColumn,

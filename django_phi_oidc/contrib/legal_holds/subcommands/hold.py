@@ -9,8 +9,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError
 
 from ...._internal import clock
-from ....audit.request_context import current_origin
-from ....management.subcommands._arguments import (
+from ...._internal.command_arguments import (
     Options,
     add_command,
     add_dry_run,
@@ -18,7 +17,8 @@ from ....management.subcommands._arguments import (
     create_choice_parser,
     parse_time,
 )
-from ....management.subcommands._output import Output, format_untrusted, format_value
+from ...._internal.command_output import Output, format_untrusted, format_value
+from ....audit.request_context import current_origin
 from ..accounting_suspensions import SUSPENDABLE_PURPOSES, AccountingSuspension
 from ..legal_holds import list_active_holds, place_hold, release_hold
 from ..models import LegalHold

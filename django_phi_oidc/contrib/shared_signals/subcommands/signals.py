@@ -13,18 +13,17 @@ from django.views.decorators.debug import sensitive_variables
 
 from .... import conf
 from ...._internal import clock
-from ....audit.request_context import current_origin
-from ....errors import PhiOidcError
-from ....management.subcommands._arguments import (
+from ...._internal.command_arguments import (
     Options,
     add_command,
     build_argument_error,
     create_choice_parser,
-    get_provider,
     parse_number,
-    parse_portal_origin,
 )
-from ....management.subcommands._output import Output
+from ...._internal.command_output import Output
+from ....audit.request_context import current_origin
+from ....errors import PhiOidcError
+from ....management.subcommands._arguments import get_provider, parse_portal_origin
 from .. import event_streams
 from ..event_poll import PollResult, poll_events
 from ..event_stream import EventStream

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from ...._internal import clock
-from ....management.subcommands._arguments import Options, add_command
-from ....management.subcommands._output import Output
+from ...._internal.command_arguments import Options, add_command
+from ...._internal.command_output import Output
 from .. import delivery
 from ..status import SinkStatus, list_sink_statuses
 from ..tasks import deliver_to_due_sinks, get_declared_sinks

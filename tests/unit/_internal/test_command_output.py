@@ -11,7 +11,7 @@ from django.core.management import CommandError
 from django.core.management.base import OutputWrapper
 from django.core.management.color import color_style
 
-from django_phi_oidc.management.subcommands._output import SECONDS_BETWEEN_DRAWINGS, Output, ProgressLine
+from django_phi_oidc._internal.command_output import SECONDS_BETWEEN_DRAWINGS, Output, ProgressLine
 from tests.unit.management.terminal import Terminal
 
 ROW = {"name": "x", "at": datetime(2026, 11, 24, 12, 0, tzinfo=UTC)}
