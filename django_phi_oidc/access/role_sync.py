@@ -58,16 +58,21 @@ def sync_roles(
     plan = plan_roles(user, rules=rules, claims=claims)
     with collect_role_changes() as changes:
         _apply_plan(user, plan)
-    event_fields: dict[str, Any] = {
-        "origin": origin,
-        "now": now,
-        "provider": provider,
-        "subject": subject,
-    }
-    events = list(build_role_events(changes, **event_fields))
+    events = list(
+        build_role_events(changes, origin=origin, now=now, provider=provider, subject=subject)
+    )
     if kept := [role.name for role in plan if plan[role] is RoleOutcome.LAST_ADMINISTRATOR]:
         detail = {"rule": "last_administrator", "roles": kept}
-        events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **event_fields))
+        events.append(
+            NewEvent(
+                action=Action.ALERT_RAISED,
+                detail=detail,
+                origin=origin,
+                now=now,
+                provider=provider,
+                subject=subject,
+            )
+        )
     enqueue_many(events)
     return plan
 
@@ -89,7 +94,6 @@ def sync_roles_of_many(
     the role.
     Requires: as of `sync_roles`. Sessions that the change of a group ends are revoked by the sweep.
     """
-    fields: Any = {"provider": provider, "origin": origin, "now": now}
     users = get_user_model()._base_manager
     accounts = users.in_bulk(list(claims))
     first = _plan_many(accounts, rules, claims)
@@ -107,7 +111,15 @@ def sync_roles_of_many(
     changed = sorted(pk for pk, plan in first.items() if not _CHANGES.isdisjoint(plan.values()))
     alone = {pk for pk in changed if _needs_count_of_others(first[pk], rules)}
     for pk in (pk for pk in changed if pk in alone):
-        sync_roles(accounts[pk], rules=rules, claims=claims[pk], subject="", **fields)
+        sync_roles(
+            accounts[pk],
+            rules=rules,
+            claims=claims[pk],
+            subject="",
+            provider=provider,
+            origin=origin,
+            now=now,
+        )
     together = [pk for pk in changed if pk not in alone]
     list(
         users.filter(pk__in=together)
@@ -119,11 +131,21 @@ def sync_roles_of_many(
     accounts = users.in_bulk(together)
     plans = _plan_many(accounts, rules, claims)
     for pk in [pk for pk in plans if _needs_count_of_others(plans[pk], rules)]:
-        sync_roles(accounts[pk], rules=rules, claims=claims[pk], subject="", **fields)
+        sync_roles(
+            accounts[pk],
+            rules=rules,
+            claims=claims[pk],
+            subject="",
+            provider=provider,
+            origin=origin,
+            now=now,
+        )
         del plans[pk]
     with collect_role_changes() as changes:
         _apply_group_plans(plans)
-    enqueue_many(list(build_role_events(changes, subject="", **fields)))
+    enqueue_many(
+        list(build_role_events(changes, subject="", provider=provider, origin=origin, now=now))
+    )
 
 
 def _plan_many(

@@ -462,12 +462,14 @@ def record_access_denied(
     page = operation or str(getattr(request.resolver_match, "url_name", "")).rpartition("_")[2]
     resource = resource or "/".join([opts.object_name, *map(str, row_keys)])
     detail = {"page": f"{opts.model_name}/{page}"}
-    fields: dict[str, Any] = {
-        "reason": "permission_missing",
-        "resource": resource,
-        "detail": detail,
-    }
-    return record_request_event(request, Action.ACCESS_DENIED, outcome="failure", **fields)
+    return record_request_event(
+        request,
+        Action.ACCESS_DENIED,
+        outcome="failure",
+        reason="permission_missing",
+        resource=resource,
+        detail=detail,
+    )
 
 
 def render_trail_unavailable(request: HttpRequest, site: admin.AdminSite) -> HttpResponse:

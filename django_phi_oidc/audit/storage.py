@@ -163,17 +163,23 @@ def is_writable(*, now: datetime, timeout_seconds: float) -> bool:
     open transaction.
     """
     id_ = randomness.uuid7(now)
-    probe = {
-        "v": 1,
-        "occurred_at": now,
-        "action": "probe",
-        "outcome": "success",
-        "detail": "{}",
-        "mac": bytes(32),
-    }
+    mac = bytes(32)
     try:
         with statement_timeout(timeout_seconds, using=AUDIT_ALIAS):
-            insert([AuditEvent(id=id_, **probe)], using=AUDIT_ALIAS)
+            insert(
+                [
+                    AuditEvent(
+                        id=id_,
+                        v=1,
+                        occurred_at=now,
+                        action="probe",
+                        outcome="success",
+                        detail="{}",
+                        mac=mac,
+                    )
+                ],
+                using=AUDIT_ALIAS,
+            )
             is_queued: bool = AuditUnsealed.objects.using(AUDIT_ALIAS).filter(pk=id_).exists()
             transaction.set_rollback(True, using=AUDIT_ALIAS)
     except (DatabaseError, InterfaceError):

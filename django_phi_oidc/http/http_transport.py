@@ -7,7 +7,6 @@ import os
 import ssl
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import urllib3
@@ -83,8 +82,12 @@ class HTTPTransport:
         limit = limits.get(pid) or limits.setdefault(
             pid, CallLimit(self._declaration.max_concurrent_calls)
         )
-        labels = {"provider": self._declaration.name, "call": request.operation, "outcome": "error"}
-        with metrics.measure_duration(metrics.PROVIDER_CALL_DURATION, **labels) as final_labels:
+        with metrics.measure_duration(
+            metrics.PROVIDER_CALL_DURATION,
+            provider=self._declaration.name,
+            call=request.operation,
+            outcome="error",
+        ) as final_labels:
             try:
                 seconds = limit_timeout(timeout_seconds)
                 with limit.call(
@@ -207,11 +210,6 @@ def _create_pool_manager(
     context = create_ssl_context(declaration.ca_bundle)
     if presents_certificate:
         load_client_certificate(context, declaration)
-    limits: dict[str, Any] = {
-        "ssl_context": context,
-        "cert_reqs": ssl.CERT_REQUIRED,
-        "maxsize": MAX_POOLED_CONNECTIONS,
-    }
     if declaration.proxy:
         proxy = parse_url(declaration.proxy)
         # The proxy must not get the client certificate.
@@ -226,10 +224,14 @@ def _create_pool_manager(
             proxy._replace(auth=None).url,
             proxy_headers=headers,
             proxy_ssl_context=proxy_context,
-            **limits,
+            ssl_context=context,
+            cert_reqs=ssl.CERT_REQUIRED,
+            maxsize=MAX_POOLED_CONNECTIONS,
         )
     else:
-        manager = urllib3.PoolManager(**limits)
+        manager = urllib3.PoolManager(
+            ssl_context=context, cert_reqs=ssl.CERT_REQUIRED, maxsize=MAX_POOLED_CONNECTIONS
+        )
     manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
     return manager
 

@@ -104,9 +104,14 @@ class BreakGlassLoginView(View):
             else:
                 resource = f"user/{guessed.pk}"
 
-            fields: dict[str, Any] = {"detail": {"stage": "local"}, "resource": resource}
+            detail = {"stage": "local"}
             refusal = report_refusal(
-                Action.LOGIN_REFUSED, REFUSAL_CODE, origin=origin, now=now, **fields
+                Action.LOGIN_REFUSED,
+                REFUSAL_CODE,
+                origin=origin,
+                now=now,
+                detail=detail,
+                resource=resource,
             )
             if guessed is not None:
                 report_suspicion(guessed, AccountChange.PASSWORD_REFUSED, provider="", now=now)

@@ -68,12 +68,18 @@ def report_interrupted_sign_ins(*, now: datetime) -> int:
             count = len(digests) - OIDCSession.objects.filter(pk__in=session_ids).count()
             if count:
                 detail: dict[str, Any] = {"stage": "callback", "count": count}
-                fields: dict[str, Any] = {
-                    "outcome": "error",
-                    "reason": INTERRUPTED,
-                    "detail": detail,
-                }
-                enqueue_many([NewEvent(Action.LOGIN_REFUSED, Origin(), now, **fields)])
+                enqueue_many(
+                    [
+                        NewEvent(
+                            Action.LOGIN_REFUSED,
+                            Origin(),
+                            now,
+                            outcome="error",
+                            reason=INTERRUPTED,
+                            detail=detail,
+                        )
+                    ]
+                )
             UsedIdentifier.objects.filter(digest__in=digests).delete()
         interrupted_count += count
         is_complete = len(digests) < _BATCH_SIZE
@@ -82,9 +88,14 @@ def report_interrupted_sign_ins(*, now: datetime) -> int:
             "%d sign-ins were interrupted: their tokens may be valid until they expire.",
             interrupted_count,
         )
-        labels = {"provider": "", "stage": "callback", "outcome": "error", "reason": INTERRUPTED}
         for _ in range(interrupted_count):
-            metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
+            metrics.increment(
+                metrics.COMPLETED_SIGN_INS,
+                provider="",
+                stage="callback",
+                outcome="error",
+                reason=INTERRUPTED,
+            )
     return interrupted_count
 
 

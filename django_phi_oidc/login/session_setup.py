@@ -316,7 +316,6 @@ class _NewSession:
         if self.provider.tokens == "keep":
             return ()
         lifetime = self.result.tokens.expires_in
-        fields: Any = {"provider": self.provider.name, "session_id": self.session_id}
 
         if lifetime is None:
             expires_at = None
@@ -324,7 +323,12 @@ class _NewSession:
             expires_at = self.now + lifetime
 
         tokens = [
-            TokenToRevoke(token=token, access_token_expires_at=expires_at, **fields)
+            TokenToRevoke(
+                token=token,
+                access_token_expires_at=expires_at,
+                provider=self.provider.name,
+                session_id=self.session_id,
+            )
             for token in issued_tokens
         ]
         return PendingRevocation.objects.queue(tokens, now=self.now)

@@ -119,8 +119,9 @@ def complete_step_up(
             max_age = timedelta(seconds=pending.max_age)
 
         assurance = Assurance(max_age=max_age)
-        levels = {"acr": result.acr, "vot": result.vot}
-        if find_assurance_refusal(assurance, **levels, auth_time=result.auth_time, now=clock.now()):
+        if find_assurance_refusal(
+            assurance, acr=result.acr, vot=result.vot, auth_time=result.auth_time, now=clock.now()
+        ):
             raise IDTokenError(Code.AUTH_TIME_STALE)
         _renew_current_session(request, result, provider, pending, issued_tokens)
 

@@ -155,13 +155,13 @@ class OIDCAuthenticationCallbackView(View):
             delete_state(response, request, state)
             remember_session(response, request)
             is_session_started = not pending.session_to_renew
-            labels = {
-                "provider": attempt.provider,
-                "stage": attempt.stage,
-                "outcome": "success",
-                "reason": "",
-            }
-            metrics.increment(metrics.COMPLETED_SIGN_INS, **labels)
+            metrics.increment(
+                metrics.COMPLETED_SIGN_INS,
+                provider=attempt.provider,
+                stage=attempt.stage,
+                outcome="success",
+                reason="",
+            )
         except LOGIN_ERRORS as error:
             next_url = find_next_url(request, state)
             retry = retry_step_up(request, pending, error, attempt)

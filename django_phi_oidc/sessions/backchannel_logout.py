@@ -137,13 +137,26 @@ def process_logout_token(
             now=now,
             keep_offline_providers=keep_offline_providers,
         )
-        fields: Any = {"origin": origin, "now": now, "provider": provider}
         events = [
-            NewEvent(action=Action.LOGOUT_RECEIVED, detail={"sessions": len(ended)}, **fields)
+            NewEvent(
+                action=Action.LOGOUT_RECEIVED,
+                detail={"sessions": len(ended)},
+                origin=origin,
+                now=now,
+                provider=provider,
+            )
         ]
         if mismatches:
             detail = {"rule": "logout_sub_mismatch", "count": mismatches}
-            events.append(NewEvent(action=Action.ALERT_RAISED, detail=detail, **fields))
+            events.append(
+                NewEvent(
+                    action=Action.ALERT_RAISED,
+                    detail=detail,
+                    origin=origin,
+                    now=now,
+                    provider=provider,
+                )
+            )
         enqueue_many(events)
         return ended
 

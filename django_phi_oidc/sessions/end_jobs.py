@@ -179,8 +179,10 @@ def run_job(job_id: uuid.UUID, *, clock: Callable[[], datetime], budget_seconds:
     the job has failed.
     """
     jobs: Any = SessionEndJob.objects.filter(state__in=_OPEN_STATES)
-    changes = {"state": _State.RUNNING, "attempts": F("attempts") + 1}
-    if not jobs.acquire_lease(job_id, now=clock(), lease=LEASE_DURATION, **changes):
+    attempts = F("attempts") + 1
+    if not jobs.acquire_lease(
+        job_id, now=clock(), lease=LEASE_DURATION, state=_State.RUNNING, attempts=attempts
+    ):
         return False
     job = SessionEndJob.objects.get(pk=job_id)
     ends_at = time.monotonic() + budget_seconds

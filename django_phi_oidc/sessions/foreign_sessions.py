@@ -120,14 +120,15 @@ def end_foreign_sessions(
         ended = [session for session in sessions if session.session_key in existing]
         revocable = [(session, session.list_revocable(provider)) for session in ended]
         queued = _queue([token for _, tokens in revocable for token in tokens], now=now)
-        fields: Any = {"origin": origin, "now": now, "reason": EndReason.ADMINISTRATOR}
         events = [
             NewEvent(
                 action=Action.SESSION_ENDED,
                 resource=f"user/{session.user_id}",
                 provider=tokens[0].provider if tokens else session.provider,
                 detail={"tokens": len(tokens)},
-                **fields,
+                origin=origin,
+                now=now,
+                reason=EndReason.ADMINISTRATOR,
             )
             for session, tokens in revocable
         ]

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
@@ -61,15 +61,17 @@ def run_session_end_jobs() -> None:
 @periodic_task("phi_oidc.end_overdue")
 def end_expired_sessions() -> int:
     """End and count the sessions past a timeout. The sweep revokes their tokens."""
-    timeouts: dict[str, Any] = {
-        "idle_timeout": conf.idle_timeout(),
-        "absolute_timeout": conf.absolute_timeout(),
-    }
+    idle_timeout = conf.idle_timeout()
+    absolute_timeout = conf.absolute_timeout()
     ended = 0
     while True:
-        due = expiry.list_due_sessions(now=clock.now(), **timeouts)
+        due = expiry.list_due_sessions(
+            now=clock.now(), idle_timeout=idle_timeout, absolute_timeout=absolute_timeout
+        )
         is_complete = sum(map(len, due.values())) < expiry.DUE_BATCH_SIZE
-        postponed = expiry.update_due_times(due.pop("", ()), **timeouts)
+        postponed = expiry.update_due_times(
+            due.pop("", ()), idle_timeout=idle_timeout, absolute_timeout=absolute_timeout
+        )
         ended_now = sum(_end_in_batches(pks, EndReason(reason)) for reason, pks in due.items())
         ended += ended_now
         # Without progress, another transaction locks all of them. The next run tries again.
@@ -86,13 +88,15 @@ def end_orphaned_sessions() -> int:
     Django session.
     This reads all live sessions. It also corrects times that would make them end too late.
     """
-    timeouts: dict[str, Any] = {
-        "idle_timeout": conf.idle_timeout(),
-        "absolute_timeout": conf.absolute_timeout(),
-    }
+    idle_timeout = conf.idle_timeout()
+    absolute_timeout = conf.absolute_timeout()
     expiry.limit_future_times(now=clock.now())
-    while late := expiry.list_sessions_with_late_due_time(**timeouts):
-        if not expiry.update_due_times(late, **timeouts):
+    while late := expiry.list_sessions_with_late_due_time(
+        idle_timeout=idle_timeout, absolute_timeout=absolute_timeout
+    ):
+        if not expiry.update_due_times(
+            late, idle_timeout=idle_timeout, absolute_timeout=absolute_timeout
+        ):
             break
     ended = 0
     while unusable := expiry.list_sessions_of_unusable_accounts():

@@ -439,15 +439,14 @@ def _save_result(
             [_schedule_retry(row, result, now=now) for row in saved], _RETRY_FIELDS
         )
         return saved
-    final = {"status": status, "last_fault": result.fault, "finished_at": now}
     cleared = dict.fromkeys(("lease_until", "provider_busy_until", "token", "session_token"))
-    count = leased.update(**final, **cleared)
+    count = leased.update(status=status, last_fault=result.fault, finished_at=now, **cleared)
     if count in (0, len(rows)):
         return list(rows[:count])
     pks = set(
-        PendingRevocation.objects.filter(pk__in=[row.pk for row in rows], **final).values_list(
-            "pk", flat=True
-        )
+        PendingRevocation.objects.filter(
+            pk__in=[row.pk for row in rows], status=status, last_fault=result.fault, finished_at=now
+        ).values_list("pk", flat=True)
     )
     return [row for row in rows if row.pk in pks]
 
@@ -516,12 +515,7 @@ def _build_attempt_events(
     else:
         session = ""
 
-    fields: dict[str, Any] = {
-        "origin": Origin(session=session),
-        "now": now,
-        "provider": row.provider,
-        "reason": result.error_code,
-    }
+    origin = Origin(session=session)
 
     if result.provider_error:
         provider_answer = {"provider_error": result.provider_error}
@@ -535,9 +529,26 @@ def _build_attempt_events(
         **provider_answer,
     }
     if status is RevocationStatus.DONE:
-        return [NewEvent(action=Action.TOKEN_REVOKED, detail=detail, **fields)]
+        return [
+            NewEvent(
+                action=Action.TOKEN_REVOKED,
+                detail=detail,
+                origin=origin,
+                now=now,
+                provider=row.provider,
+                reason=result.error_code,
+            )
+        ]
     events = [
-        NewEvent(action=Action.TOKEN_REVOCATION_FAILED, outcome="failure", detail=detail, **fields)
+        NewEvent(
+            action=Action.TOKEN_REVOCATION_FAILED,
+            outcome="failure",
+            detail=detail,
+            origin=origin,
+            now=now,
+            provider=row.provider,
+            reason=result.error_code,
+        )
     ]
     rules = {
         RevocationStatus.ABANDONED: "revocation_abandoned",
@@ -554,7 +565,14 @@ def _build_attempt_events(
 
     if rule := rules.get(status, blocked_rule if is_newly_blocked else ""):
         events.append(
-            NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule, **provider_answer}, **fields)
+            NewEvent(
+                action=Action.ALERT_RAISED,
+                detail={"rule": rule, **provider_answer},
+                origin=origin,
+                now=now,
+                provider=row.provider,
+                reason=result.error_code,
+            )
         )
     return events
 

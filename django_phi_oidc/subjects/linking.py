@@ -85,16 +85,24 @@ def get_or_create_account(
     if rows := _find_digests(issuer, digests):
         _validate_bindings(rows, digests)
         return _add_missing_digests(rows, digests)
-    fields: Any = {"origin": origin, "provider": provider, "now": now}
     try:
         if email_match is not None and (user_id := email_match.find_user_id()) is not None:
             get_user = partial(email_match.get_locked_user, user_id)
             return _create_subject(
-                issuer, digests, get_user, created=False, method="verified_email", **fields
+                issuer,
+                digests,
+                get_user,
+                created=False,
+                method="verified_email",
+                origin=origin,
+                provider=provider,
+                now=now,
             )
         if create_user is None:
             raise NotProvisioned
-        return _create_subject(issuer, digests, create_user, created=True, **fields)
+        return _create_subject(
+            issuer, digests, create_user, created=True, origin=origin, provider=provider, now=now
+        )
     except Exception as error:
         if isinstance(error, PhiOidcError | PermissionDenied) and not isinstance(
             error, EmailMatchRefused
@@ -146,9 +154,14 @@ def link_existing_user(
                 # Before the link, as a code is redeemed: the reverse order of locks could deadlock.
                 _revoke_credentials([user.pk], provider=provider.name, origin=origin, now=now)
                 get_user = partial(users.get, pk=user.pk)
-                fields: Any = {"origin": origin, "provider": provider.name, "now": now}
                 return _create_subject(
-                    provider.issuer, digests, get_user, created=False, **fields
+                    provider.issuer,
+                    digests,
+                    get_user,
+                    created=False,
+                    origin=origin,
+                    provider=provider.name,
+                    now=now,
                 ).subject
         except IntegrityError:
             rows = _query_digests(provider.issuer, digests)
@@ -192,13 +205,14 @@ def link_existing_users(
         if taken := find_linked_subjects(users, issuer=provider.issuer, keys=keys):
             raise SubjectTaken(next(iter(taken.values())).user_id)
         _revoke_credentials(pks, provider=provider.name, origin=origin, now=now)
-        seen: dict[str, Any] = {
-            "issuer": provider.issuer,
-            "first_seen_at": now,
-            "last_seen_at": now,
-        }
         subjects = {
-            sub: PairwiseSubject(uuid=randomness.uuid4(), user=locked[user.pk], **seen)
+            sub: PairwiseSubject(
+                uuid=randomness.uuid4(),
+                user=locked[user.pk],
+                issuer=provider.issuer,
+                first_seen_at=now,
+                last_seen_at=now,
+            )
             for sub, user in users.items()
         }
         PairwiseSubject.objects.bulk_create(subjects.values())

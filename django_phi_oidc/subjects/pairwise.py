@@ -3,7 +3,6 @@ Core 8.1.
 """
 
 import re
-from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -39,6 +38,8 @@ def get_pairwise_id(user: AbstractBaseUser, sector: str) -> str:
         value = compute_pairwise_value(
             key.material, sector=sector, user_model_label=label, pk=str(user.pk)
         )
-        values: Any = {"user_id": user.pk, "sector": sector, "defaults": {"value": value}}
-        identifier, _ = PairwiseIdentifier.objects.get_or_create(**values)
+        defaults = {"value": value}
+        identifier, _ = PairwiseIdentifier.objects.get_or_create(
+            user_id=user.pk, sector=sector, defaults=defaults
+        )
     return identifier.value

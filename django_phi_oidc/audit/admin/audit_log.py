@@ -237,12 +237,14 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
     def _record_view(
         self, request: HttpRequest, page: str, event_id: uuid.UUID, event: AuditEvent | None
     ) -> None:
-        fields: dict[str, Any] = {
-            "subject": event.subject if event else "",
-            "detail": {"page": page, "filters": []},
-        }
+        subject = event.subject if event else ""
+        detail = {"page": page, "filters": []}
         record_request_event(
-            request, Action.AUDIT_VIEWED, resource=f"AuditEvent/{event_id}", **fields
+            request,
+            Action.AUDIT_VIEWED,
+            resource=f"AuditEvent/{event_id}",
+            subject=subject,
+            detail=detail,
         )
 
 

@@ -334,19 +334,16 @@ def append_to_log(
     Raises: SealingRefused if the log is not what was signed last, here or outside; KeyMissing;
     AuditUnavailable.
     """
-    options: _AppendOptions = {
-        "limit": limit,
-        "include_refused": include_refused,
-        "after_id": after_id,
-    }
     try:
-        return _append_batch(key, now, **options)
+        return _append_batch(
+            key, now, limit=limit, include_refused=include_refused, after_id=after_id
+        )
     except SealingRefused as error:
         # A sealed event that was put into the queue again has no effect on the log: the database
         # refuses a second leaf.
         if not isinstance(error.__cause__, IntegrityError) or not _remove_sealed_from_queue():
             raise
-    return _append_batch(key, now, **options)
+    return _append_batch(key, now, limit=limit, include_refused=include_refused, after_id=after_id)
 
 
 def _append_batch(

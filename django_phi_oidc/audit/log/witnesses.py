@@ -283,20 +283,24 @@ def _record_answer(
 def _store_cosignature(
     state: LogWitness, newest: _NewestCheckpoint, line: str, *, now: datetime
 ) -> None:
-    place: dict[str, Any] = {"origin": newest.origin, "tree_size": newest.tree_size}
     content = {"note": newest.note, "line": line}
-    Cosignature.objects.update_or_create(defaults=content, witness=state.name, **place)
+    Cosignature.objects.update_or_create(
+        defaults=content, witness=state.name, origin=newest.origin, tree_size=newest.tree_size
+    )
     # Another process may have stored a newer one in the meantime.
     older = LogWitness.objects.filter(name=state.name).exclude(
         origin=newest.origin, tree_size__gt=newest.tree_size
     )
-    changes: dict[str, Any] = {
-        "note": newest.note,
-        "cosigned_at": now,
-        "due_at": now,
-        "attempts": 0,
-    }
-    older.update(**place, **changes, last_fault="", failing_since=None)
+    older.update(
+        origin=newest.origin,
+        tree_size=newest.tree_size,
+        note=newest.note,
+        cosigned_at=now,
+        due_at=now,
+        attempts=0,
+        last_fault="",
+        failing_since=None,
+    )
 
 
 def _store_fault(state: LogWitness, fault: str, *, now: datetime) -> None:
@@ -329,9 +333,14 @@ def _raise_alert(rule: str, state: LogWitness, *, reason: str, now: datetime) ->
     if state.alert_rule == rule and is_recent:
         return
     LogWitness.objects.filter(name=state.name).update(alert_rule=rule, alerted_at=now)
-    fields: dict[str, Any] = {
-        "resource": f"Witness/{state.name}",
-        "reason": reason,
-        "detail": {"rule": rule},
-    }
-    enqueue(Action.ALERT_RAISED, origin=Origin(), now=now, using=DEFAULT_DB_ALIAS, **fields)
+    resource = f"Witness/{state.name}"
+    detail = {"rule": rule}
+    enqueue(
+        Action.ALERT_RAISED,
+        origin=Origin(),
+        now=now,
+        using=DEFAULT_DB_ALIAS,
+        resource=resource,
+        reason=reason,
+        detail=detail,
+    )

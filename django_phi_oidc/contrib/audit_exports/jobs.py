@@ -131,10 +131,12 @@ def _leased_job(job: TrailJob) -> QuerySet[TrailJob]:
 
 
 def _acquire_next_job(now: datetime) -> TrailJob | None:
-    changes = {"state": TrailJob.RUNNING, "attempts": F("attempts") + 1}
+    attempts = F("attempts") + 1
     for job in _available_jobs(now).filter(attempts__lt=MAX_ATTEMPTS).order_by("asked_at")[:10]:
         unchanged = _available_jobs(now).filter(attempts=job.attempts)
-        if unchanged.acquire_lease(job.pk, now=now, lease=LEASE_DURATION, **changes):
+        if unchanged.acquire_lease(
+            job.pk, now=now, lease=LEASE_DURATION, state=TrailJob.RUNNING, attempts=attempts
+        ):
             job.attempts += 1
             return job
     return None

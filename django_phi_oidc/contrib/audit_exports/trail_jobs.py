@@ -116,15 +116,19 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
         else:
             title = _("Verification")
 
-        context = {
-            "job": job,
-            "asked_by": find_people(actors=[job.asked_by]).find_actor(job.asked_by),
-            "fault": get_reason_label(job.fault),
-            "is_late": is_late,
-            "gone_at": job.asked_at + RETENTION_PERIOD,
-        }
+        asked_by = find_people(actors=[job.asked_by]).find_actor(job.asked_by)
+        fault = get_reason_label(job.fault)
+        gone_at = job.asked_at + RETENTION_PERIOD
         return self.render_page(
-            request, "job", title=title, may_export=self.can_export(request), **context
+            request,
+            "job",
+            title=title,
+            may_export=self.can_export(request),
+            job=job,
+            asked_by=asked_by,
+            fault=fault,
+            is_late=is_late,
+            gone_at=gone_at,
         )
 
     @require_verification_permission

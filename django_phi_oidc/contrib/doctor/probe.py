@@ -98,8 +98,12 @@ def probe_provider(
             members, oauth_members=oauth_members or {}, declaration=declaration
         )
     yield from _check_tls(declaration, members or {}, now=received_at)
-    times = {"requested_at": requested_at, "received_at": received_at}
-    yield diagnostics.check_clock(response.headers, **times, leeway=declaration.leeway)
+    yield diagnostics.check_clock(
+        response.headers,
+        requested_at=requested_at,
+        received_at=received_at,
+        leeway=declaration.leeway,
+    )
     if members is None:
         yield from check_known_provider({"issuer": declaration.issuer}, declaration=declaration)
         # An outage says nothing about federations.

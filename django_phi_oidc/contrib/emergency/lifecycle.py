@@ -194,14 +194,18 @@ def close_selected_emergencies(
 
 def mark_expired_emergencies(*, now: datetime) -> int:
     """Mark the expired emergencies as closed, with their events, and return their number."""
-    changes = {"closed_at": F("expires_at"), "close_reason": CloseReason.EXPIRED}
+    closed_at = F("expires_at")
     with transaction.atomic():
         rows = (
             EmergencyAccess.objects.expired_unclosed(now=now)
             .order_by("pk")
             .select_for_update(skip_locked=True)
         )
-        expired = [row for row in rows[:EXPIRY_BATCH_SIZE] if _mark_closed(row, **changes)]
+        expired = [
+            row
+            for row in rows[:EXPIRY_BATCH_SIZE]
+            if _mark_closed(row, closed_at=closed_at, close_reason=CloseReason.EXPIRED)
+        ]
         enqueue_many(
             [
                 _create_event(

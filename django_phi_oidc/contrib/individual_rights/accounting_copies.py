@@ -20,9 +20,15 @@ def store_copy(account: str, lines: Sequence[str], *, now: datetime) -> str:
     text = "".join(f"{line}\n" for line in lines)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     if not AccountingCopy.objects.filter(account=account, sha256=sha256).update(last_given_at=now):
-        fields = {"account": account, "sha256": sha256, "count": len(lines), "lines": text}
+        count = len(lines)
         AccountingCopy(
-            id=randomness.uuid7(now), first_given_at=now, last_given_at=now, **fields
+            id=randomness.uuid7(now),
+            first_given_at=now,
+            last_given_at=now,
+            account=account,
+            sha256=sha256,
+            count=count,
+            lines=text,
         ).save()
     return sha256
 

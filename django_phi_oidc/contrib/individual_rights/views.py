@@ -108,23 +108,27 @@ class AccountingMixin(ContextMixin, View):
             actor, since=self.get_since(now), include_own=shows_own, now=now
         )
         page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
-        context = {
-            "disclosures": [
-                DisplayedDisclosure(
-                    disclosure=row,
-                    actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
-                    represented_name=get_represented_name(row, actor),
-                    purpose=_(row.purpose_name) if row.purpose else "",
-                )
-                for row in page.rows
-            ],
-            "since": accounting.since,
-            "shows_own": shows_own,
-            "newer": _encode_query(shows_own, after=page.newer_key),
-            "older": _encode_query(shows_own, before=page.older_key),
-            "begins_at": accounting.find_available_since() if page.older_key is None else None,
-        }
-        return super().get_context_data(**context, **kwargs)
+        disclosures = [
+            DisplayedDisclosure(
+                disclosure=row,
+                actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
+                represented_name=get_represented_name(row, actor),
+                purpose=_(row.purpose_name) if row.purpose else "",
+            )
+            for row in page.rows
+        ]
+        newer = _encode_query(shows_own, after=page.newer_key)
+        older = _encode_query(shows_own, before=page.older_key)
+        begins_at = accounting.find_available_since() if page.older_key is None else None
+        return super().get_context_data(
+            disclosures=disclosures,
+            since=accounting.since,
+            shows_own=shows_own,
+            newer=newer,
+            older=older,
+            begins_at=begins_at,
+            **kwargs,
+        )
 
 
 def _encode_query(shows_own: bool, **cursor: object) -> str:

@@ -97,14 +97,16 @@ def revoke_activation_codes(
         locked = codes.unused().order_by("pk").select_for_update()
         rows = list(locked.values_list("pk", "user", "provider", "expires_at"))
         ActivationCode.objects.filter(pk__in=[pk for pk, *_ in rows]).update(revoked_at=now)
-        fields: Any = {
-            "action": Action.ACTIVATION_REVOKED,
-            "origin": origin,
-            "now": now,
-            "reason": reason,
-        }
         events = [
-            NewEvent(provider=provider, resource=f"user/{user}", detail={}, **fields)
+            NewEvent(
+                provider=provider,
+                resource=f"user/{user}",
+                detail={},
+                action=Action.ACTIVATION_REVOKED,
+                origin=origin,
+                now=now,
+                reason=reason,
+            )
             for _, user, provider, expires_at in rows
             if expires_at > now
         ]

@@ -69,13 +69,13 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
             expiries[rule_key] = max(expiries.get(rule_key, event.occurred_at), event.occurred_at)
     lifetimes = {rule.kind: rule.memory_lifetime for rule in rules}
     with transaction.atomic():
-        position = {
-            "tree_size": batch.tree_size,
-            "leaf_hash": batch.leaf_hash,
-            "sealed_at": batch.sealed_at,
-        }
         unchanged = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version)
-        if not unchanged.update(version=F("version") + 1, **position):
+        if not unchanged.update(
+            version=F("version") + 1,
+            tree_size=batch.tree_size,
+            leaf_hash=batch.leaf_hash,
+            sealed_at=batch.sealed_at,
+        ):
             return None
         _save_memories(
             memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()}

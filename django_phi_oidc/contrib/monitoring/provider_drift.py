@@ -3,7 +3,6 @@
 import hashlib
 import json
 from datetime import datetime, timedelta
-from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.db import transaction
@@ -69,9 +68,14 @@ def _has_changed(kind: str, provider: str, content: bytes, *, now: datetime) -> 
             state=state, expires_at=now + _RETENTION_PERIOD
         )
         if is_changed:
-            times: dict[str, Any] = {"first_seen": now, "last_seen": now}
             raise_alert(
-                AlertCandidate(kind=kind, key=provider, severity=_SEVERITIES[kind], **times),
+                AlertCandidate(
+                    kind=kind,
+                    key=provider,
+                    severity=_SEVERITIES[kind],
+                    first_seen=now,
+                    last_seen=now,
+                ),
                 now=now,
             )
     return is_changed

@@ -152,9 +152,14 @@ def warn_user(user: Any, kind: AccountChange, *, provider: str, now: datetime) -
 def _build_notice(
     user_pk: Any, kind: AccountChange, *, provider: str, address: str, now: datetime
 ) -> AccountNotice:
-    fields: dict[str, Any] = {"kind": kind, "provider": provider, "address": address}
     return AccountNotice(
-        id=randomness.uuid7(now), user_id=user_pk, occurred_at=now, due_at=now, **fields
+        id=randomness.uuid7(now),
+        user_id=user_pk,
+        occurred_at=now,
+        due_at=now,
+        kind=kind,
+        provider=provider,
+        address=address,
     )
 
 

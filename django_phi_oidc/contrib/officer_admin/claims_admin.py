@@ -533,8 +533,15 @@ class LegalHoldAdmin(SubjectRowsAdmin, ErrorMessageAdmin):
         subject was deleted.
         """
         origin = Actor.from_request(request).origin
-        fields = {"reason": obj.reason, "until": obj.until, "suspension": form.build_suspension()}
-        hold = place_hold(obj.subject.uuid, **fields, origin=origin, now=clock.now())
+        suspension = form.build_suspension()
+        hold = place_hold(
+            obj.subject.uuid,
+            reason=obj.reason,
+            until=obj.until,
+            suspension=suspension,
+            origin=origin,
+            now=clock.now(),
+        )
         obj.pk = hold.pk
         obj.refresh_from_db()
 

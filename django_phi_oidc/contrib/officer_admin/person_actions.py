@@ -147,11 +147,12 @@ def _reveal_claims(request: ActionRequest) -> ActionResult:
     data = request.form_data
     person = request.person
     names = data["chosen"]
-    codes = {"purpose": data["purpose"], "reason_code": data["reason"]}
+    purpose = data["purpose"]
+    reason_code = data["reason"]
     consents = {person.pk: request.consent}
-    results = disclosure.reveal_many(request.actor, [person], names, consents=consents, **codes)[
-        person.pk
-    ].values()
+    results = disclosure.reveal_many(
+        request.actor, [person], names, consents=consents, purpose=purpose, reason_code=reason_code
+    )[person.pk].values()
     if all(result.is_refused for result in results):
         for result in results:
             result.get()
@@ -242,9 +243,10 @@ def _active_hold_choices(request: ActionRequest) -> Choices:
 @sensitive_variables()
 def _disclose_held_claims(request: ActionRequest) -> ActionResult:
     subject = uuid.UUID(request.form_data["chosen"])
-    options = {"purpose": "HLEGAL", "consent": request.consent}
     return _build_result(
-        legal_hold_disclosure.disclose_held_claims(request.actor, subject, **options)
+        legal_hold_disclosure.disclose_held_claims(
+            request.actor, subject, purpose="HLEGAL", consent=request.consent
+        )
     )
 
 

@@ -322,7 +322,7 @@ def _timeline_section(
     actor: Actor, person: Any, subjects: Iterable[PairwiseSubject], now: datetime
 ) -> PersonSection:
     """Return the newest events by and about the person, after the event of this view."""
-    section: dict[str, Any] = {"name": "timeline", "title": _("Timeline")}
+    title = _("Timeline")
     uuids = [str(subject.uuid) for subject in subjects]
     detail = {"page": "person", "filters": ["actor", "subject"]}
     view_events = [
@@ -350,11 +350,15 @@ def _timeline_section(
         ]
     except AuditUnavailable:
         return PersonSection(
-            **section, fault=_("The audit log is not available, so it is not shown.")
+            name="timeline",
+            title=title,
+            fault=_("The audit log is not available, so it is not shown."),
         )
     except search.RowUnreadable:
         return PersonSection(
-            **section, fault=_("An event was altered: “phi_oidc audit verify” identifies it.")
+            name="timeline",
+            title=title,
+            fault=_("An event was altered: “phi_oidc audit verify” identifies it."),
         )
     about = sorted(about, key=lambda row: row.id, reverse=True)[:MAX_EVENTS]
     people = find_people_of_events([*own, *about])
@@ -380,7 +384,7 @@ def _timeline_section(
         rows=build_event_table(about, people),
         links=about_links,
     )
-    return PersonSection(**section, timeline=(by, of))
+    return PersonSection(name="timeline", title=title, timeline=(by, of))
 
 
 def _admin_link(text: object, url_prefix: str, pk: object) -> AdminLink:

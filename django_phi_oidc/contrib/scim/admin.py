@@ -146,9 +146,14 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
     @sensitive_variables()
     def save_model(self, request: HttpRequest, obj: SCIMClient, form: Any, change: bool) -> None:
         """Create the client with its first token, in the form's transaction."""
-        fields: Any = {"provider": obj.provider, "lifetime": DEFAULT_LIFETIME}
         origin = Actor.from_request(request).origin
-        obj.issued = create_client(obj.name, **fields, origin=origin, now=clock.now())  # type: ignore[attr-defined]  # for response_add
+        obj.issued = create_client(  # type: ignore[attr-defined]  # for response_add
+            obj.name,
+            provider=obj.provider,
+            lifetime=DEFAULT_LIFETIME,
+            origin=origin,
+            now=clock.now(),
+        )
         obj.pk = obj.issued.client.pk  # type: ignore[attr-defined]  # as above
 
     def response_add(
@@ -172,10 +177,16 @@ class SCIMClientAdmin(RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
     def rotate(self, request: HttpRequest, rows: Sequence[SCIMClient]) -> HttpResponse:
         """Show a new token of the one selected client."""
         (client,) = rows
-        fields: Any = {"lifetime": DEFAULT_LIFETIME, "overlap": DEFAULT_OVERLAP}
         origin = Actor.from_request(request).origin
         return self._render_token_page(
-            request, rotate_token(client, **fields, origin=origin, now=clock.now())
+            request,
+            rotate_token(
+                client,
+                lifetime=DEFAULT_LIFETIME,
+                overlap=DEFAULT_OVERLAP,
+                origin=origin,
+                now=clock.now(),
+            ),
         )
 
     @confirmed_action(

@@ -152,9 +152,13 @@ def _compute_digest(token: str) -> str:
 
 
 def _record(client: SCIMClient, change: str, *, origin: Origin, now: datetime) -> None:
-    fields = {
-        "provider": client.provider,
-        "resource": f"SCIMClient/{client.pk}",
-        "detail": {"change": change},
-    }
-    enqueue(Action.SCIM_CLIENT_CHANGED, origin=origin, now=now, **fields)  # type: ignore[arg-type]  # by name
+    resource = f"SCIMClient/{client.pk}"
+    detail = {"change": change}
+    enqueue(
+        Action.SCIM_CLIENT_CHANGED,
+        origin=origin,
+        now=now,
+        provider=client.provider,
+        resource=resource,
+        detail=detail,
+    )

@@ -130,8 +130,14 @@ class ResourceEndpoint(ABC):
         """
         rows = self.list_rows()
         if search.filter is not None:
-            columns: Any = {"columns": self.columns, "collections": self.collections}
-            rows = rows.filter(build_condition(search.filter, is_strict=is_alone, **columns))
+            rows = rows.filter(
+                build_condition(
+                    search.filter,
+                    is_strict=is_alone,
+                    columns=self.columns,
+                    collections=self.collections,
+                )
+            )
         total = rows.count()
         start = (search.start_index or 1) - 1
 

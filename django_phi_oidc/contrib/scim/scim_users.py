@@ -118,11 +118,11 @@ def create_user(attributes: UserAttributes, request: ClientRequest) -> SCIMUser:
                 user = _create_row(account, attributes, request)
             else:
                 user = _revive_row(row, attributes, request)
-            fields = {
-                "resource": f"user/{user.user_id}",
-                "detail": {"active": attributes.active is not False},
-            }
-            enqueue_many([request.build_event(Action.SCIM_USER_CREATED, **fields)])
+            resource = f"user/{user.user_id}"
+            detail = {"active": attributes.active is not False}
+            enqueue_many(
+                [request.build_event(Action.SCIM_USER_CREATED, resource=resource, detail=detail)]
+            )
             apply_activity(user, attributes.active is not False, request)
             SCIMUser.objects.filter(pk=user.pk).update(
                 has_disabled_account=user.has_disabled_account
@@ -155,8 +155,11 @@ def change_user(row: SCIMUser, attributes: UserAttributes, request: ClientReques
     if not changed:
         return row
     if not {"userName", "externalId", "sub"}.isdisjoint(changed):
-        fields = {"resource": f"user/{row.user_id}", "detail": {"attributes": changed}}
-        enqueue_many([request.build_event(Action.SCIM_USER_CHANGED, **fields)])
+        resource = f"user/{row.user_id}"
+        detail = {"attributes": changed}
+        enqueue_many(
+            [request.build_event(Action.SCIM_USER_CHANGED, resource=resource, detail=detail)]
+        )
     if "active" in changed and attributes.active is not None:
         apply_activity(row, attributes.active, request)
     _assign(row, attributes)
@@ -304,13 +307,16 @@ def _link_account(row: SCIMUser, sub: str, request: ClientRequest) -> bool:
 
 @sensitive_variables("sub")
 def _link(account: Any, sub: str, request: ClientRequest) -> None:
-    fields: Any = {
-        "provider": request.provider,
-        "keys": keyring.get_keys("subject"),
-        "now": request.now,
-    }
+    keys = keyring.get_keys("subject")
     try:
-        link_existing_user(account, sub=sub, origin=request.origin, **fields)
+        link_existing_user(
+            account,
+            sub=sub,
+            origin=request.origin,
+            provider=request.provider,
+            keys=keys,
+            now=request.now,
+        )
     except SubjectTaken as error:
         raise SCIMRefused(409, "uniqueness", "There is a user with this sub.") from error
 
@@ -378,7 +384,6 @@ def apply_activity(
     Raises: as `refuse_local_accounts`.
     """
     refuse_local_accounts([row.user_id])
-    fields: Any = {"origin": request.origin, "now": request.now}
     resource = f"user/{row.user_id}"
     if not is_active:
         events = [request.build_event(Action.SCIM_USER_DISABLED, resource=resource)]
@@ -389,12 +394,16 @@ def apply_activity(
                 request.build_event(Action.ALERT_RAISED, resource=resource, detail=detail)
             )
         was_active = disable_account(
-            row.user_id, events=events, is_inline=request.is_inline, **fields
+            row.user_id,
+            events=events,
+            is_inline=request.is_inline,
+            origin=request.origin,
+            now=request.now,
         )
         row.has_disabled_account = row.has_disabled_account or was_active
     elif row.has_disabled_account:
         events = [request.build_event(Action.SCIM_USER_ENABLED, resource=resource)]
-        enable_account(row.user_id, events=events, **fields)
+        enable_account(row.user_id, events=events, origin=request.origin, now=request.now)
         row.has_disabled_account = False
 
 

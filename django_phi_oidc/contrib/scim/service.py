@@ -125,7 +125,6 @@ class ServiceProvider:
         self, endpoint: ResourceEndpoint, resource_id: str, operation: Operation
     ) -> SCIMResponse:
         parameters = _parse_parameters(endpoint, operation)
-        preconditions = {"if_match": operation.if_match}
         match operation.method:
             case "GET":
                 row = endpoint.get(resource_id)
@@ -133,17 +132,17 @@ class ServiceProvider:
                     return SCIMResponse(status=304, version=format_version(row))
                 return self._respond(endpoint, row, parameters)
             case "PUT":
-                row = endpoint.replace(resource_id, operation.data, **preconditions)
+                row = endpoint.replace(resource_id, operation.data, if_match=operation.if_match)
                 return self._respond(
                     endpoint, row, parameters, context=Context.RESOURCE_REPLACEMENT_RESPONSE
                 )
             case "PATCH":
-                row = endpoint.patch(resource_id, operation.data, **preconditions)
+                row = endpoint.patch(resource_id, operation.data, if_match=operation.if_match)
                 return self._respond(
                     endpoint, row, parameters, context=Context.RESOURCE_PATCH_RESPONSE
                 )
             case "DELETE":
-                endpoint.delete(resource_id, **preconditions)
+                endpoint.delete(resource_id, if_match=operation.if_match)
                 return SCIMResponse(status=204)
         return _refuse()
 
@@ -157,9 +156,15 @@ class ServiceProvider:
         context: Context = Context.RESOURCE_QUERY_RESPONSE,
     ) -> SCIMResponse:
         (resource,) = endpoint.render([row], is_complete=build_completeness(parameters))
-        options: Any = {"location": endpoint.get_location(row), "version": format_version(row)}
+        location = endpoint.get_location(row)
+        version = format_version(row)
         return build_response(
-            resource, status=status, context=context, parameters=parameters, **options
+            resource,
+            status=status,
+            context=context,
+            parameters=parameters,
+            location=location,
+            version=version,
         )
 
     def _search(self, endpoint: ResourceEndpoint, data: Mapping[str, Any]) -> SCIMResponse:

@@ -147,8 +147,14 @@ def process_event(
     with transaction.atomic(durable=True):
         if not mark_used_in_transaction(_JTI_KIND, identifier, expires_at=event.valid_until):
             return []
-        context: dict[str, Any] = {"declaration": declaration, "signals": signals, "fields": fields}
-        return _apply(event, condition, lease_revocations=lease_revocations, **context)
+        return _apply(
+            event,
+            condition,
+            lease_revocations=lease_revocations,
+            declaration=declaration,
+            signals=signals,
+            fields=fields,
+        )
 
 
 def report_refused_event(
@@ -164,13 +170,16 @@ def report_refused_event(
         "request": origin.request_id,
     }
     log = RefusalLog(logger, _REFUSAL_MESSAGE, fields)
-    options: dict[str, Any] = {
-        "origin": origin,
-        "now": now,
-        "provider": provider,
-        "detail": {"rule": refusal.rule},
-    }
-    report_refusal(Action.SIGNAL_REFUSED, refusal.code, log=log, **options)
+    detail = {"rule": refusal.rule}
+    report_refusal(
+        Action.SIGNAL_REFUSED,
+        refusal.code,
+        log=log,
+        origin=origin,
+        now=now,
+        provider=provider,
+        detail=detail,
+    )
 
 
 def log_fault(fault: Exception, *, provider: str) -> None:
@@ -292,10 +301,16 @@ def _remember_end(
     else:
         named = [("", subject.sub or subject.opaque_id), (subject.opaque_id, "")]
 
-    options: dict[str, Any] = {"keys": keys, "reason": EndReason.SECURITY_EVENT, "now": end_time}
     for sid, sub in named:
         if sid or sub:
-            remember_logout(issuer=declaration.issuer, sid=sid, sub=sub, **options)
+            remember_logout(
+                issuer=declaration.issuer,
+                sid=sid,
+                sub=sub,
+                keys=keys,
+                reason=EndReason.SECURITY_EVENT,
+                now=end_time,
+            )
 
 
 def _ends_sessions(event: SecurityEventToken, *, declaration: ProviderDeclaration) -> bool:

@@ -253,7 +253,7 @@ def _parse_note_size(note: str) -> int:
 
 
 def _enqueue_alert(rule: str, cursor: SinkCursor, *, reason: str, now: datetime) -> None:
-    fields: dict[str, Any] = {"resource": f"Sink/{cursor.name}", "reason": reason}
+    resource = f"Sink/{cursor.name}"
     detail = {"rule": rule, "attempts": cursor.attempts}
     enqueue(
         Action.ALERT_RAISED,
@@ -261,5 +261,6 @@ def _enqueue_alert(rule: str, cursor: SinkCursor, *, reason: str, now: datetime)
         now=now,
         detail=detail,
         using=DEFAULT_DB_ALIAS,
-        **fields,
+        resource=resource,
+        reason=reason,
     )

@@ -298,11 +298,13 @@ def _retry(options: Options, output: Output) -> None:
         output.preview({"tokens": count}, f"{count} revocations would be retried.")
         return
     revocation_ids = token_revocation.reset_backoff(now=clock.now())
-    limits: Any = {
-        "timeout_seconds": CALL_SECONDS,
-        "give_up_after": conf.revocation_give_up_after(),
-    }
-    token_revocation.retry_due(clock=clock.now, budget_seconds=options["seconds"], **limits)
+    give_up_after = conf.revocation_give_up_after()
+    token_revocation.retry_due(
+        clock=clock.now,
+        budget_seconds=options["seconds"],
+        timeout_seconds=CALL_SECONDS,
+        give_up_after=give_up_after,
+    )
     statuses = _count_statuses(revocation_ids)
     text = (
         f"{len(revocation_ids)} revocations were pending: "

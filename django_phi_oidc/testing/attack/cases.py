@@ -536,8 +536,6 @@ def list_id_token_cases(
     """Return the cases of R6 for the declared leeway and trusted audiences."""
     within = int(min(leeway, DEFAULT_LEEWAY).total_seconds()) - 5
     other_audience = [*trusted_audiences, "another"][0]
-    allowed: dict[str, Any] = {"allowing_setting": "leeway"}
-    max_age: dict[str, Any] = {"options": MAX_AGE_OPTIONS}
     exp, iat, nbf, auth_time = (
         tamper_time_claim(name) for name in ("exp", "iat", "nbf", "auth_time")
     )
@@ -548,15 +546,24 @@ def list_id_token_cases(
         _id_token_case("exp_invalid", exp, -beyond, 60, beyond_id),
         _id_token_case("iat_invalid", iat, -600 - beyond, 0, beyond_id),
         _id_token_case("nbf_invalid", nbf, beyond, 0, beyond_id),
-        _id_token_case("auth_time_stale", auth_time, -60 - beyond, 0, beyond_id, **max_age),
+        _id_token_case(
+            "auth_time_stale", auth_time, -60 - beyond, 0, beyond_id, options=MAX_AGE_OPTIONS
+        ),
     ]
     return [
         *_ID_TOKEN_CASES,
-        _id_token_case("exp_invalid", exp, -31, -within, **allowed),
-        _id_token_case("iat_invalid", iat, -635, -600 - within, **allowed),
-        _id_token_case("iat_invalid", iat, 35, within, "future", **allowed),
-        _id_token_case("nbf_invalid", nbf, 35, within, **allowed),
-        _id_token_case("auth_time_stale", auth_time, -95, -60 - within, **max_age, **allowed),
+        _id_token_case("exp_invalid", exp, -31, -within, allowing_setting="leeway"),
+        _id_token_case("iat_invalid", iat, -635, -600 - within, allowing_setting="leeway"),
+        _id_token_case("iat_invalid", iat, 35, within, "future", allowing_setting="leeway"),
+        _id_token_case("nbf_invalid", nbf, 35, within, allowing_setting="leeway"),
+        _id_token_case(
+            "auth_time_stale",
+            auth_time,
+            -95,
+            -60 - within,
+            options=MAX_AGE_OPTIONS,
+            allowing_setting="leeway",
+        ),
         _id_token_case(
             "aud_invalid",
             tamper_members,

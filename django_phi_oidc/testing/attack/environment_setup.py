@@ -92,12 +92,12 @@ def run_attack_provider(
 
 def _create_accounts(declaration: ProviderDeclaration) -> list[Account]:
     """Return accounts whose sign-ins have the levels that the project requires."""
-    levels: dict[str, Any] = {
-        "acr": next(iter(declaration.accepted_acr_values), DEMO_ACR),
-        "vot": next(iter(declaration.vtr), ""),
-        "amr": declaration.amr_required,
-    }
-    return [Account(account.username, account.password, **levels) for account in demo_accounts()]
+    acr = next(iter(declaration.accepted_acr_values), DEMO_ACR)
+    vot = next(iter(declaration.vtr), "")
+    return [
+        Account(account.username, account.password, acr=acr, vot=vot, amr=declaration.amr_required)
+        for account in demo_accounts()
+    ]
 
 
 @contextmanager

@@ -77,9 +77,14 @@ class AttackSCIMClient:
         else:
             data = json.dumps(body).encode()
 
-        options: Any = {"content_type": "application/scim+json", "secure": True, "headers": headers}
         response = http.generic(
-            method, f"{reverse('oidc_scim')}{path}", data, query_params=query, **options
+            method,
+            f"{reverse('oidc_scim')}{path}",
+            data,
+            query_params=query,
+            content_type="application/scim+json",
+            secure=True,
+            headers=headers,
         )
         text = response.content.decode("utf-8", "replace")
         return SCIMAnswer(response.status_code, _parse_object(text), text)

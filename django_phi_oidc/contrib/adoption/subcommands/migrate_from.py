@@ -68,12 +68,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "Print the equivalent of the settings of django-allauth, or link its users."
     allauth_parser = add_command(libraries, "allauth", _migrate_from_allauth, text)
     # Its negation, because a subcommand with `dry_run` records no event, and needs no operator.
-    apply_options: Any = {"dest": "dry_run", "action": "store_false"}
     mozilla_parser.add_argument(
-        "--apply", **apply_options, help="Say how the existing users can be linked."
+        "--apply",
+        dest="dry_run",
+        action="store_false",
+        help="Say how the existing users can be linked.",
     )
     allauth_parser.add_argument(
-        "--apply", **apply_options, help="Link the existing users by SocialAccount.uid."
+        "--apply",
+        dest="dry_run",
+        action="store_false",
+        help="Link the existing users by SocialAccount.uid.",
     )
     text = (
         "With --apply: also link users who may act on the data of others, such as members of staff."

@@ -75,12 +75,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _place(options: Options, output: Output) -> None:
     try:
-        fields = {
-            "reason": options["reason"],
-            "until": options["until"],
-            "suspension": _find_suspension(options),
-        }
-        hold = place_hold(options["uuid"], **fields, origin=current_origin(), now=clock.now())
+        reason = options["reason"]
+        until = options["until"]
+        suspension = _find_suspension(options)
+        hold = place_hold(
+            options["uuid"],
+            reason=reason,
+            until=until,
+            suspension=suspension,
+            origin=current_origin(),
+            now=clock.now(),
+        )
     except ObjectDoesNotExist as error:
         raise CommandError(f"There is no subject {options['uuid']}.") from error
     except ValueError as error:

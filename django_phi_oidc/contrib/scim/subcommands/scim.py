@@ -78,9 +78,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 @sensitive_variables()
 def _create(options: Options, output: Output) -> None:
-    fields: Any = {"provider": options["provider"], "lifetime": timedelta(days=options["days"])}
+    provider = options["provider"]
+    lifetime = timedelta(days=options["days"])
     try:
-        issued = create_client(options["name"], **fields, origin=current_origin(), now=clock.now())
+        issued = create_client(
+            options["name"],
+            provider=provider,
+            lifetime=lifetime,
+            origin=current_origin(),
+            now=clock.now(),
+        )
     except SCIMClientRefused as error:
         raise CommandError(str(error)) from error
     _show_token(issued, output)
@@ -90,9 +97,11 @@ def _create(options: Options, output: Output) -> None:
 def _rotate(options: Options, output: Output) -> None:
     client = _get_client(options["name"])
     overlap = timedelta(hours=options["overlap_hours"])
-    fields: Any = {"lifetime": timedelta(days=options["days"]), "overlap": overlap}
+    lifetime = timedelta(days=options["days"])
     try:
-        issued = rotate_token(client, **fields, origin=current_origin(), now=clock.now())
+        issued = rotate_token(
+            client, lifetime=lifetime, overlap=overlap, origin=current_origin(), now=clock.now()
+        )
     except SCIMClientRefused as error:
         raise CommandError(str(error)) from error
     _show_token(issued, output)
@@ -124,9 +133,12 @@ def _revoke(options: Options, output: Output) -> None:
 def _attach(options: Options, output: Output) -> None:
     user = get_user(options["user"])
     is_dry_run = options["dry_run"]
-    fields: Any = {"origin": current_origin(), "now": clock.now(), "is_dry_run": is_dry_run}
+    origin = current_origin()
+    now = clock.now()
     try:
-        created = attach_account(options["resource"], user, **fields)
+        created = attach_account(
+            options["resource"], user, origin=origin, now=now, is_dry_run=is_dry_run
+        )
     except SCIMRefused as error:
         raise CommandError(str(error)) from error
     row = {**build_user_row(user), "resource": options["resource"], "disabled": str(created.pk)}
