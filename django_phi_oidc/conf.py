@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from django.utils.functional import Promise
 
-from .audit.declaration import WitnessDeclaration
 from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
 from .config.core_options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
@@ -27,7 +25,6 @@ from .config.roles import RoleRule
 from .contrib.apis.declaration import APIDeclaration
 from .contrib.emergency.declaration import EmergencyDeclaration
 from .contrib.scim.declaration import SCIMDeclaration
-from .contrib.siem.declaration import SinkDeclaration
 from .options import SettingInvalid, cache_option, import_function, read_option
 
 Label.register(Promise)
@@ -41,19 +38,6 @@ apis: Callable[[], Mapping[str, APIDeclaration]] = partial(read_option, "API")
 trusted_proxies: Callable[[], tuple[Network, ...]] = partial(read_option, "TRUSTED_PROXIES")
 sector_origins: Callable[[], tuple[str, ...]] = partial(read_option, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""
-audit_origin: Callable[[], Any] = partial(read_option, "AUDIT", "origin")
-"""Return the declared name of the log; `audit.log.signing_keys` validates it."""
-witness_file: Callable[[], str | Path | None] = partial(read_option, "AUDIT", "witness_file")
-resource_ids: Callable[[], Literal["plain", "keyed"]] = partial(
-    read_option, "AUDIT", "resource_ids"
-)
-sinks: Callable[[], Mapping[str, SinkDeclaration]] = partial(read_option, "AUDIT", "sinks")
-witnesses: Callable[[], Mapping[str, WitnessDeclaration]] = partial(
-    read_option, "AUDIT", "witnesses"
-)
-tiles: Callable[[], Path | str | None] = partial(read_option, "AUDIT", "tiles")
-archive_folder: Callable[[], Path | None] = partial(read_option, "AUDIT", "archives")
-export_folder: Callable[[], Path | None] = partial(read_option, "AUDIT", "exports")
 idle_timeout: Callable[[], timedelta] = partial(read_option, "SESSIONS", "idle_timeout")
 absolute_timeout: Callable[[], timedelta] = partial(read_option, "SESSIONS", "absolute_timeout")
 session_recheck: Callable[[], timedelta] = partial(read_option, "SESSIONS", "recheck")
@@ -73,18 +57,6 @@ anomaly_rules: Callable[[], tuple[str, ...]] = partial(read_option, "ANOMALY_RUL
 """Return the dotted paths of the project's own rules."""
 leakage_guard: Callable[[], Literal["report", "block"]] = partial(read_option, "LEAKAGE_GUARD")
 metrics: Callable[[], tuple[str, ...]] = partial(read_option, "METRICS")
-
-
-def witness_quorum() -> int:
-    """Return how many witnesses must have cosigned a checkpoint; 0 without witnesses."""
-    declared: int | None = read_option("AUDIT", "quorum")
-    count = len(witnesses())
-
-    if declared is None:
-        if count:
-            return count // 2 + 1
-        return 0
-    return declared
 
 
 def scim() -> Mapping[str, SCIMDeclaration]:

@@ -371,6 +371,8 @@ class SignInObserver:
         """
 
 
+AuditLogCopy: TypeAlias = Callable[[], bool]
+"""Returns whether the settings declare a system that gets each event of the audit log."""
 OwnResourceRule: TypeAlias = Callable[[Any, str], bool]
 """Returns whether a resource (`Type/id`) is about the user. It must not raise."""
 SignInDemand: TypeAlias = "Callable[[Actor], bool]"
@@ -384,6 +386,9 @@ account_observers: Registry[AccountObserver] = Registry(
 )
 accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
     "Suspend the accounting of disclosures to an agency."
+)
+audit_log_copies: Registry[AuditLogCopy] = Registry(
+    "Copy the audit log to another system, or not, as the settings say."
 )
 delegation_sources: Registry[DelegationSource] = Registry(
     "Find the account for which a user acts. The first answer counts."

@@ -24,7 +24,7 @@ REGISTERED_CHECKS: defaultdict[tuple[str, bool], list[Callable[..., list[checks.
 def register_check(
     tag: str, *, deploy: bool = False
 ) -> Callable[[Callable[..., Messages]], Callable[..., Any]]:
-    """Register a generator of messages. It ends at an option that is wrong, which E002 or E021
+    """Register a generator of messages. It ends at an option that is wrong, which E002
     reports.
     """
 

@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from .._internal.app_configs import FeatureConfig
 from .._internal.officer_groups import OfficerGroup
+from .declaration import AuditOptions
 
 
 class AuditConfig(FeatureConfig):
@@ -16,6 +17,7 @@ class AuditConfig(FeatureConfig):
     name = "django_phi_oidc.audit"
     label = "phi_oidc_audit"
     verbose_name = gettext_lazy("Audit log")
+    options = AuditOptions
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.PRIVACY_OFFICER: (
             "phi_oidc_audit.view_auditevent",

@@ -1,13 +1,24 @@
-"""A witness of `AUDIT["witnesses"]`, parsed into a frozen value. No Django."""
+"""The option `AUDIT`, parsed into frozen values. No Django."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from ..config._parsing import checked, is_url, parse_declaration, parse_name, parse_string
-from ..config.providers import is_loopback_http
+from ..config._parsing import (
+    checked,
+    fail,
+    is_url,
+    mapping_of,
+    parse_absolute_path,
+    parse_declaration,
+    parse_name,
+    parse_raw,
+    parse_string,
+)
+from ..config.loopback import is_loopback_http
 
 _KEY_PATTERN = re.compile(r"[^\s+]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
 
@@ -48,3 +59,61 @@ def parse_witness(name: str, raw: Any) -> WitnessDeclaration:
     path = f"AUDIT['witnesses'][{name!r}]"
     parse_name(path, name)
     return parse_declaration(WitnessDeclaration, path, raw, name=name)
+
+
+def _parse_quorum(path: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        fail(path, "must be a number of witnesses")
+    return value
+
+
+def _parse_tiles(path: str, value: Any) -> Path | str:
+    if isinstance(value, Path):
+        return parse_absolute_path(path, value)
+    if isinstance(value, str) and value:
+        return value
+    return fail(path, "must be a Path, or the name of a storage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditDeclaration:
+    """The option `AUDIT`."""
+
+    origin: Annotated[str, parse_raw] = "phi-oidc-audit"
+    """The name of the log in each checkpoint: no spaces, no `+`. Do not change it later."""
+    witness_file: Annotated[Path | str | None, parse_raw] = None
+    """Path of a file, outside of the database, that always contains the newest checkpoint; the
+    sealer compares it.
+    """
+    resource_ids: Literal["plain", "keyed"] = "plain"
+    """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in
+    `resource`.
+    """
+    witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(
+        default_factory=dict
+    )
+    """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each
+    checkpoint.
+    """
+    quorum: Annotated[int, _parse_quorum] | None = None
+    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half
+    of them.
+    """
+    tiles: Annotated[Path | str, _parse_tiles] | None = None
+    """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
+    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log.
+    Default: none: nothing is exported.
+    """
+    archives: Annotated[Path, parse_absolute_path] | None = None
+    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the
+    portal can read: the admin then shows archived events. Default: none: the admin only names the
+    archive.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """The options of the audit log."""
+
+    AUDIT: AuditDeclaration = AuditDeclaration()
+    """The [audit log](#audit). Default: see there."""

@@ -19,7 +19,6 @@ from django.db import (
     transaction,
 )
 
-from .. import conf
 from .._internal import metrics, randomness
 from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .._internal.inserts import insert, insert_autocommit
@@ -27,6 +26,7 @@ from .._internal.sql import durable, statement_timeout
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
+from . import conf
 from .actions import DETAIL_KEYS, Action
 from .events import (
     EVENT_FIELDS,

@@ -1,4 +1,4 @@
-"""System checks of the providers, the keys, the sinks and Django's own settings; errors, or rules
+"""System checks of the providers, the keys and Django's own settings; errors, or rules
 that are weakened.
 """
 
@@ -28,15 +28,17 @@ from .._internal.check_messages import (
     register_check,
     warning,
 )
+from ..audit import conf as audit_conf
 from ..audit.log import signing_keys
 from ..audit.purposes import PURPOSES
 from ..config.client_keys import ClientKey
-from ..config.providers import ProviderDeclaration, is_loopback_http
+from ..config.loopback import is_loopback_http
+from ..config.providers import ProviderDeclaration
 from ..contrib.monitoring.tasks import get_declared_rules
 from ..crypto import keyring, retention_keys
 from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
-from ..extensions import access_overrides
+from ..extensions import access_overrides, audit_log_copies
 from ..login.backend import OIDCAuthenticationBackend
 from ..login.local_accounts import BreakGlassBackend
 from ..options import list_mistakes, list_unknown_options
@@ -171,7 +173,7 @@ nothing.
 def check_declarations(**kwargs: Any) -> Messages:
     """PHI_OIDC, its providers, claims, sinks and keys.
 
-    E001 to E007, E021, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108,
+    E001 to E007, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108,
     W120, W140.
     """
     try:
@@ -181,10 +183,8 @@ def check_declarations(**kwargs: Any) -> Messages:
         yield error(2, str(fault))
         return
     yield from (error(1, text) for text in unknown)
-    yield from (
-        error(21 if text.startswith("PHI_OIDC['AUDIT']['sinks']") else 2, text) for text in mistakes
-    )
-    invalid = [text for text in mistakes if not text.startswith("PHI_OIDC['AUDIT']['sinks']")]
+    yield from (error(2, text) for text in mistakes)
+    invalid = list(mistakes)
     for get in (
         conf.account_notices,
         conf.patient_resources,
@@ -422,27 +422,13 @@ def check_email_linking(**kwargs: Any) -> Messages:
             yield error(91, text, hint)
 
 
-@register_check(Tags.security)
-def check_sinks(**kwargs: Any) -> Messages:
-    """W016: a sink without TLS, on a loopback address."""
-    text = "has no TLS: the receiver on this machine must not forward events in clear."
-    for sink in conf.sinks().values():
-        if sink.is_plaintext and not settings.DEBUG:
-            if sink.type == "syslog":
-                line = '["tls"] = True'
-            else:
-                line = '["url"] = "https://…"'
-
-            hint = in_settings(f'PHI_OIDC["AUDIT"]["sinks"]["{sink.name}"]{line}')
-            yield warning(16, f"Sink {sink.name!r} {text}", hint)
-
-
 @register_check(Tags.security, deploy=True)
 def check_outside_copy(**kwargs: Any) -> Messages:
     """W065: no checkpoint outside of the audit database shows that its newest events were
     deleted.
     """
-    if not conf.sinks() and not conf.witness_file() and not conf.witnesses():
+    is_copied = any(is_declared() for is_declared in audit_log_copies)
+    if not is_copied and not audit_conf.witness_file() and not audit_conf.witnesses():
         text = (
             "Nothing outside of the audit database would show that its newest events and "
             "checkpoints were deleted."

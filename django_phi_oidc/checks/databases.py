@@ -23,6 +23,7 @@ from .._internal.check_messages import (
 )
 from .._internal.persistent_connections import list_leaking_aliases
 from .._internal.sql import SUPPORTED_VENDORS
+from ..audit import conf as audit_conf
 from ..audit import db_privileges, partitions, triggers
 from ..audit.models import AuditEvent
 from ..audit.router import AUDIT_ALIAS, AuditRouter
@@ -177,7 +178,7 @@ def check_database_role(databases: Sequence[str] | None = None, **kwargs: Any) -
     if (
         "default" in aliases
         and db_privileges.is_single_database()
-        and not (conf.witness_file() or conf.witnesses())
+        and not (audit_conf.witness_file() or audit_conf.witnesses())
     ):
         text = (
             "A restore of this one database also restores what sinks "

@@ -11,23 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ..audit.declaration import WitnessDeclaration, parse_witness
 from ..contrib.apis.declaration import APIDeclaration, parse_api
 from ..contrib.emergency.declaration import EmergencyDeclaration
-from ..contrib.siem.declaration import SinkDeclaration, parse_sink
 from ..crypto.declaration import KeysDeclaration
 from ._parsing import (
     checked,
     fail,
     mapping_of,
-    parse_absolute_path,
     parse_choices,
     parse_duration,
     parse_email_addresses,
-    parse_raw,
     parse_string,
     parse_strings,
 )
@@ -73,20 +68,6 @@ def _parse_session_count(path: str, value: Any) -> int:
     return value
 
 
-def _parse_quorum(path: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        fail(path, "must be a number of witnesses")
-    return value
-
-
-def _parse_tiles(path: str, value: Any) -> Path | str:
-    if isinstance(value, Path):
-        return parse_absolute_path(path, value)
-    if isinstance(value, str) and value:
-        return value
-    return fail(path, "must be a Path, or the name of a storage")
-
-
 def _parse_account_notices(path: str, value: Any) -> bool | str:
     if isinstance(value, bool):
         return value
@@ -98,52 +79,6 @@ _parse_dotted_paths = checked(
     lambda paths: all("." in path for path in paths),
     "must be a list of dotted paths",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditDeclaration:
-    """The option `AUDIT`."""
-
-    origin: Annotated[str, parse_raw] = "phi-oidc-audit"
-    """The name of the log in each checkpoint: no spaces, no `+`. Do not change it later."""
-    witness_file: Annotated[Path | str | None, parse_raw] = None
-    """Path of a file, outside of the database, that always contains the newest checkpoint; the
-    sealer compares it.
-    """
-    resource_ids: Literal["plain", "keyed"] = "plain"
-    """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in
-    `resource`.
-    """
-    sinks: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(
-        default_factory=dict
-    )
-    """Name → [sink](#a-sink): where the audit log is delivered to."""
-    witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(
-        default_factory=dict
-    )
-    """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each
-    checkpoint.
-    """
-    quorum: Annotated[int, _parse_quorum] | None = None
-    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half
-    of them.
-    """
-    tiles: Annotated[Path | str, _parse_tiles] | None = None
-    """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
-    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log.
-    Default: none: nothing is exported.
-    """
-    archives: Annotated[Path, parse_absolute_path] | None = None
-    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the
-    portal can read: the admin then shows archived events. Default: none: the admin only names the
-    archive.
-    """
-    exports: Annotated[Path, parse_absolute_path] | None = None
-    """Absolute path of a folder, mode 0700, that the portal and its workers share:
-    [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a
-    day at most.
-    Default: none: no export of more than 10,000 events.
-    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +139,6 @@ class CoreOptions:
     """
     KEYS: KeysDeclaration = field(default_factory=KeysDeclaration)
     """[Keys](#keys) by purpose. Default: required."""
-    AUDIT: AuditDeclaration = AuditDeclaration()
-    """The [audit log](#audit). Default: see there."""
     SESSIONS: SessionsDeclaration = SessionsDeclaration()
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
     TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()

@@ -1,6 +1,5 @@
 """The OpenID Providers of a project, parsed into frozen values. No Django."""
 
-import ipaddress
 import re
 from abc import ABC
 from collections.abc import Iterator, Mapping
@@ -9,7 +8,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from ..contrib.federation.declaration import FederationDeclaration, is_entity_identifier
 from ..contrib.scim.declaration import SCIMDeclaration
@@ -35,6 +33,7 @@ from .encryption_algorithms import (
     KTY_BY_KEY_MANAGEMENT_ALG,
     ResponseEncryption,
 )
+from .loopback import is_loopback_http
 from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 from .request_parameters import (
     REQUEST_OBJECT_CLAIMS,
@@ -462,23 +461,6 @@ def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
     return parse_declaration(
         ProviderDeclaration, path, raw, name=name, list_faults=_list_provider_faults
     )
-
-
-def is_loopback_http(url: str) -> bool:
-    """Say whether url is http on a loopback address: 127.0.0.0/8, [::1] or localhost."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme == "http" and bool(parts.hostname) and is_loopback(parts.hostname or "")
-    except ValueError:
-        return False
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether host is localhost, in 127.0.0.0/8, or ::1."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ..config.providers import DPoPMode, PARMode, ProviderDeclaration, is_loopback_http
+from ..config.loopback import is_loopback_http
+from ..config.providers import DPoPMode, PARMode, ProviderDeclaration
 from ..errors import Code, MetadataError, TransportError
 from ..http.transport import (
     TransportRequest,

@@ -121,8 +121,8 @@ PHI_OIDC = {
     "AUDIT": {
         "origin": env.text("PHI_AUDIT_ORIGIN", "phi-oidc-audit"),
         "witness_file": env.text("PHI_AUDIT_WITNESS_FILE"),
-        "sinks": env.json("PHI_AUDIT_SINKS_JSON", {}),
     },
+    "SIEM": env.json("PHI_SIEM_JSON", {}),
     "TRUSTED_PROXIES": env.items("PHI_TRUSTED_PROXIES"),
     "PATIENT_RESOURCES": "portal.records.resources_of",
     "EMERGENCY": {

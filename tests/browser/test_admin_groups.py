@@ -99,7 +99,7 @@ def test_permitted_pages_are_accessible_and_no_link_is_refused(
     tmp_path: Path,
 ) -> None:
     sink = {"type": "file", "path": tmp_path / "log"}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": {"siem": sink}})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM={"siem": sink})
     client, kind = officer(group), group.split(maxsplit=1)[0]
     rows = admin_rows.furnish(patient, client.user)
     urls = {"index": "/admin/", "models": "/admin/django_phi_oidc/", "person": url(patient)}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": exports}, KEYS={"audit_signing": PEM})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT_EXPORTS=exports, KEYS={"audit_signing": PEM})
     monkeypatch.setattr(trail_jobs, "MAX_STREAMED_EVENTS", 20)
     return exports
 

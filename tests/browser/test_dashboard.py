@@ -26,7 +26,7 @@ def _failing_sink(settings: Any, tmp_path: Path) -> None:
         "siem": {"type": "syslog", "host": "siem.example.test", "format": "cef"},
         "archive": {"type": "file", "path": tmp_path / "log"},
     }
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": sinks})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM=sinks)
     failed = {"attempts": 4, "last_fault": "transport_unreachable", "failing_since": now - timedelta(hours=3)}
     SinkCursor.objects.create(name="siem", due_at=now + timedelta(minutes=3), **failed)
     SinkCursor.objects.create(name="archive", due_at=now, tree_size=3, checkpoint_size=3, delivered_at=now)
@@ -52,7 +52,7 @@ def test_deliveries_are_accessible_and_fit_in_each_width_and_color_scheme(superu
     for path, picture in (("", "deliveries"), ("siem/deliver/", "deliver-now")):
         superuser_page.goto(f"{DELIVERIES}{path}")
         assert faults(superuser_page, within="#content", sure=True, picture=picture) == []
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": {}})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM={})
     superuser_page.goto(DELIVERIES)
     assert faults(superuser_page, within="#content", sure=True, picture="no-deliveries") == []
 

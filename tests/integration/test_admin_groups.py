@@ -156,8 +156,8 @@ def denial(page: house.Page, act: str, rows: dict[str, Any]) -> Denial:
 @pytest.fixture
 def member(officer: Officer, settings: Any, tmp_path: Path) -> Officer:
     """Return a function that signs in a member of that group, of none, or a superuser."""
-    audit = {"exports": tmp_path, "sinks": {"siem": {"type": "file", "path": tmp_path / "log"}}}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT=audit)
+    sinks = {"siem": {"type": "file", "path": tmp_path / "log"}}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT_EXPORTS=tmp_path, SIEM=sinks)
     settings.PHI_OIDC = override_provider(settings.PHI_OIDC, scim={"subject": "extension"})
 
     def make(group: str) -> Any:

@@ -71,8 +71,8 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def sink_file(settings: Any, tmp_path: Path, op: ScriptedOP) -> Path:
     """Declare a sink and the signing key, and return the sink's file."""
     path = tmp_path / "sink"
-    audit = {"sinks": {"file": {"type": "file", "path": path}}}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM}, AUDIT=audit)
+    sinks = {"file": {"type": "file", "path": path}}
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM}, SIEM=sinks)
     return path
 
 
@@ -262,7 +262,7 @@ def test_d5_sink_whose_cursor_another_transaction_locks_does_not_hold_up_the_oth
     settings: Any, sink_file: Path, tmp_path: Path
 ) -> None:
     sinks = {name: {"type": "file", "path": tmp_path / name, "lag_alert": 60} for name in ("first", "second")}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": sinks})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM=sinks)
     events(2)
     seal_task()
     SinkCursor.objects.create(name="first", due_at=clock.now())

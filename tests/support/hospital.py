@@ -118,7 +118,8 @@ def hospital(sign_in: Callable[..., SignedIn], op: Any, settings: Any, tmp_path:
         CLAIMS=CLAIMS,
         BREAK_GLASS_ACCOUNTS=("emergency-desk",),
         EMERGENCY={"permissions": {"auth.view_user": "See a chart"}, "mail_to": ["otto@hospital.example"]},
-        AUDIT={"exports": tmp_path, "sinks": sinks},
+        AUDIT_EXPORTS=tmp_path,
+        SIEM=sinks,
         KEYS={"audit_public": [encode_verifier_key("phi-oidc-audit", KEY.public_key())]},
     )
     with clock.override_clock(lambda: TODAY):

@@ -9,7 +9,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy
 
 from django_phi_oidc import conf, options
+from django_phi_oidc.audit import conf as audit_conf
 from django_phi_oidc.config.core_options import CoreOptions
+from django_phi_oidc.contrib.siem import conf as siem_conf
 from django_phi_oidc.crypto.conf import get_key_source
 from tests.support.phi_oidc_settings import override_phi_oidc, remove_phi_oidc
 
@@ -17,14 +19,14 @@ pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "p
 WRONG: dict[str, Any] = {
     "CLIAMS": {},
     "SESSIONS": {"idle_timout": 5, "recheck": -1},
-    "AUDIT": {"sinks": {"siem": {"type": "file", "path": "s3cret"}}},
+    "SIEM": {"siem": {"type": "file", "path": "s3cret"}},
     "METRICS": ["s3cret"],
 }
 MESSAGES = {
     "PHI_OIDC: no option CLIAMS; did you mean CLAIMS?": "E001",
     "PHI_OIDC['SESSIONS']: no option idle_timout; did you mean idle_timeout?": "E002",
     "PHI_OIDC['SESSIONS']['recheck'] must be a timedelta or number of seconds.": "E002",
-    "PHI_OIDC['AUDIT']['sinks']['siem']['path'] must be absolute.": "E021",
+    "PHI_OIDC['SIEM']['siem']['path'] must be absolute.": "E002",
     "PHI_OIDC['METRICS'] must be a list of: prometheus, opentelemetry.": "E002",
 }
 
@@ -42,14 +44,14 @@ def test_system_check_reports_each_mistake_as_its_own_error(settings: Any) -> No
     errors = {
         message.msg: f"{message.id}".rpartition(".")[2] for message in run_checks() if "phi_oidc.E" in f"{message.id}"
     }
-    assert {text: number for text, number in errors.items() if number in ("E001", "E002", "E021")} == MESSAGES
+    assert {text: number for text, number in errors.items() if number in ("E001", "E002")} == MESSAGES
 
 
 def test_mistake_in_one_option_does_not_prevent_the_use_of_others(settings: Any) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **WRONG)
     assert conf.idle_timeout() == timedelta(minutes=15)
-    assert conf.resource_ids() == "plain"
-    for read in (conf.session_recheck, conf.sinks, conf.metrics):
+    assert audit_conf.resource_ids() == "plain"
+    for read in (conf.session_recheck, siem_conf.sinks, conf.metrics):
         with pytest.raises(ImproperlyConfigured):
             read()
 

@@ -15,7 +15,6 @@ from django.urls import reverse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.admin_columns import AdminLink
 from ..._internal.admin_theme import ThemedModelAdmin
@@ -27,7 +26,7 @@ from ...subjects.person_search import (
     find_accounts,
     list_person_filters,
 )
-from .. import search
+from .. import conf, search
 from ..admin_base import TrailAdminMixin, record_request_event, require_view_permission
 from ..events import Action, NewEvent, parse_detail
 from ..filters import (

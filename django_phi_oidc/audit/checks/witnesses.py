@@ -6,9 +6,9 @@ from typing import Any
 from django.core.checks import Tags
 from django.db import DatabaseError, connections
 
-from ... import conf
 from ..._internal.check_messages import Messages, error, in_settings, register_check
 from ...errors import KeyMissing
+from .. import conf
 from ..log.cosigned_checkpoints import get_witness_keys
 from ..log.models import LogWitness
 from ..merkle.witness_protocol import REFUSALS

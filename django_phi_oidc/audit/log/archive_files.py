@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ... import conf
 from ...errors import AuditUnavailable, CheckpointInvalid, KeyMissing, ProofInvalid
+from .. import conf
 from ..events import find_event, is_restore_event
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..models import AuditEvent

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from django.db.models import Count, Q
 
-from ... import conf
 from ..._internal.sql import delete_in_batches
 from ...errors import CheckpointInvalid, KeyMissing
+from .. import conf
 from ..merkle.checkpoint import Checkpoint, LogKey, parse_checkpoint, verify_checkpoint
 from ..merkle.cosignature import (
     WitnessKey,

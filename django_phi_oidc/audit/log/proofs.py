@@ -5,8 +5,8 @@ only grown.
 import uuid
 from collections.abc import Sequence
 
-from ... import conf
 from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
+from .. import conf
 from ..merkle.checkpoint import parse_checkpoint
 from ..merkle.proof import (
     build_consistency_proof,

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from django.utils.module_loading import import_string
 
-from ... import conf
 from ...crypto.conf import get_key_source
 from ...crypto.pkcs11_uri import SCHEME as PKCS11_SCHEME
 from ...errors import KeyMissing
+from .. import conf
 from ..merkle.checkpoint import LogKey, NoteSigner, RetiredKey
 from .bundle import read_public_key
 
@@ -29,7 +29,7 @@ def get_checkpoint_origin(epoch: int) -> str:
 
     Raises: KeyMissing if PHI_OIDC['AUDIT']['origin'] is not valid.
     """
-    name = conf.audit_origin()
+    name = conf.origin()
     if not isinstance(name, str) or not name or not name.isprintable() or set(name) & set(" +"):
         text = (
             "PHI_OIDC['AUDIT']['origin'] must be a name without "

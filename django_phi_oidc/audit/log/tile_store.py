@@ -10,7 +10,7 @@ from typing import Protocol
 from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
 
-from ... import conf
+from .. import conf
 from ..merkle.checkpoint import MAX_NOTE_BYTES
 
 CHECKPOINT_PATH = "checkpoint"

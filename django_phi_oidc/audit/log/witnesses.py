@@ -14,13 +14,13 @@ from typing import Any
 import urllib3
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from ... import conf
 from ..._internal import metrics, randomness
 from ..._internal.retry import compute_backoff
 from ...errors import Code, TransportError
 from ...http.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool
 from ...http.http_transport import create_ssl_context, send_once
 from ...http.transport import TransportRequest
+from .. import conf
 from ..declaration import WitnessDeclaration
 from ..events import Action, Origin
 from ..merkle.checkpoint import parse_checkpoint

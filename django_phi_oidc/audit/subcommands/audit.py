@@ -13,7 +13,6 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import DatabaseError, connections
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.command_arguments import (
     PUBLIC_KEY_HELP,
@@ -29,7 +28,7 @@ from ..._internal.command_output import Output, ProgressLine
 from ...contrib.audit_exports.file_verification import verify_exported_file
 from ...errors import AuditUnavailable, CheckpointInvalid
 from ...extensions import event_queues
-from .. import db_privileges, outbox, partitions, throttling, triggers
+from .. import conf, db_privileges, outbox, partitions, throttling, triggers
 from ..events import OUTCOMES, Action, list_actions, serialize_event
 from ..log import archive as archives
 from ..log import (

@@ -4,10 +4,10 @@ audit tiles`).
 
 from django.core.management.base import CommandError
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.command_arguments import Options, build_argument_error
 from ..._internal.command_output import Output, ProgressLine
+from .. import conf
 from ..log import cosigned_checkpoints, signing_keys, tile_export, witnesses
 from ..log.models import LogWitness
 from ..log.tile_store import TileFolder, TileStore, find_tile_store

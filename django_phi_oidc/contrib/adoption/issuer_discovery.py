@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...config._parsing import is_url
-from ...config.providers import MAX_ISSUER_LENGTH, ProviderDeclaration, is_loopback_http
+from ...config.loopback import is_loopback_http
+from ...config.providers import MAX_ISSUER_LENGTH, ProviderDeclaration
 from ...errors import TransportError
 from ...http.http_transport import HTTPTransport
 from ...http.transport import Transport, parse_json_body

@@ -6,6 +6,7 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from .declaration import AuditExportsOptions
 
 
 class AuditExportsConfig(FeatureConfig):
@@ -18,3 +19,4 @@ class AuditExportsConfig(FeatureConfig):
     beat: ClassVar[Mapping[str, float]] = {
         "phi_oidc.work_trail_jobs": 1,
     }
+    options = AuditExportsOptions

@@ -1,4 +1,4 @@
-"""System checks of `AUDIT["exports"]` and `AUDIT["tiles"]`."""
+"""System checks of the options `AUDIT_EXPORTS` and `AUDIT["tiles"]`."""
 
 import os
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import Tags
 
-from ... import conf
 from ..._internal.check_messages import Messages, error, register_check
+from ...audit import conf as audit_conf
+from . import conf
 
 
 @register_check(Tags.security)
@@ -16,8 +17,7 @@ def check_export_folder(**kwargs: Any) -> Messages:
     folder = conf.export_folder()
     if folder and not (os.access(folder, os.W_OK | os.X_OK) and not folder.stat().st_mode & 0o077):
         message = (
-            "PHI_OIDC['AUDIT']['exports'] must be a folder that "
-            "only this account can read and write."
+            "PHI_OIDC['AUDIT_EXPORTS'] must be a folder that only this account can read and write."
         )
 
         if folder.exists():
@@ -33,7 +33,7 @@ def check_export_folder(**kwargs: Any) -> Messages:
 @register_check(Tags.security)
 def check_tiles(**kwargs: Any) -> Messages:
     """E142: the storage of the tiles is not declared."""
-    declared = conf.tiles()
+    declared = audit_conf.tiles()
     if isinstance(declared, str) and declared not in settings.STORAGES:
         message = f"PHI_OIDC['AUDIT']['tiles'] is {declared!r}, which STORAGES does not have."
         yield error(

@@ -153,7 +153,7 @@ def _run_export(
     job: TrailJob, folder: Path | None, hostname: str, report_progress: Callable[[int], None]
 ) -> dict[str, Any]:
     if folder is None:
-        raise ImproperlyConfigured("PHI_OIDC['AUDIT']['exports'] is not declared here.")
+        raise ImproperlyConfigured("PHI_OIDC['AUDIT_EXPORTS'] is not declared here.")
     form = EventFiltersForm(job.filters)
     done = 0
     if not form.is_valid():

@@ -1,10 +1,9 @@
 """The task that runs exports and verifications of the audit log."""
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.hostname import get_hostname
 from ..._internal.periodic_task import periodic_task
-from . import jobs
+from . import conf, jobs
 
 
 @periodic_task("phi_oidc.work_trail_jobs")

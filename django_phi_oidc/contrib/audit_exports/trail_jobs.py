@@ -22,7 +22,6 @@ from django.http import (
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from ... import conf
 from ..._internal import clock, randomness
 from ..._internal.admin_theme import ThemedModelAdmin
 from ..._internal.hostname import get_hostname
@@ -40,6 +39,7 @@ from ...audit.request_context import Actor
 from ...audit.search import EventFilters, RowUnreadable, has_more_events_than
 from ...errors import AuditUnavailable
 from ...subjects.people import find_people
+from . import conf
 from .event_export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
 from .exported_files import ExportedFileForm, build_file_context, verify_uploaded_file
 from .jobs import RETENTION_PERIOD, has_too_many_exports, open_export_file, request_job

@@ -7,6 +7,8 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import audit_log_copies
+from .declaration import SIEMOptions
 
 
 class SIEMConfig(FeatureConfig):
@@ -26,3 +28,9 @@ class SIEMConfig(FeatureConfig):
         "phi_oidc.deliver": 1,
     }
     subcommands = ("delivery",)
+    options = SIEMOptions
+
+    def ready(self) -> None:
+        from . import conf
+
+        audit_log_copies.register(conf.has_sinks)

@@ -1,4 +1,4 @@
-"""A sink of `AUDIT["sinks"]`, parsed into a frozen value. No Django."""
+"""The option `SIEM`: sinks, parsed into frozen values. No Django."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,14 @@ from ...config._parsing import (
     checked,
     fail,
     is_url,
+    mapping_of,
     parse_declaration,
     parse_mapping,
     parse_name,
     parse_raw,
     parse_string,
 )
-from ...config.providers import is_loopback, is_loopback_http
+from ...config.loopback import is_loopback, is_loopback_http
 
 SinkType = Literal["syslog", "https", "file"]
 
@@ -122,7 +123,7 @@ def parse_sink(name: str, raw: Any) -> SinkDeclaration:
     """Return the sink that raw declares. Raises: DeclarationInvalid with all mistakes, and no
     value.
     """
-    path = f"AUDIT['sinks'][{name!r}]"
+    path = f"SIEM[{name!r}]"
     parse_name(path, name)
     sink_type: Any = parse_mapping(path, raw).get("type")
     if sink_type not in get_args(SinkType):
@@ -131,6 +132,18 @@ def parse_sink(name: str, raw: Any) -> SinkDeclaration:
     return parse_declaration(
         SinkDeclaration, path, raw, known=known, list_faults=_list_sink_faults, name=name
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SIEMOptions:
+    """The options of the delivery of the audit log."""
+
+    SIEM: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(
+        default_factory=dict
+    )
+    """Name → [sink](#a-sink): where [the audit log is delivered to](../how-to/siem.md). Default:
+    none.
+    """
 
 
 def _list_sink_faults(sink: SinkDeclaration) -> Iterator[str]:

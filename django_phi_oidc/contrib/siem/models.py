@@ -22,7 +22,7 @@ class SinkCursor(models.Model):
     objects: ClassVar[models.Manager["SinkCursor"]] = SinkCursorQuerySet.as_manager()
 
     name = models.CharField(primary_key=True, max_length=64)
-    """As declared in AUDIT['sinks']."""
+    """As declared in SIEM."""
     tree_size = models.BigIntegerField(default=0)
     checkpoint_size = models.BigIntegerField(default=0)
     leaf_hash = models.BinaryField(max_length=32, default=bytes)

@@ -16,7 +16,7 @@ PHI_OIDC = {
     # Some without a row, for the filters.
     "PROVIDERS": {**_PROVIDERS, UNUSED_PROVIDER: {**_PROVIDERS["default"], "issuer": "https://unused.example.test"}},
     "CLAIMS": {"birthdate": _CLAIM, UNUSED_CLAIM: {**_CLAIM, "purpose": "HOPERAT"}},
-    "AUDIT": {"sinks": {"siem": {"type": "syslog", "host": "siem.example.test"}}},
+    "SIEM": {"siem": {"type": "syslog", "host": "siem.example.test"}},
 }
 INSTALLED_APPS = ["django.contrib.admin", "django.contrib.messages", *audit_settings.INSTALLED_APPS]
 ALLOWED_HOSTS = ["testserver"]

@@ -30,5 +30,5 @@ def test_example_of_the_guide_is_a_valid_declaration() -> None:
     assert block
     namespace: dict[str, Any] = {"Path": Path}
     exec(block[1].replace("    ...\n", ""), namespace)
-    sinks = {name: parse_sink(name, raw) for name, raw in namespace["PHI_OIDC"]["AUDIT"]["sinks"].items()}
+    sinks = {name: parse_sink(name, raw) for name, raw in namespace["PHI_OIDC"]["SIEM"].items()}
     assert {sink.type for sink in sinks.values()} == {"syslog", "https", "file"}

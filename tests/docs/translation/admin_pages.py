@@ -305,7 +305,7 @@ def look_at_the_witnesses(found: Found, client: Any, settings: Any) -> None:
 def look_at_deliveries(found: Found, client: Any, settings: Any) -> None:
     """Look at a sink in each state and with each fault, request a delivery, and look at the overview."""
     before = settings.PHI_OIDC
-    settings.PHI_OIDC = override_phi_oidc(before, AUDIT={"sinks": {"1": {"type": "file", "path": "/nowhere/1"}}})
+    settings.PHI_OIDC = override_phi_oidc(before, SIEM={"1": {"type": "file", "path": "/nowhere/1"}})
     page, old = of_model(SinkCursor), NOW - timedelta(days=2)
     size = AuditCheckpoint.objects.latest("tree_size").tree_size
     sealed_at = AuditCheckpoint.objects.earliest("tree_size").sealed_at
@@ -331,7 +331,7 @@ def look_at_deliveries(found: Found, client: Any, settings: Any) -> None:
         "2": {"type": "syslog", "host": "siem.example", "lag_alert": timedelta(days=9)},
         "3": {"type": "https", "url": "https://siem.example/"},
     }
-    settings.PHI_OIDC = override_phi_oidc(before, AUDIT={"sinks": sinks})
+    settings.PHI_OIDC = override_phi_oidc(before, SIEM=sinks)
     for name in sinks:
         SinkCursor.objects.update_or_create(name=name, defaults={**caught_up, "failing_since": None})
     SinkCursor.objects.filter(name="1").update(tree_size=0, checkpoint_size=0)

@@ -155,7 +155,7 @@ def test_g15_secrets_are_neither_stored_nor_compared(settings: Any) -> None:
         secret, query, header, proxy = (f"{secret}-{number}" for secret in SECRETS)
         url = f"https://siem.example.test/in?token={query}"
         sink = {"type": "https", "format": "ocsf", "url": url, "headers": {"Authorization": header}}
-        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": {"siem": sink}})
+        settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM={"siem": sink})
         return with_provider(settings, client_secret=secret, proxy=f"http://portal:{proxy}@proxy.example.test:3128")
 
     for number in (1, 2):
@@ -164,7 +164,7 @@ def test_g15_secrets_are_neither_stored_nor_compared(settings: Any) -> None:
     assert len(list_details()) == 1
     stored = "".join(row.content for row in RecordedConfiguration.objects.all()) + json.dumps(list_details())
     with with_secrets(1):
-        assert "AUDIT.sinks.siem.url" in read_configuration().options
+        assert "SIEM.siem.url" in read_configuration().options
     for secret in (*SECRETS, *settings.PHI_OIDC["KEYS"]["encryption"]):
         assert secret not in stored
 
@@ -187,9 +187,9 @@ def test_g15_url_is_reduced_to_scheme_host_and_port(settings: Any, proxy: str, v
 def test_g15_collector_at_another_host_is_recorded(settings: Any) -> None:
     for number, host in enumerate(("siem.example.test", "elsewhere.example.test")):
         sink = {"type": "https", "format": "ocsf", "url": f"https://{host}/in"}
-        with change(settings, AUDIT={"sinks": {"siem": sink}}):
+        with change(settings, SIEM={"siem": sink}):
             record(number * MINUTE)
-    assert list_details()[1]["options"] == ["AUDIT.sinks.siem.url"]
+    assert list_details()[1]["options"] == ["SIEM.siem.url"]
 
 
 def test_g15_key_is_represented_by_its_id(settings: Any) -> None:
@@ -252,7 +252,7 @@ def test_g15_large_change_is_recorded_in_several_events(settings: Any) -> None:
         for number in range(30)
     }
     settings.SILENCED_SYSTEM_CHECKS = [f"clinic.W{number:03}" for number in range(MAX_ITEMS + 1)]
-    with change(settings, AUDIT={"sinks": sinks}, SESSIONS={"idle_timeout": timedelta(hours=20)}):
+    with change(settings, SIEM=sinks, SESSIONS={"idle_timeout": timedelta(hours=20)}):
         record(MINUTE)
         record(2 * MINUTE)
     first, *changes = list_details()

@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from django_phi_oidc import conf
+from django_phi_oidc.audit import conf as audit_conf
 from django_phi_oidc.audit.declaration import parse_witness
 from django_phi_oidc.config.sections import list_mistakes
 from django_phi_oidc.errors import DeclarationInvalid
@@ -62,4 +62,4 @@ def test_quorum_is_more_than_half_by_default(count: int, declared: int | None, q
     if declared is None:
         del audit["quorum"]
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT=audit)):
-        assert conf.witness_quorum() == quorum
+        assert audit_conf.witness_quorum() == quorum

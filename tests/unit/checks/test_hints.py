@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Overriding setting (CACHES|DATABASES)"),
 ]
 PASTED = re.compile(r"In your settings:\s+(?P<lines>.*)\Z", re.DOTALL)
-WITHOUT_HINT = {"E001", "E002", "E021", "E025", "E026", "E151"}
+WITHOUT_HINT = {"E001", "E002", "E025", "E026", "E151"}
 """Their message names the option and what is wrong with it; there is no line that would suit."""
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config.providers import is_loopback_http, parse_provider
+from django_phi_oidc.config.loopback import is_loopback_http
+from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support.client_keys import create_private_key_pem
 from tests.support.tls import create_certificate_pem

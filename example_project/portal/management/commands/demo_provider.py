@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from django.core.management.base import BaseCommand, CommandError
 
 from django_phi_oidc import conf
-from django_phi_oidc.config.providers import ProviderDeclaration, is_loopback_http
+from django_phi_oidc.config.loopback import is_loopback_http
+from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.testing.mock_provider import Client, DemoProvider, demo_accounts, demo_client, demo_staff
 from portal.demo.hostile_provider import ProviderControl
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc import conf, schedule
+from django_phi_oidc import schedule
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.search import EventFilters, RowUnreadable, has_more_events_than
+from django_phi_oidc.contrib.audit_exports import conf as audit_exports_conf
 from django_phi_oidc.contrib.audit_exports import event_export
 from django_phi_oidc.contrib.audit_exports.trail_jobs import MAX_STREAMED_EVENTS
 from tests.support.audit_log import NOW, events, sealed
@@ -83,7 +84,7 @@ def test_documented_line_and_settings_match_the_code(settings: Any) -> None:
     shown: dict[str, Any] = {}
     exec("\n".join(blocks.values()), shown)
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **shown["PHI_OIDC"])
-    assert conf.export_folder() == Path("/var/lib/portal/exports")
+    assert audit_exports_conf.export_folder() == Path("/var/lib/portal/exports")
     assert set(shown["CELERY_TASK_ROUTES"]) <= set(schedule.beat_schedule())
     assert f"{MAX_STREAMED_EVENTS:,} events" in page
 

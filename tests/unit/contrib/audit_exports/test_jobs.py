@@ -40,7 +40,7 @@ time = [NOW]
 def folder(settings: Any, tmp_path: Path) -> Iterator[Path]:
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": exports}, KEYS={"audit_signing": PEM})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT_EXPORTS=exports, KEYS={"audit_signing": PEM})
     time[0] = NOW + timedelta(seconds=30)
     with clock.override_clock(lambda: time[0]):
         yield exports
@@ -160,7 +160,7 @@ def test_export_of_an_unreadable_row_fails_at_once_without_a_file(folder: Path) 
 
 def test_export_without_a_declared_folder_is_reported(settings: Any) -> None:
     job = export()
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": None})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT_EXPORTS=None)
     work_trail_jobs()
     assert reload(job).fault == "ImproperlyConfigured"
 
@@ -219,7 +219,7 @@ def test_celery_worker_runs_the_scheduled_task(folder: Path, tmp_path: Path) -> 
     queue = tmp_path / "queue"
     queue.mkdir()
     broker = json.dumps({name: str(queue) for name in ("data_folder_in", "data_folder_out", "control_folder")})
-    options = {"AUDIT": {"exports": str(folder)}}
+    options = {"AUDIT_EXPORTS": str(folder)}
     with worker("filesystem://", options, tmp_path, TEST_BROKER_OPTIONS=broker):
         assert eventually(lambda: reload(job).state == TrailJob.DONE)
     (file,) = folder.iterdir()

@@ -44,7 +44,7 @@ def folder(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """Return a folder for exports; exports of more than two events are made by a worker."""
     exports = tmp_path / "exports"
     exports.mkdir(mode=0o700)
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"exports": exports}, KEYS={"audit_signing": PEM})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT_EXPORTS=exports, KEYS={"audit_signing": PEM})
     monkeypatch.setattr(trail_jobs, "MAX_STREAMED_EVENTS", 2)
     return exports
 
@@ -194,7 +194,7 @@ def test_large_export_without_a_folder_is_refused(officer: Officer, folder: Path
     sealed(3)
     client = officer(*BOTH)
     options = settings.PHI_OIDC
-    settings.PHI_OIDC = override_phi_oidc(options, AUDIT={"exports": None})
+    settings.PHI_OIDC = override_phi_oidc(options, AUDIT_EXPORTS=None)
     assert "more than" in client.post(EXPORT, {"format": "csv"}, follow=True).content.decode()
     assert (recorded("audit.exported"), TrailJob.objects.count()) == ([], 0)
     settings.PHI_OIDC = options

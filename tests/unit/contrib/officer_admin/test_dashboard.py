@@ -287,7 +287,7 @@ def test_tile_of_the_deliveries_shows_the_worst_sink(settings: Any, tmp_path: Pa
         "no sink is declared",
     )
     sinks = {name: {"type": "file", "path": tmp_path / name} for name in ("one", "two")}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": sinks})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM=sinks)
     sealed(2, at=NOW - timedelta(seconds=20))
     deliver_to_due_sinks(seconds=5)
     html = page(client)

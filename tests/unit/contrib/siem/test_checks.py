@@ -2,18 +2,19 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.checks.core import check_declarations, check_sinks
+from django_phi_oidc.checks.core import check_declarations
+from django_phi_oidc.contrib.siem.checks import check_sinks
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 
 def ids(settings: Any, **sink: Any) -> list[str]:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": {"siem": sink}})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM={"siem": sink})
     return [str(message.id) for message in (*check_declarations(None), *check_sinks(None))]
 
 
-def test_e021_reports_a_wrong_sink(settings: Any) -> None:
+def test_e002_reports_a_wrong_sink(settings: Any) -> None:
     assert ids(settings, type="syslog", host="siem.example") == []
-    assert ids(settings, type="syslog", host="siem.example", tls=False) == ["django_phi_oidc.E021"]
+    assert ids(settings, type="syslog", host="siem.example", tls=False) == ["django_phi_oidc.E002"]
 
 
 @pytest.mark.parametrize(

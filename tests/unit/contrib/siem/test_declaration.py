@@ -1,4 +1,4 @@
-"""A sink of `AUDIT["sinks"]`: valid and invalid declarations."""
+"""A sink of `SIEM`: valid and invalid declarations."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.contrib.siem.declaration import is_loopback, parse_sink
+from django_phi_oidc.config.loopback import is_loopback
+from django_phi_oidc.contrib.siem.declaration import parse_sink
 from django_phi_oidc.errors import DeclarationInvalid
 
 SYSLOG = {"type": "syslog", "host": "siem.example"}
@@ -75,7 +76,7 @@ def test_valid_sink_is_parsed(raw: dict[str, Any]) -> None:
 def test_wrong_sink_is_refused_with_the_name_of_the_option(raw: Any, named: str) -> None:
     with pytest.raises(DeclarationInvalid) as refused:
         parse_sink("siem", raw)
-    assert "AUDIT['sinks']['siem']" in str(refused.value)
+    assert "SIEM['siem']" in str(refused.value)
     assert named in str(refused.value)
     assert "secret" not in str(refused.value)
 

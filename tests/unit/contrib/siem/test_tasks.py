@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 
 
 def declare(settings: Any, **sinks: Any) -> None:
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": sinks})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM=sinks)
 
 
 def test_deliver_without_sinks_does_nothing() -> None:
@@ -68,9 +68,9 @@ def test_lagging_sink_raises_an_alert(settings: Any, tmp_path: Path) -> None:
 
 def test_invalid_sink_declaration_is_refused(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
-    with pytest.raises(ImproperlyConfigured, match=r"'sinks'\]\['siem'\]\['type'\]"):
+    with pytest.raises(ImproperlyConfigured, match=r"'SIEM'\]\['siem'\]\['type'\]"):
         get_declared_sinks()
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, AUDIT={"sinks": ["siem"]})
+    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SIEM=["siem"])
     with pytest.raises(ImproperlyConfigured, match="dictionary"):
         get_declared_sinks()
 

@@ -244,7 +244,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
         "CLAIMS": DECLARED,
         "PROVIDERS": {"default": {**provider, "issuer": "http://127.0.0.1:1", "signals": {"delivery": "poll"}}},
         "KEYS": {"audit_signing": PEM},
-        "AUDIT": {"sinks": {"file": {"type": "file", "path": tmp_path / "sink"}}},
+        "SIEM": {"file": {"type": "file", "path": tmp_path / "sink"}},
     }
     monkeypatch.setattr(sys, "stdin", io.StringIO("a-sub"))
     monkeypatch.delenv("SUDO_USER", raising=False)

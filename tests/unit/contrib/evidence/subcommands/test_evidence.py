@@ -146,7 +146,7 @@ def test_pack_contains_no_secret(evidence: Run, file: Path) -> None:
         "proxy": "http://operator:canary-password@127.0.0.1:3128",
     }
     sink = {"type": "https", "url": "https://siem.example/canary-path?token=canary", "headers": {"X-Token": "canary-h"}}
-    with use_options(PROVIDERS={"default": provider}, AUDIT={"sinks": {"siem": sink}}):
+    with use_options(PROVIDERS={"default": provider}, SIEM={"siem": sink}):
         evidence("--output", file)
         declared = settings.PHI_OIDC["KEYS"]
     text = file.read_text()

@@ -118,7 +118,7 @@ def test_deliver_ignores_the_back_off(missing_folder: Path) -> None:
 
 def test_deliver_with_an_invalid_declaration_names_the_option(settings: Any) -> None:
     declare(settings, siem={"type": "smoke"})
-    with pytest.raises(CommandError, match=r"'sinks'\]\['siem'\]\['type'\]"):
+    with pytest.raises(CommandError, match=r"'SIEM'\]\['siem'\]\['type'\]"):
         run("deliver")
-    with pytest.raises(CommandError, match=r"'sinks'\]\['siem'\]\['type'\]"):
+    with pytest.raises(CommandError, match=r"'SIEM'\]\['siem'\]\['type'\]"):
         run("status")

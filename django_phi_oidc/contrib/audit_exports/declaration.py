@@ -1,0 +1,18 @@
+"""The option `AUDIT_EXPORTS`. No Django."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from ...config._parsing import parse_absolute_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditExportsOptions:
+    """The options of exports of the audit log."""
+
+    AUDIT_EXPORTS: Annotated[Path, parse_absolute_path] | None = None
+    """Absolute path of a folder, mode 0700, that the portal and its workers share:
+    [exports of many events](../how-to/read-the-audit-log.md#export-events) are stored there, for a
+    day at most. Default: none: no export of more than 10,000 events.
+    """
