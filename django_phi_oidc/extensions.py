@@ -67,6 +67,9 @@ class AccessOverrideSource(Protocol):
     def is_offered(self, permission: str | None = None) -> bool:
         """Return whether the settings offer an override of the permission; None: of any."""
 
+    def requires_assurance(self) -> bool:
+        """Return whether the settings declare an `acr` that the sign-in must have."""
+
     def find_override(
         self, actor: "Actor", *, resource: str, permission: str, now: datetime
     ) -> AccessOverride | None:

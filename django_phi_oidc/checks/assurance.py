@@ -12,6 +12,7 @@ from django.core.checks import Tags
 from .. import conf
 from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..config.admin_assurance import AdminAssuranceDeclaration
+from ..extensions import access_overrides
 from ._urls import iterate_url_patterns
 
 
@@ -66,11 +67,11 @@ def check_assurance(**kwargs: Any) -> Messages:
     levels = [
         provider.requires_assurance or provider.provider_requires_mfa for provider in providers
     ]
-    emergency = conf.emergency()
+    override_level = any(source.requires_assurance() for source in access_overrides)
     admin_assurance = conf.admin_assurance()
     admin_level = admin_assurance.acr or admin_assurance.vot
     line = in_settings('PHI_OIDC["ADMIN_ASSURANCE"] = {"acr": ["…"]}')
-    if not any(levels) and not admin_level and not (emergency and emergency.acr):
+    if not any(levels) and not admin_level and not override_level:
         text = (
             "No provider declares acr_values, acr_accepted, vtr or amr_required, and neither "
             "ADMIN_ASSURANCE nor EMERGENCY an acr: no sign-in needs a second factor here."

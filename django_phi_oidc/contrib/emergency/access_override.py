@@ -28,6 +28,10 @@ class EmergencyOverrides:
             return False
         return permission is None or permission in declaration.permissions
 
+    def requires_assurance(self) -> bool:
+        declaration = conf.emergency()
+        return declaration is not None and bool(declaration.acr)
+
     def find_override(
         self, actor: Actor, *, resource: str, permission: str, now: datetime
     ) -> AccessOverride | None:

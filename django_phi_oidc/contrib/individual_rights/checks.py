@@ -9,6 +9,7 @@ from ... import conf
 from ..._internal.check_messages import Messages, in_settings, register_check, warning
 from ...access.enforcement import GUARD_MARK
 from ...checks._urls import iterate_url_patterns
+from ...extensions import access_overrides
 
 
 @register_check(Tags.security)
@@ -16,7 +17,8 @@ def check_patient_resources(**kwargs: Any) -> Messages:
     """W075: resources are guarded, and the accounting of disclosures cannot find whose they are."""
     if conf.patient_resources() is not None:
         return
-    if conf.emergency() is not None or any(
+    is_override_offered = any(source.is_offered() for source in access_overrides)
+    if is_override_offered or any(
         _is_guarded(pattern.callback) for pattern in iterate_url_patterns()
     ):
         text = (
