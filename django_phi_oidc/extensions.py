@@ -221,6 +221,9 @@ class PersonalDataSource:
     A subclass overrides what applies to its app.
     """
 
+    erased_names: Sequence[str] = ()
+    """The names of the numbers that `erase_account` returns, such as "invitations"."""
+
     def export_account(self, export: PersonalDataExport) -> Mapping[str, Any]:
         """Return the members of the document with what is stored for the account, as JSON
         values.
@@ -246,7 +249,7 @@ class PersonalDataSource:
     ) -> Mapping[str, int]:
         """Erase or close the rows of an account whose last link was deleted, in that transaction.
 
-        Return how many rows were erased, by their name in the result, such as "invitations".
+        Return how many rows were erased, by `erased_names`.
         """
         return {}
 

@@ -7,7 +7,12 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import access_overrides, event_queues, sign_in_observers
+from ...extensions import (
+    access_overrides,
+    event_queues,
+    personal_data_sources,
+    sign_in_observers,
+)
 
 
 class EmergencyConfig(FeatureConfig):
@@ -32,8 +37,10 @@ class EmergencyConfig(FeatureConfig):
         # These modules import models.
         from .access_override import EMERGENCY_OVERRIDES, SPOOL_QUEUE
         from .assurance import OFFERED_ACR_OBSERVER
+        from .personal_data import EMERGENCY_DATA
 
         super().ready()
         access_overrides.register(EMERGENCY_OVERRIDES)
         event_queues.register(SPOOL_QUEUE)
+        personal_data_sources.register(EMERGENCY_DATA)
         sign_in_observers.register(OFFERED_ACR_OBSERVER)

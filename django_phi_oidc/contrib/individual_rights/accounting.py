@@ -40,9 +40,9 @@ from ...audit.search import (
 from ...crypto import keyring
 from ...errors import AuditUnavailable, KeyMissing
 from ...subjects.models import PairwiseSubject
-from ..legal_holds.legal_holds import find_suspended_purposes
 from .accounting_copies import store_copy
 from .recipients import UNKNOWN_RECIPIENT, Recipient, find_current_recipients, find_recipients
+from .suspensions import find_suspended_purposes
 
 _ACCOUNTING_YEARS = 6
 

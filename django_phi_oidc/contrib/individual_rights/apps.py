@@ -23,7 +23,9 @@ class IndividualRightsConfig(FeatureConfig):
     subject_subcommands = ("subject_accounting", "subject_data")
 
     def ready(self) -> None:
+        # It imports models.
         from . import recipients
 
+        super().ready()
         disclosure_observers.register(recipients.remember_recipient)
         own_resource_rules.register(recipients.is_own_resource)

@@ -15,14 +15,9 @@ from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
 from ...claims.models import StoredClaim
 from ...errors import HeldForLegalReasons
+from ...extensions import personal_data_sources
 from ...sessions.models import OIDCSession
 from ...subjects.models import PairwiseIdentifier, PairwiseSubject
-from ..emergency.lifecycle import close_emergencies
-from ..emergency.models import CloseReason, EmergencyAccess
-from ..invitations.invitations import revoke_activation_codes
-from ..invitations.models import ActivationCode
-from ..notices.models import AccountNotice, KnownDevice
-from ..scim.models import SCIMUser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +39,8 @@ def erase_person(
 
     Live sessions end, claims are erased, and the subjects are deleted with their digests, each with
     its events. Then the session rows are deleted and, if the account has no link left, its pairwise
-    identifiers and invitations. An open emergency access of the person is closed and kept: like the
-    audit log, it is about access to records of others, and must be reviewed. Tokens are revoked
-    after the commit, as for an unlinked account. The account itself is deleted by the host project.
+    identifiers and the rows of other apps. Tokens are revoked after the commit, as for an unlinked
+    account. The account itself is deleted by the host project.
     Raises: HeldForLegalReasons, and then nothing was erased of any subject.
     """
     with transaction.atomic():
@@ -58,8 +52,8 @@ def erase_person(
         )
         if any(subject.is_held(now=now) for subject in locked):
             raise HeldForLegalReasons
-        # Before the notices that this unlinking writes.
-        AccountNotice.objects.filter(user=user.pk).delete()
+        for source in personal_data_sources:
+            source.erase_before_unlinking(user)
         # Locked in the same order as at the end of a session, to prevent a deadlock.
         sessions = OIDCSession.objects.filter(subject__in=locked).order_by("pk").select_for_update()
         session_ids = list(sessions.values_list("pk", flat=True))
@@ -72,16 +66,23 @@ def erase_person(
             subject.deleted_by = origin
             subject.delete()
         OIDCSession.objects.filter(pk__in=session_ids).delete()
-        unlinked_sessions, identifiers, invitations = _erase_account_data(
-            user, origin=origin, now=now
-        )
+        further_counts = _get_zero_counts()
+        unlinked_sessions = 0
+        identifiers = 0
+        if not PairwiseSubject.objects.filter(user=user.pk).exists():
+            for source in personal_data_sources:
+                further_counts.update(source.erase_account(user, origin=origin, now=now))
+            unlinked_sessions, _ = OIDCSession.objects.filter(
+                user=user.pk, subject=None, ended_at__isnull=False
+            ).delete()
+            identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
         enqueue_many(list(_build_erasure_events(user, claim_counts, origin=origin, now=now)))
     return ErasureResult(
         subject_uuids=tuple(claim_counts),
         claim_count=sum(counts.total() for counts in claim_counts.values()),
         session_count=len(session_ids) + unlinked_sessions,
         identifier_count=identifiers,
-        further_counts={"invitations": invitations},
+        further_counts=further_counts,
     )
 
 
@@ -94,48 +95,25 @@ def preview_erasure(
     pks = [subject.pk for subject in subjects]
     counted = [OIDCSession.objects.filter(subject__in=pks)]
     identifiers = PairwiseIdentifier.objects.none()
-    invitations = ActivationCode.objects.none()
+    further_counts = _get_zero_counts()
     if not PairwiseSubject.objects.filter(user=user.pk).exclude(pk__in=pks).exists():
         counted.append(
             OIDCSession.objects.filter(user=user.pk, subject=None, ended_at__isnull=False)
         )
         identifiers = PairwiseIdentifier.objects.filter(user=user.pk)
-        invitations = ActivationCode.objects.filter(user=user.pk)
+        for source in personal_data_sources:
+            further_counts.update(source.count_account(user))
     return ErasureResult(
         subject_uuids=tuple(subject.uuid for subject in subjects),
         claim_count=StoredClaim.objects.filter(subject__in=pks).count(),
         session_count=sum(sessions.count() for sessions in counted),
         identifier_count=identifiers.count(),
-        further_counts={"invitations": invitations.count()},
+        further_counts=further_counts,
     )
 
 
-def _erase_account_data(
-    user: AbstractBaseUser, *, origin: Origin, now: datetime
-) -> tuple[int, int, int]:
-    """Erase the rest of an account without a link; return the numbers of sessions, identifiers and
-    codes.
-    """
-    if PairwiseSubject.objects.filter(user=user.pk).exists():
-        return 0, 0, 0
-    KnownDevice.objects.filter(user=user.pk).delete()
-    # Its client finds no user any more, and may create one for a new account.
-    SCIMUser.objects.filter(user=user.pk).delete()
-    codes = ActivationCode.objects.filter(user=user.pk)
-    # Valid codes are revoked first: otherwise the person could redeem one and be linked again.
-    revoke_activation_codes(codes, reason="erased", origin=origin, now=now)
-    invitations, _ = codes.delete()
-    opened = list(
-        EmergencyAccess.objects.currently_open(now=now)
-        .filter(user=user.pk)
-        .values_list("pk", flat=True)
-    )
-    close_emergencies(opened, CloseReason.ADMINISTRATOR, origin=origin, now=now)
-    sessions, _ = OIDCSession.objects.filter(
-        user=user.pk, subject=None, ended_at__isnull=False
-    ).delete()
-    identifiers, _ = PairwiseIdentifier.objects.filter(user=user.pk).delete()
-    return sessions, identifiers, invitations
+def _get_zero_counts() -> dict[str, int]:
+    return {name: 0 for source in personal_data_sources for name in source.erased_names}
 
 
 def _build_erasure_events(

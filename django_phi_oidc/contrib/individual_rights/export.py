@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db.models import Model, Q
+from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
+from ..._internal.serialized_rows import format_datetime, serialize_row
 from ...access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
 from ...access.policy import CONSENT_MISSING
 from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
@@ -22,23 +23,17 @@ from ...audit.recorder import record_many
 from ...audit.search import EventFilters, RowUnreadable, iterate_events
 from ...claims.categories import find_declared_refusal
 from ...claims.minimization import list_personal_claims
-from ...claims.models import FOREVER, StoredClaim
-from ...claims.retention_limits import get_expiry
+from ...claims.models import StoredClaim
 from ...config.claims import ClaimDeclaration
 from ...crypto import keyring
 from ...errors import KeyRingError, RevealRefused
+from ...extensions import PersonalDataExport, personal_data_sources
 from ...oidc.jose import parse_compact_jws
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ...subjects.models import PairwiseIdentifier, PairwiseSubject
-from ..emergency.models import EmergencyAccess
-from ..invitations.models import ActivationCode
-from ..legal_holds.legal_holds import find_suspended_purposes
-from ..legal_holds.models import LegalHold
-from ..notices.models import AccountNotice, KnownDevice
-from ..scim.memberships import list_group_names
-from ..scim.models import SCIMUser
 from .models import AccountingCopy
 from .recipients import list_stored_names
+from .suspensions import find_suspended_purposes, hide_suspensions
 
 _HOLD_ACTIONS = frozenset({Action.HOLD_PLACED, Action.HOLD_RELEASED})
 
@@ -50,16 +45,6 @@ _TOKEN_NAMES = {
 exported.
 """
 _PLACE = ("browser", "platform", "network")
-_CODE_TIMES = ("created_at", "expires_at", "redeemed_at", "revoked_at")
-_EMERGENCY_FIELDS = (
-    "is_local",
-    "permissions",
-    "purpose",
-    "opened_at",
-    "expires_at",
-    "closed_at",
-    "reviewed_at",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,42 +112,62 @@ def export_person(
         .select_related("subject")
         .order_by("name", "obtained_at")
     )
-    holds = list(LegalHold.objects.filter(subject__in=subjects).order_by("placed_at"))
     claim_count = len(claims)
     if suspended:
-        holds, claims = hide_suspending_holds(holds, claims, claim_declarations, now=now)
+        claims = hide_suspensions(claims, now=now)
     sessions = _open_sessions(user, subjects)
     names = _list_claim_names(subjects, claims, sessions)
     labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
-    fields: dict[str, Any] = {"origin": origin, "now": now, "purpose": purpose, "consent": consent}
-    _refuse_claims(user, names, claim_declarations, actor_user=actor_user, **fields)
-    fields |= {"reason": reason_code, "labelled": labelled, "suspended_until": until}
-    record_many(list(_build_export_events(user, names, **fields)))
-    unreadable = list[str]()
+    _refuse_claims(
+        user,
+        names,
+        claim_declarations,
+        actor_user=actor_user,
+        origin=origin,
+        now=now,
+        purpose=purpose,
+        consent=consent,
+    )
+    events = _build_export_events(
+        user,
+        names,
+        origin=origin,
+        now=now,
+        purpose=purpose,
+        reason=reason_code,
+        consent=consent,
+        labelled=labelled,
+        suspended_until=until,
+    )
+    record_many(list(events))
+
+    export = PersonalDataExport(
+        user=user, subjects=subjects, hides_suspensions=bool(suspended), unreadable_items=[]
+    )
+    unreadable = export.unreadable_items
     withheld = list[uuid.UUID]()
-    document = {
-        "exported_at": _format_datetime(now),
-        "redisclosure_notice": NOTICE
-        if any(not labelled.isdisjoint(each) for each in names.values())
-        else None,
-        "account": {"id": str(user.pk), "username": user.get_username()},
-        "subjects": [
+    further_members = _export_subject_members(export)
+    serialized_subjects = []
+    for subject in subjects:
+        exported_claims = _iter_claims(subject, claims, claim_declarations, user.pk, unreadable)
+        events_about = _iter_events(subject, unreadable, withheld, suspended_purposes=suspended)
+        serialized_subjects.append(
             {
-                **_serialize_subject(subject, holds),
-                "claims": list(
-                    _iter_claims(subject, claims, claim_declarations, user.pk, unreadable)
-                ),
-                "events": list(
-                    _iter_events(subject, unreadable, withheld, suspended_purposes=suspended)
-                ),
+                "uuid": str(subject.uuid),
+                **serialize_row(subject, "issuer", "first_seen_at", "last_seen_at"),
+                **further_members[subject.pk],
+                "claims": list(exported_claims),
+                "events": list(events_about),
             }
-            for subject in subjects
-        ],
+        )
+    is_labelled = any(not labelled.isdisjoint(claim_names) for claim_names in names.values())
+    document = {
+        "exported_at": format_datetime(now),
+        "redisclosure_notice": NOTICE if is_labelled else None,
+        "account": {"id": str(user.pk), "username": user.get_username()},
+        "subjects": serialized_subjects,
         "sessions": _serialize_sessions(sessions, unreadable),
-        **_serialize_account_data(user),
-        "notices": [
-            _serialize_notice(row, unreadable) for row in AccountNotice.objects.filter(user=user.pk)
-        ],
+        **_export_account_members(export),
         "unreadable": unreadable,
     }
     withheld_count = len(withheld) + claim_count - len(claims)
@@ -183,93 +188,42 @@ def _find_suspension(
     return suspended, max(suspended.values()).isoformat(timespec="seconds")
 
 
-def _serialize_subject(subject: PairwiseSubject, holds: Sequence[LegalHold]) -> dict[str, Any]:
-    own = [hold for hold in holds if hold.subject_id == subject.pk]
-    return {
-        "uuid": str(subject.uuid),
-        **_serialize(subject, "issuer", "first_seen_at", "last_seen_at"),
-        "holds": [_serialize(hold, "placed_at", "until", "released_at") for hold in own],
-    }
+def _export_subject_members(export: PersonalDataExport) -> dict[Any, dict[str, Any]]:
+    """Return what apps have stored for the subjects, by primary key."""
+    members: dict[Any, dict[str, Any]] = {subject.pk: {} for subject in export.subjects}
+    for source in personal_data_sources:
+        for subject_pk, of_subject in source.export_subjects(export).items():
+            members[subject_pk].update(of_subject)
+    return members
 
 
-def _serialize_account_data(user: AbstractBaseUser) -> dict[str, Any]:
+def _export_account_members(export: PersonalDataExport) -> dict[str, Any]:
     """Return what is stored for the account, and not for one of its subjects."""
+    user = export.user
     identifiers = PairwiseIdentifier.objects.filter(user=user.pk).order_by("sector")
-    codes = ActivationCode.objects.filter(user=user.pk).order_by("pk")
-    emergencies = (
-        EmergencyAccess.objects.filter(actor=str(user.pk)).defer("reason", "note").order_by("pk")
-    )
     copies = (
         AccountingCopy.objects.filter(account=str(user.pk))
         .defer("lines")
         .order_by("first_given_at", "pk")
     )
-    devices = KnownDevice.objects.filter(user=user.pk).order_by("first_used_at", "pk")
-    return {
-        "devices": [_serialize(device, "first_used_at", "last_used_at") for device in devices],
-        "identifiers": [_serialize(identifier, "sector", "value") for identifier in identifiers],
-        "invitations": [_serialize(code, "provider", *_CODE_TIMES) for code in codes],
-        "emergencies": [
-            {
-                "id": str(row.pk),
-                **_serialize(row, *_EMERGENCY_FIELDS, optional=("close_reason", "verdict")),
-            }
-            for row in emergencies
-        ],
+    members: dict[str, Any] = {
+        "identifiers": [serialize_row(row, "sector", "value") for row in identifiers],
         "recipient_names": [
             {
-                "since": _format_datetime(since),
+                "since": format_datetime(since),
                 "name": recipient.name,
                 "roles": list(recipient.roles),
             }
             for since, recipient in list_stored_names(user)
         ],
-        "provisioned": [
-            {
-                **_serialize(
-                    row, "provider", "user_name", "active", "created_at", "changed_at", "deleted_at"
-                ),
-                **_serialize(row, optional=("external_id",)),
-                "groups": list_group_names(user.pk, provider=row.provider),
-            }
-            for row in SCIMUser.objects.filter(user=user.pk)
-        ],
         "accountings": [
-            _serialize(copy, "first_given_at", "last_given_at", "count", "sha256")
-            for copy in copies
+            serialize_row(row, "first_given_at", "last_given_at", "count", "sha256")
+            for row in copies
         ],
     }
-
-
-def hide_suspending_holds(
-    holds: Sequence[LegalHold],
-    claims: Sequence[StoredClaim],
-    declarations: Mapping[str, ClaimDeclaration],
-    *,
-    now: datetime,
-) -> tuple[list[LegalHold], list[StoredClaim]]:
-    """Return what would be stored without the holds that suspend the accounting: the other holds,
-    and the claims.
-
-    Requires: such a hold is active. It changes `held_until` of the claims to the end of the other
-    holds.
-    """
-    others = [hold for hold in holds if not hold.suspended_until]
-    ends = [
-        (hold.subject_id, hold.until or FOREVER)
-        for hold in others
-        if hold.released_at is None and (hold.until or FOREVER) > now
-    ]
-    for claim in claims:
-        claim.held_until = max(
-            (until for subject, until in ends if subject == claim.subject_id), default=None
-        )
-    stored = [
-        claim
-        for claim in claims
-        if claim.held_until or get_expiry(claim, declarations.get(claim.name)) > now
-    ]
-    return others, stored
+    for source in personal_data_sources:
+        members.update(source.export_account(export))
+    return members
 
 
 def _list_claim_names(
@@ -375,13 +329,13 @@ def _serialize_claim(
     """
     sealed: Any = StoredClaim._meta.get_field("value")
     fields = {
-        **_serialize(claim, "name", "purpose"),
+        **serialize_row(claim, "name", "purpose"),
         # The legal basis of another purpose does not apply to this claim.
         "basis": declaration.basis
         if declaration and declaration.purpose == claim.purpose
         else None,
         "label": declaration.label if declaration else None,
-        **_serialize(claim, "obtained_at", "expires_at", "held_until"),
+        **serialize_row(claim, "obtained_at", "expires_at", "held_until"),
     }
     try:
         claim.validate_owner(user_id)
@@ -389,32 +343,6 @@ def _serialize_claim(
     except (KeyRingError, ValueError):
         unreadable.append(f"claim {claim.name}")
         return fields
-
-
-def _serialize_notice(notice: AccountNotice, unreadable: list[str]) -> dict[str, Any]:
-    """Return the notice with its address. An address that can't be decrypted is left out, and added
-    to unreadable.
-    """
-    sealed: Any = AccountNotice._meta.get_field("address")
-    fields = _serialize(notice, "kind", "provider", "occurred_at", "sent_at")
-    try:
-        return {**fields, "address": sealed.decrypt(notice)}
-    except KeyRingError:
-        unreadable.append(f"address of notice {notice.pk}")
-        return fields
-
-
-def _serialize(row: Model, *names: str, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """Return these fields of the row. optional: their names in addition, with None instead of an
-    empty text.
-    """
-    values = {name: getattr(row, name) for name in names} | {
-        name: getattr(row, name) or None for name in optional
-    }
-    return {
-        name: _format_datetime(value) if isinstance(value, datetime) else value
-        for name, value in values.items()
-    }
 
 
 @sensitive_variables()
@@ -472,7 +400,7 @@ def _serialize_sessions(
             {
                 "id": str(row.pk),
                 "subject": subject,
-                **_serialize(
+                **serialize_row(
                     row, "provider", "issuer", *times, optional=(*_PLACE, "end_reason", "acr")
                 ),
                 "id_token": {
@@ -508,14 +436,8 @@ def _iter_events(
                 continue
             yield {
                 "id": str(event.id),
-                **_serialize(event, "occurred_at", "action", "outcome", "purpose", "actor"),
+                **serialize_row(event, "occurred_at", "action", "outcome", "purpose", "actor"),
                 "claims": detail.get("claims", [detail["claim"]] if "claim" in detail else []),
             }
     except RowUnreadable:
         unreadable_items.append(f"events of subject {subject.uuid}")
-
-
-def _format_datetime(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.isoformat(timespec="seconds")

@@ -7,7 +7,6 @@ Spec: ASVS 5.0 7.5.2.
 """
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -30,11 +29,10 @@ from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
 from ...subjects.account_changes import AccountChange, report_changes
 from ...subjects.models import PairwiseSubject
-from ..legal_holds.legal_holds import find_suspended_purposes
-from ..legal_holds.models import LegalHold
 from .accounting import Disclosure, DisclosureAccounting, create_accounting
-from .export import PersonExport, export_person, hide_suspending_holds
+from .export import PersonExport, export_person
 from .recipients import Recipient
+from .suspensions import find_suspended_purposes, hide_suspensions
 
 RECENT_SIGN_IN = Assurance(max_age=timedelta(minutes=15))
 """What ending sessions and the copy of all data require: an attacker at an open browser must not
@@ -140,10 +138,9 @@ def list_held_claims(user: AbstractBaseUser, *, now: datetime) -> list[OwnClaim]
         .defer("value")
         .order_by("name")
     )
-    claims: Sequence[StoredClaim] = list(rows)
+    claims = list(rows)
     if find_suspended_purposes(user.pk, now=now):
-        holds = list(LegalHold.objects.filter(subject__user=user.pk))
-        _holds, claims = hide_suspending_holds(holds, claims, declarations, now=now)
+        claims = hide_suspensions(claims, now=now)
     held: dict[OwnClaim, None] = {}
     for claim in claims:
         expiry = get_expiry(claim, declarations.get(claim.name))

@@ -4,7 +4,11 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import account_observers, refused_sign_in_handlers
+from ...extensions import (
+    account_observers,
+    personal_data_sources,
+    refused_sign_in_handlers,
+)
 
 
 class InvitationsConfig(FeatureConfig):
@@ -29,6 +33,8 @@ class InvitationsConfig(FeatureConfig):
             activation_code_observer,
             activation_page_handler,
         )
+        from .personal_data import INVITATION_DATA
 
         account_observers.register(activation_code_observer)
+        personal_data_sources.register(INVITATION_DATA)
         refused_sign_in_handlers.register(activation_page_handler)

@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import retention_guards
+from ...extensions import accounting_suspensions, personal_data_sources, retention_guards
 
 
 class LegalHoldsConfig(FeatureConfig):
@@ -27,7 +27,12 @@ class LegalHoldsConfig(FeatureConfig):
     subcommands = ("hold",)
 
     def ready(self) -> None:
-        from .retention_guard import legal_hold_guard
+        # These modules import models.
+        from .personal_data import LEGAL_HOLD_DATA, LEGAL_HOLD_SUSPENSIONS
+        from .retention_guard import LEGAL_HOLD_GUARD
 
+        super().ready()
         import_module(f"{self.name}.receivers")
-        retention_guards.register(legal_hold_guard)
+        accounting_suspensions.register(LEGAL_HOLD_SUSPENSIONS)
+        personal_data_sources.register(LEGAL_HOLD_DATA)
+        retention_guards.register(LEGAL_HOLD_GUARD)

@@ -49,4 +49,4 @@ class LegalHoldGuard:
         return list_active_holds(now=now).count()
 
 
-legal_hold_guard = LegalHoldGuard()
+LEGAL_HOLD_GUARD = LegalHoldGuard()

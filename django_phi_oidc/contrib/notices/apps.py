@@ -6,7 +6,12 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...extensions import account_observers, refused_sign_in_handlers, sign_in_observers
+from ...extensions import (
+    account_observers,
+    personal_data_sources,
+    refused_sign_in_handlers,
+    sign_in_observers,
+)
 
 
 class NoticesConfig(FeatureConfig):
@@ -26,7 +31,9 @@ class NoticesConfig(FeatureConfig):
             notice_writer,
             refusal_notice_writer,
         )
+        from .personal_data import NOTICE_DATA
 
         account_observers.register(notice_writer)
+        personal_data_sources.register(NOTICE_DATA)
         refused_sign_in_handlers.register(refusal_notice_writer)
         sign_in_observers.register(new_device_observer)

@@ -4,6 +4,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import personal_data_sources, role_sources
 
 
 class SCIMConfig(FeatureConfig):
@@ -22,8 +23,9 @@ class SCIMConfig(FeatureConfig):
     subcommands = ("scim",)
 
     def ready(self) -> None:
-        from ...extensions import role_sources
         from . import receivers  # noqa: F401 -- connects them
         from .memberships import group_role_source
+        from .personal_data import PROVISIONED_DATA
 
+        personal_data_sources.register(PROVISIONED_DATA)
         role_sources.register(group_role_source)
