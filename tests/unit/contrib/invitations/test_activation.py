@@ -535,7 +535,7 @@ def test_guesses_are_limited_across_processes(arrive: Callable[..., SecureClient
     )
     arguments = [NOW.isoformat(), json.dumps(settings.PHI_OIDC["PROVIDERS"]), THERE, here.cookies[COOKIE].value]
     other = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.login.activation_process", *arguments],
+        [sys.executable, "-m", "tests.unit.contrib.invitations.activation_process", *arguments],
         env={**environment, "PYTHONPATH": str(Path(__file__).parents[4])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
