@@ -38,7 +38,6 @@ from tests.support.audit_log import KEY, OTHER_KEY, PEM, events, sealed, seal_no
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime.now(UTC)
-MONTH = timedelta(days=31)
 FOLDER = Path(sys.argv[1])
 override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})).enable()
 for alias in ("default", "phi_audit"):
@@ -71,8 +70,12 @@ def names():
 def list_messages():
     return [message.id[-4:] for message in databases.check_audit_partitions(None, databases=["phi_audit"])]
 
+def get_month(offset):
+    # The start of the month that is offset months after the current one.
+    return partitions._get_month(NOW, offset)
+
 def month(offset):
-    return f"{partitions._get_month(NOW, offset):%Y%m}"
+    return f"{get_month(offset):%Y%m}"
 """
 
 
@@ -175,10 +178,10 @@ def test_conversion_while_others_write_loses_nothing_and_keeps_proofs(
 
 
 PARTITIONED = """
-partitions.partition_log(now=NOW - 4 * MONTH)
-past = partitions._get_month(NOW, -2) + timedelta(days=3)
+partitions.partition_log(now=get_month(-4))
+past = get_month(-2) + timedelta(days=3)
 older = sealed(40, at=past)
-old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+old = sealed(40, at=get_month(-1) + timedelta(days=3))
 late = events(2, at=past + timedelta(days=1))
 seal_now(at=NOW - timedelta(hours=3))
 young = sealed(40, at=NOW - timedelta(hours=2))
@@ -350,7 +353,7 @@ sql(f"ALTER TABLE phi_oidc_audit_auditevent DETACH PARTITION phi_oidc_audit_audi
 sql(f"DROP TABLE phi_oidc_audit_auditevent_{month(3)}")
 result["missing"] = month(3) not in names()
 sql("SET ROLE phi_partition_web")
-result["problems"] = [partitions.list_problems(now=NOW + delay * MONTH) for delay in (0, 1, 2)]
+result["problems"] = [partitions.list_problems(now=get_month(delay)) for delay in (0, 1, 2)]
 result["created"] = [partitions.create_partitions(), partitions.create_partitions()]
 sql("RESET ROLE")
 result["deviations"] = triggers.list_deviations()
@@ -379,9 +382,9 @@ def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
 
 
 REFUSED_CONVERSION = """
-ids = events(1, at=NOW + 40 * MONTH)
+ids = events(1, at=get_month(40))
 result = {"output": audit("partition")}
-result["stored"] = AuditEvent.objects.filter(id__in=events(1, at=NOW + 4 * MONTH)).count()
+result["stored"] = AuditEvent.objects.filter(id__in=events(1, at=get_month(4))).count()
 result["problems"] = [partitions.list_problems(now=NOW)]
 # As if the process had been killed during the first step.
 sql("ALTER TABLE phi_oidc_audit_auditevent ADD CONSTRAINT phi_oidc_auditevent_range CHECK (v = 1) NOT VALID")
@@ -553,11 +556,11 @@ tiles = FOLDER / "tiles"
 override_settings(
     PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM}, AUDIT={"tiles": tiles})
 ).enable()
-partitions.partition_log(now=NOW - 4 * MONTH)
-past = partitions._get_month(NOW, -2) + timedelta(days=3)
+partitions.partition_log(now=get_month(-4))
+past = get_month(-2) + timedelta(days=3)
 older = sealed(300, at=past)
 Path(FOLDER / "old.txt").write_text(audit("checkpoint"))
-old = sealed(40, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+old = sealed(40, at=get_month(-1) + timedelta(days=3))
 audit("tiles")
 young = sealed(300, at=NOW - timedelta(hours=2))
 (FOLDER / "export.jsonl").write_text(audit("export"))
@@ -685,10 +688,10 @@ def test_leaves_leave_the_database_when_the_tiles_have_them(environment: dict[st
 LAST_LEAF = """
 tiles = FOLDER / "tiles"
 override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tiles})).enable()
-partitions.partition_log(now=NOW - 3 * MONTH)
+partitions.partition_log(now=get_month(-3))
 partitions.create_partitions()
 # All tiles of the log are full, and all its events are of a past month.
-sealed(256, at=partitions._get_month(NOW, -1) + timedelta(days=3))
+sealed(256, at=get_month(-1) + timedelta(days=3))
 audit("tiles")
 result = {"archive": audit("archive", FOLDER / "1.jsonl", "--detach")}
 (partition,) = [p for p in partitions.list_past_partitions(partitions.LEAF_TABLE, now=NOW) if p.suffix == month(-1)]
