@@ -23,7 +23,10 @@ EVIDENCE_SAMPLE := 12
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PARALLEL = -n $(WORKERS) --dist worksteal
-SQLITE = PHI_TEST_DB=sqlite $(BIN)/python -m pytest
+# Of tests/support/older_sqlite.py; empty: the SQLite of the system.
+TEST_SQLITE_VERSION ?=
+OLDER_SQLITE = $(if $(TEST_SQLITE_VERSION),$(BIN)/python -m tests.support.older_sqlite $(TEST_SQLITE_VERSION))
+SQLITE = PHI_TEST_DB=sqlite $(OLDER_SQLITE) $(BIN)/python -m pytest
 POSTGRESQL = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest
 # The databases are left to the temporary server, because PgBouncer still has connections to them. Benchmarks measure the
 # server itself.

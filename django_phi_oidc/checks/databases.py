@@ -44,6 +44,8 @@ REQUIRED_SQLITE_OPTIONS = {
     ),
     "init_command": (("journal_mode=wal", "secure_delete=on"), "these PRAGMAs are required"),
 }
+MIN_SQLITE_VERSION = (3, 37, 0)
+"""The oldest version with which the tests run. RETURNING needs 3.35."""
 SQLITE_OPTIONS = add_audit_database({"default": {"ENGINE": "sqlite3"}})["default"]["OPTIONS"]
 ADD_AUDIT_DATABASE = (
     "from django_phi_oidc.project_settings import add_audit_database",
@@ -56,8 +58,8 @@ PERSON_KEY_SAMPLE_SIZE = 10
 
 @register_check(Tags.security)
 def check_audit_database(**kwargs: Any) -> Messages:
-    """E013 to E016, E019, E020: the audit log has its own connection, and aware times; W008,
-    W009.
+    """E013 to E016, E019, E020, E071, E072: the audit log has its own connection, and aware times;
+    W008, W009.
     """
     audit = settings.DATABASES.get(AUDIT_ALIAS)
     if audit is None:
@@ -91,6 +93,7 @@ def check_audit_database(**kwargs: Any) -> Messages:
             )
             yield error(71, f"{text} for development.", hint)
         elif vendor == "sqlite":
+            yield from _check_sqlite_version(alias)
             yield from _check_sqlite_options(alias, settings.DATABASES[alias].get("OPTIONS", {}))
     if not settings.USE_TZ:
         hint = in_settings("USE_TZ = True")
@@ -131,6 +134,14 @@ def check_asgi_connections(**kwargs: Any) -> Messages:
             f"{alias!r} open, until the server has no more."
         )
         yield warning(43, text, in_settings(f'DATABASES["{alias}"]["CONN_MAX_AGE"] = 0'))
+
+
+def _check_sqlite_version(alias: str) -> Messages:
+    database: Any = connections[alias]
+    if database.Database.sqlite_version_info < MIN_SQLITE_VERSION:
+        version = database.Database.sqlite_version
+        text = f"DATABASES[{alias!r}] uses SQLite {version}: the app needs 3.37 or newer."
+        yield error(72, text, "Use the Python of a newer distribution, or PostgreSQL.")
 
 
 def _check_sqlite_options(alias: str, options: dict[str, Any]) -> Messages:

@@ -303,17 +303,19 @@ def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     Raises: PairwiseSubject.DoesNotExist if the subject was deleted meanwhile.
     """
     using = router.db_for_write(PairwiseSubject)
-    # Not by the ORM: RETURNING saves a query at each sign-in.
-    returning = "held_until IS NOT NULL, retention_key_id"
+    # Not by the ORM: RETURNING saves a query at each sign-in. SQLite 3.38 to 3.40 return a wrong value for the
+    # expression `held_until IS NOT NULL`, so return the column.
+    returning = "held_until, retention_key_id"
     row = update(PairwiseSubject, subject.pk, using=using, returning=returning, last_seen_at=now)
     if row is None:
         raise PairwiseSubject.DoesNotExist
     # An erasure or a hold may have changed them since the row was read. From here on it cannot.
-    is_held, key_id = row
+    held_until, key_id = row
     subject.retention_key_id = PairwiseSubject._meta.get_field("retention_key_id").to_python(key_id)
     subject.last_seen_at = now
     subject.held_until = None
-    if is_held:
+    if held_until is not None:
+        # Its form depends on the database.
         subject.refresh_from_db(fields=["held_until"])
 
 

@@ -541,6 +541,15 @@ def test_options_of_each_sqlite_database_are_checked(alias: str) -> None:
     assert f"DATABASES[{alias!r}]" in message.msg
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize(("version", "expected"), [((3, 36, 9), ["E072", "E072"]), ((3, 37, 0), [])])
+def test_sqlite_that_is_too_old_is_reported(
+    version: tuple[int, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqlite3.dbapi2.sqlite_version_info", version)
+    assert [message.id[-4:] for message in run_checks()] == expected
+
+
 @pytest.mark.postgresql
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
 def test_audit_database_without_connect_timeout_is_reported() -> None:
