@@ -3,6 +3,7 @@
 import os
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -14,6 +15,9 @@ from tests.benchmarks.deployment.throughput import MeasuredTurn, Results, measur
 from tests.support.postgresql import given_url
 
 CONTENDERS = ["bare", "phi_oidc", "mozilla", "allauth", "social"]
+needs_contenders = pytest.mark.skipif(
+    find_spec("social_django") is None, reason="social-auth-app-django is not installed: `make bench` installs it"
+)
 needs_redis_server = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 TURN = MeasuredTurn(
     visits=10,
@@ -27,6 +31,7 @@ TURN = MeasuredTurn(
 )
 
 
+@needs_contenders
 @needs_redis_server
 @pytest.mark.postgresql
 def test_measurement_makes_each_visit_at_each_portal_without_errors() -> None:
