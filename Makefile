@@ -28,6 +28,7 @@ TEST_SQLITE_VERSION ?=
 OLDER_SQLITE = $(if $(TEST_SQLITE_VERSION),$(BIN)/python -m tests.support.older_sqlite $(TEST_SQLITE_VERSION))
 SQLITE = PHI_TEST_DB=sqlite $(OLDER_SQLITE) $(BIN)/python -m pytest
 POSTGRESQL = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql $(BIN)/python -m pytest
+AT_EACH_DATE = $(BIN)/python -m tests.support.shifted_clock all
 # The databases are left to the temporary server, because PgBouncer still has connections to them. Benchmarks measure the
 # server itself.
 PGBOUNCER = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql --pgbouncer \
@@ -38,7 +39,7 @@ WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAI
 
 .DEFAULT_GOAL := help
 .PHONY: help demo docs reference messages links test test-slow test-postgresql test-postgresql-parallel \
-	test-postgresql-exclusive test-pgbouncer test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
+	test-postgresql-exclusive test-dates test-pgbouncer test-all bench adoption mutate evidence screenshots lint lock audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,10 @@ test-postgresql-parallel: $(VENV)/.dev
 
 test-postgresql-exclusive: $(VENV)/.dev
 	$(POSTGRESQL) $(EXCLUSIVE) $(RERUN)
+
+test-dates: $(VENV)/.dev ## run `make test` and the tests of partitions at ten dates, such as 29 February: once a release
+	$(AT_EACH_DATE) env $(SQLITE) $(PARALLEL) --scope quick $(PYTEST_ARGS)
+	$(AT_EACH_DATE) env $(POSTGRESQL) $(PARALLEL) --scope quick -m postgresql $(PYTEST_ARGS)
 
 test-pgbouncer: $(VENV)/.dev ## run all tests of PostgreSQL through PgBouncer in transaction mode: needs pgbouncer
 	$(PGBOUNCER) $(PARALLEL) $(EXCLUSIVE:%=--ignore=%) $(PYTEST_ARGS)

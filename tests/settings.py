@@ -7,6 +7,10 @@ from datetime import timedelta
 from tests.support import databases
 from tests.support.installed_apps import ALL_APPS
 from tests.support.mail_settings import mailer
+from tests.support.shifted_clock import shift_clock
+
+# Before anything reads the time. `make test-dates` sets the variable.
+shift_clock(os.environ)
 
 
 def key(text: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ app.autodiscover_tasks()
 
 def now_of_file() -> datetime:
     """Return the time in a file, or the system time while the file is empty."""
-    return datetime.fromisoformat(Path(os.environ["TEST_CLOCK_FILE"]).read_text() or datetime.now(UTC).isoformat())
+    text = Path(os.environ["TEST_CLOCK_FILE"]).read_text()
+    return datetime.fromisoformat(text) if text else clock._get_system_time()
 
 
 def reach(point: str) -> None:

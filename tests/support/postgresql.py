@@ -24,11 +24,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import psycopg
+from psycopg import sql
+
+from tests.support.shifted_clock import get_shift
 
 USER = "postgres"
 DEBIAN = Path("/usr/lib/postgresql")
@@ -174,9 +178,21 @@ def restartable_server(options: Mapping[str, str] = OPTIONS, *, version: int | N
         server = Server(f"postgresql://{USER}@/{USER}?host={root}", command, root / "log", account)
         try:
             server.start()
+            _shift_clock(server, get_shift(os.environ))
             yield server
         finally:
             server.stop()
+
+
+def _shift_clock(server: Server, shift: timedelta) -> None:
+    """Move `now()` in all databases of the server, for a run at another date. The other clocks of SQL remain."""
+    if not shift:
+        return
+    body = sql.Literal(f"SELECT transaction_timestamp() + interval '{shift.total_seconds()} seconds'")
+    statement = sql.SQL("CREATE OR REPLACE FUNCTION pg_catalog.now() RETURNS timestamptz LANGUAGE sql STABLE AS {}")
+    for database in ("postgres", "template1"):
+        with psycopg.connect(server.url, dbname=database) as connection:
+            connection.execute(statement.format(body))
 
 
 def _find_wheel() -> Path:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
+from django_phi_oidc._internal import clock
 from django_phi_oidc.testing.attack.throwaway_ca import (
     CertificateAuthority,
     create_certificate_authority,
@@ -52,7 +53,7 @@ def create_certificate_pem(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(datetime.now(UTC) - timedelta(days=2))
-        .not_valid_after(expires_at or datetime.now(UTC) + timedelta(days=365))
+        .not_valid_after(expires_at or max(datetime.now(UTC), clock.now()) + timedelta(days=365))
     )
     if uris:
         names = x509.SubjectAlternativeName(list(map(x509.UniformResourceIdentifier, uris)))

@@ -4,19 +4,22 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from django_phi_oidc._internal import clock
 from tests.support.manual_blocks import block, commands
 from tests.support.temporary_databases import scratch_databases
 
 pytestmark = pytest.mark.postgresql
 PRELUDE = """
 import io, json, os, sys, threading, time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 import django
 django.setup()
@@ -24,6 +27,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
+from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import partitions, triggers
 from django_phi_oidc.checks import databases
 from django_phi_oidc.audit.db_privileges import grant_statements, list_excess_privileges
@@ -37,7 +41,7 @@ from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint, sign_check
 from tests.support.audit_log import KEY, OTHER_KEY, PEM, events, sealed, seal_now
 from tests.support.phi_oidc_settings import override_phi_oidc
 
-NOW = datetime.now(UTC)
+NOW = clock.now()
 FOLDER = Path(sys.argv[1])
 override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})).enable()
 for alias in ("default", "phi_audit"):
@@ -76,6 +80,9 @@ def get_month(offset):
 
 def month(offset):
     return f"{get_month(offset):%Y%m}"
+
+# In the current month on its first day, too.
+LATELY = max(NOW - timedelta(hours=2), get_month(0))
 """
 
 
@@ -98,8 +105,17 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield environment
 
 
+def wait_for_the_next_month() -> None:
+    """Wait if the month ends in a minute: the database creates the partitions of the month in which it runs."""
+    now = clock.now()
+    in_a_minute = now + timedelta(minutes=1)
+    if in_a_minute.month != now.month:
+        time.sleep(60)
+
+
 def run(environment: dict[str, str], script: str, folder: Path) -> Any:
     """Return the JSON that the script prints last in a new process with empty databases."""
+    wait_for_the_next_month()
     command = [sys.executable, "-c", PRELUDE + script, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -107,7 +123,7 @@ def run(environment: dict[str, str], script: str, folder: Path) -> Any:
 
 
 CONVERT = """
-ids = sealed(300, at=NOW - timedelta(hours=2))
+ids = sealed(300, at=LATELY)
 proof = audit("prove", ids[7])
 Path(FOLDER / "proof.json").write_text(proof)
 constraints = lambda: connections["phi_audit"].introspection.get_constraints(
@@ -119,7 +135,7 @@ def write():
     number = 0
     while not stop.is_set():
         try:
-            written.extend(events(1, at=datetime.now(UTC)))
+            written.extend(events(1, at=clock.now()))
         except Exception as error:
             errors.append(repr(error))
         number += 1
@@ -136,7 +152,7 @@ stop.set()
 for thread in threads:
     thread.join()
 after = {name: c["columns"] for name, c in constraints().items() if c["index"] or c["primary_key"]}
-seal_now(at=datetime.now(UTC))
+seal_now(at=clock.now())
 is_sealed = not AuditUnsealed.objects.exists()
 again = audit("partition")
 key = audit("checkpoint", "--public-key").strip()
@@ -183,8 +199,8 @@ past = get_month(-2) + timedelta(days=3)
 older = sealed(40, at=past)
 old = sealed(40, at=get_month(-1) + timedelta(days=3))
 late = events(2, at=past + timedelta(days=1))
-seal_now(at=NOW - timedelta(hours=3))
-young = sealed(40, at=NOW - timedelta(hours=2))
+seal_now(at=get_month(0))
+young = sealed(40, at=LATELY)
 table = f"phi_oidc_audit_auditevent_{month(-2)}"
 """
 DETACH = (
@@ -193,21 +209,21 @@ DETACH = (
 result = {"months": [month(i) for i in range(-2, 4)], "names": names()}
 result["verified"] = audit("verify")
 # The first archive ends before the late events were sealed.
-before = (NOW - timedelta(hours=4)).isoformat()
+before = (get_month(0) - timedelta(hours=1)).isoformat()
 result["first"] = audit("archive", FOLDER / "1.jsonl", "--before", before, "--detach")
 result["gap"] = audit("archive", FOLDER / "x.jsonl", "--first", 81, "--detach")
 victim = events(1, at=past + timedelta(days=2))
 result["unsealed"] = audit("archive", FOLDER / "2.jsonl", "--detach")
-seal_now(at=datetime.now(UTC))
+seal_now(at=clock.now())
 result["second"] = audit("archive", FOLDER / "3.jsonl.gz", "--detach")
-seal_now(at=datetime.now(UTC))
+seal_now(at=clock.now())
 result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)
 result["after"] = names()
 result["left"] = AuditEvent.objects.filter(id__in=[*older, *old, *late, *victim]).count()
 result["default"] = audit("verify")
 result["full"] = audit("verify", "--full").splitlines()[-2:]
 result["sample"] = audit("verify", "--sample", "1")
-result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
+result["schedule"] = verify_next_part(KEY, now=clock.now()).fault_count
 files = [FOLDER / name for name in ("1.jsonl", "2.jsonl", "3.jsonl.gz")]
 result["archives"] = audit("verify", *[argument for file in files for argument in ("--archive", file)])
 result["missing"] = audit("prove", older[3])
@@ -437,7 +453,7 @@ for statement in other_columns:
     result["refused"].append(audit("attach", table))
     sql(f"DROP {'VIEW' if 'VIEW' in statement else 'TABLE'} {table}")
 result["names"] = names() == before
-result["written"] = len(events(1, at=datetime.now(UTC)))
+result["written"] = len(events(1, at=clock.now()))
 # Of the same columns, with rows that were never sealed, a trigger, a rule, and privileges.
 sql(f"CREATE TABLE {table} (LIKE {kept} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
 sql(f"INSERT INTO {table} SELECT * FROM {kept}")
@@ -473,7 +489,7 @@ def write():
     while not stop.is_set():
         try:
             # Also late events of the month that is detached.
-            written.extend(events(1, at=datetime.now(UTC)))
+            written.extend(events(1, at=clock.now()))
             written.extend(events(1, at=past + timedelta(days=2)))
         except Exception as error:
             errors.append(repr(error))
@@ -485,14 +501,14 @@ for thread in threads:
 outputs = []
 for number in range(6):
     try:
-        seal_now(at=datetime.now(UTC))
+        seal_now(at=clock.now())
         outputs.append(audit("archive", FOLDER / f"{number}.jsonl", "--detach"))
     except Exception as error:
         outputs.append(repr(error))
 stop.set()
 for thread in threads:
     thread.join()
-seal_now(at=datetime.now(UTC))
+seal_now(at=clock.now())
 outputs.append(audit("archive", FOLDER / "last.jsonl", "--detach"))
 here = set(AuditEvent.objects.values_list("id", flat=True))
 archived = set()
@@ -562,7 +578,7 @@ older = sealed(300, at=past)
 Path(FOLDER / "old.txt").write_text(audit("checkpoint"))
 old = sealed(40, at=get_month(-1) + timedelta(days=3))
 audit("tiles")
-young = sealed(300, at=NOW - timedelta(hours=2))
+young = sealed(300, at=LATELY)
 (FOLDER / "export.jsonl").write_text(audit("export"))
 leaf_names = lambda: {partition.name.removeprefix("django_phi_oidc_") for partition in
     partitions.list_partitions(partitions.LEAF_TABLE)}
@@ -572,7 +588,7 @@ audit("verify")
 result = {"partial": archive(1)}
 
 def detach(number):
-    seal_now(at=datetime.now(UTC))
+    seal_now(at=clock.now())
     return archive(number)
 
 audit("tiles")
@@ -589,14 +605,14 @@ checkpoint.write_bytes(contents[checkpoint])
 result["kept"] = leaf_names() == before
 result["removed"] = detach(5)
 result["removed_names"] = sorted(before - leaf_names())
-seal_now(at=datetime.now(UTC))
+seal_now(at=clock.now())
 result["leaves"] = AuditLeaf.objects.filter(leaf_index__lt=340).count()
 result["detail"] = json.loads(AuditEvent.objects.filter(action="audit.archived").last().detail)["detached_leaves"]
 result["deviations"], result["problems"] = triggers.list_deviations(), partitions.list_problems(now=NOW)
 result["export"] = audit("check-export", FOLDER / "export.jsonl")
 result["default"] = audit("verify")
 result["sample"] = audit("verify", "--sample", "1")
-result["schedule"] = verify_next_part(KEY, now=datetime.now(UTC)).fault_count
+result["schedule"] = verify_next_part(KEY, now=clock.now()).fault_count
 result["full"] = audit("verify", "--full")
 files = [argument for number in range(1, 6) for argument in ("--archive", FOLDER / f"{number}.jsonl")]
 result["archives"] = audit("verify", "--full", *files)
@@ -699,10 +715,10 @@ try:
     partitions.detach_leaves(partition, end_leaf=256)
 except ValueError as error:
     result["refused"] = str(error)
-result["sealed"] = seal_now(at=datetime.now(UTC)).event_count
+result["sealed"] = seal_now(at=clock.now()).event_count
 audit("tiles")
 result["again"] = audit("archive", FOLDER / "2.jsonl", "--detach")
-result["sealed_again"] = seal_now(at=datetime.now(UTC)).event_count
+result["sealed_again"] = seal_now(at=clock.now()).event_count
 result["verify"] = audit("verify", "--sample", "1")
 print(json.dumps(result))
 """
@@ -722,9 +738,9 @@ def test_last_leaf_of_the_log_stays(environment: dict[str, str], tmp_path: Path)
 
 EARLIER = """
 from functools import partial
-sealed(5, at=NOW - timedelta(hours=2))
+sealed(5, at=LATELY)
 # As an earlier version did, which had no partitions of leaves.
-end = partitions._get_month(NOW, 2)
+end = get_month(2)
 partitions._check_range(partitions.EVENT_TABLE, "v = 1")
 partitions._run_with_short_locks(partial(partitions._replace_table, table=partitions.EVENT_TABLE, end=end))
 result = {"problems": partitions.list_problems(now=NOW), "messages": list_messages()}

@@ -214,7 +214,7 @@ def test_export_of_a_killed_worker_is_done_by_the_next_one(folder: Path) -> None
 
 def test_celery_worker_runs_the_scheduled_task(folder: Path, tmp_path: Path) -> None:
     sealed(3)
-    now = datetime.now(NOW.tzinfo)
+    now = clock._get_system_time()
     job = request_job(TrailJob.EXPORT, asked_by="7", now=now, format="csv")
     queue = tmp_path / "queue"
     queue.mkdir()

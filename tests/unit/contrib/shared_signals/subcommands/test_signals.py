@@ -6,6 +6,7 @@ The tests named `receiver …` are the modules of the OpenID Foundation's test p
 import io
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -237,7 +238,7 @@ def test_declared_access_token_is_sent_and_none_is_requested(
     transmitter: DemoProvider, portal: str, declare_signals: Declare
 ) -> None:
     declare_signals(access_token="a-static-token")
-    transmitter.state.client_tokens["a-static-token"] = ("portal", clock.now().replace(year=2100))
+    transmitter.state.client_tokens["a-static-token"] = ("portal", clock.now() + timedelta(days=1))
     create(transmitter, portal)
     assert "/token" not in [request.path for request in transmitter.requests]
 
