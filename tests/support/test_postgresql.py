@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.postgresql import (
     DIRECT_URL,
+    OLDEST_VERSION,
     given_url,
     is_pooled,
     restartable_server,
@@ -17,6 +18,7 @@ from tests.support.postgresql import (
     transaction_pooler,
 )
 
+INSTALL_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "install.md"
 GIVEN = "postgresql://somebody@db.example.test/portal"
 
 
@@ -44,6 +46,12 @@ def test_throw_away_server_in_its_block_answers_on_a_socket_and_is_gone_after_it
     assert not directory.exists()
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(url)
+
+
+@pytest.mark.postgresql
+def test_oldest_supported_version_is_the_same_in_the_manual() -> None:
+    """Django 6.1 needs PostgreSQL 15, too."""
+    assert f"PostgreSQL {OLDEST_VERSION} or newer" in INSTALL_PAGE.read_text()
 
 
 @pytest.mark.parametrize("status", [0, 7])
