@@ -303,8 +303,8 @@ def mark_seen(subject: PairwiseSubject, *, now: datetime) -> None:
     Raises: PairwiseSubject.DoesNotExist if the subject was deleted meanwhile.
     """
     using = router.db_for_write(PairwiseSubject)
-    # Not by the ORM: RETURNING saves a query at each sign-in. SQLite 3.38 to 3.40 return a wrong value for the
-    # expression `held_until IS NOT NULL`, so return the column.
+    # Not by the ORM: RETURNING saves a query at each sign-in. SQLite 3.38 to 3.40 return a wrong
+    # value for the expression `held_until IS NOT NULL`, so return the column.
     returning = "held_until, retention_key_id"
     row = update(PairwiseSubject, subject.pk, using=using, returning=returning, last_seen_at=now)
     if row is None:

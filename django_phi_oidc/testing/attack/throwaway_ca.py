@@ -85,7 +85,9 @@ def create_certificate_authority(directory: Path, name: str) -> CertificateAutho
 
 
 def _get_latest_time() -> datetime:
-    """OpenSSL verifies certificates by the system time, the doctor by the clock of this package, which tests move."""
+    """Return the later of two clocks: OpenSSL verifies certificates by the system time, the doctor
+    by the clock of this package, which tests move.
+    """
     return max(datetime.now(UTC), clock.now())
 
 
