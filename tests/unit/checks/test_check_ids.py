@@ -1009,7 +1009,7 @@ ELSEWHERE = {
     **dict.fromkeys(("E026", "W026"), "contrib/apis/test_declaration.py"),
     **dict.fromkeys(("W020", "W021"), "audit/test_db_privileges.py"),
     **dict.fromkeys(("E036", "W036"), "subjects/test_account_fields.py"),
-    **dict.fromkeys(("E055", "E119", "W055", "W057"), "contrib/officer_admin/test_checks.py"),
+    **dict.fromkeys(("E055", "E119", "W055", "W057"), "checks/test_assurance.py"),
     **dict.fromkeys(("E086", "E087", "E088", "W086"), "contrib/adoption/test_checks.py"),
     "W087": "../integration/adoption/test_allauth.py",
     "E040": "audit/test_triggers.py",
