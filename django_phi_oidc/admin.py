@@ -21,8 +21,12 @@ from .contrib.officer_admin.site import install_dashboard
 from .contrib.officer_admin.subjects_admin import ActivationCodeAdmin as ActivationCodeAdmin
 from .contrib.officer_admin.subjects_admin import PairwiseSubjectAdmin as PairwiseSubjectAdmin
 from .contrib.siem.admin import SinkCursorAdmin as SinkCursorAdmin
+from .extensions import person_directories
 from .login.admin_site import use_oidc_login
+from .subjects.person_directory import ACCOUNT_DIRECTORY
 
+# Here and not in ready(): only the admin looks people up, and the module imports it.
+person_directories.register(ACCOUNT_DIRECTORY)
 install_dashboard(admin.site)
 use_oidc_login(admin.site)
 install_person_pages(admin.site)

@@ -5,17 +5,19 @@ registered in that order, inside the transaction of its own work, so that what r
 can be read here and is printed by `phi_oidc configuration show`. Signals of Django would hide it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from django.contrib.admin import AdminSite
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
 
     from .audit.events import NewEvent, Origin
+    from .audit.people import FoundPeople, People
     from .audit.request_context import Actor, Session, User
     from .claims.models import StoredClaim
     from .config.providers import ProviderDeclaration
@@ -125,6 +127,28 @@ class ClaimPreservation:
     """Names of stored claims that could not be preserved, and so must not be replaced."""
 
 
+class VerifiedAccessToken(Protocol):
+    """An access token that was verified, as the origin of events needs it."""
+
+    @property
+    def client_id(self) -> str: ...
+
+    @property
+    def acr(self) -> str: ...
+
+    @property
+    def auth_time(self) -> datetime | None: ...
+
+
+class AccessTokenSource(Protocol):
+    """Finds the access token that authenticated a request."""
+
+    def __call__(self, request: "HttpRequest") -> VerifiedAccessToken | None:
+        """Return a token only if this app has verified it: events then name its client, and no
+        session.
+        """
+
+
 class AccountObserver:
     """What an app does when an account changes or is attacked. A subclass overrides what it needs.
 
@@ -201,6 +225,41 @@ class EventQueue(Protocol):
         timeout_seconds: as for `insert_events`.
         Raises: AuditUnavailable, and then the events stay; OSError; KeyMissing.
         """
+
+
+class EventWords:
+    """Words for what events name, on the pages of the audit log.
+
+    A subclass overrides what applies to its app. The first answer that is not empty is shown.
+    """
+
+    def find_provider_label(self, name: str) -> str:
+        """Return the label of a provider."""
+        return ""
+
+    def find_detail_label(self, key: str, value: str) -> str:
+        """Return a value of `detail` in words, translated."""
+        return ""
+
+    def find_remedy(self, action: str, reason: str, provider_error: str) -> str:
+        """Return what an operator can do about a refusal or failure, translated."""
+        return ""
+
+    def list_purposes(self) -> Collection[str]:
+        """Return the purposes of use that events of this app may have, for the filter."""
+        return ()
+
+
+class PersonDirectory(Protocol):
+    """Knows the people that events name. The pages use the first one."""
+
+    def find_people(self, *, actors: Iterable[str], subjects: Iterable[str]) -> "People":
+        """Return the people that these actors and subjects of events are, by one SELECT, or none
+        without both.
+        """
+
+    def search_people(self, request: "HttpRequest", site: "AdminSite", term: str) -> "FoundPeople":
+        """Return the people that a text names, as far as the user of the request may view them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,6 +446,9 @@ SignInDemand: TypeAlias = "Callable[[Actor], bool]"
 access_overrides: Registry[AccessOverrideSource] = Registry(
     "Replace a missing permission for a limited time."
 )
+access_token_sources: Registry[AccessTokenSource] = Registry(
+    "Find the verified access token that authenticated a request."
+)
 account_observers: Registry[AccountObserver] = Registry(
     "Act when an account changes, is attacked or loses its access."
 )
@@ -405,8 +467,14 @@ disclosure_observers: Registry[DisclosureObserver] = Registry(
 event_queues: Registry[EventQueue] = Registry(
     "Hold events of this machine while the audit log is unavailable."
 )
+event_words: Registry[EventWords] = Registry(
+    "Supply words for what events name, on the pages of the audit log."
+)
 own_resource_rules: Registry[OwnResourceRule] = Registry(
     "Recognize resources that are about the user."
+)
+person_directories: Registry[PersonDirectory] = Registry(
+    "Know the people that events name. The first one is used."
 )
 personal_data_sources: Registry[PersonalDataSource] = Registry(
     "Export and erase what an app stores about a person."

@@ -18,8 +18,7 @@ from django.http import HttpRequest
 
 from .. import conf
 from .._internal import randomness
-from ..contrib.apis.access_token import AccessToken
-from ..extensions import delegation_sources
+from ..extensions import VerifiedAccessToken, access_token_sources, delegation_sources
 from .events import NewEvent, Origin
 from .operators import OPERATOR_PREFIX
 
@@ -94,14 +93,9 @@ class Actor:
         The actor is kept on the request, and built again after its user, session, token or address
         changed.
         """
-        # Wrapping requests, such as those of Django REST framework, have it as _request, which has
-        # their token as auth.
+        # Wrapping requests, such as those of Django REST framework, have it as _request.
         wrapped = getattr(request, "_request", request)
-        token = getattr(wrapped, "auth", None)
-        bearer = None
-        if isinstance(token, AccessToken):
-            bearer = token
-
+        bearer = _find_access_token(wrapped)
         user = getattr(request, "user", None) or AnonymousUser()
 
         session: Session
@@ -138,7 +132,7 @@ class Actor:
         request: HttpRequest,
         user: User,
         session: Session,
-        bearer: AccessToken | None,
+        bearer: VerifiedAccessToken | None,
         *,
         on_behalf_of: str,
     ) -> "Actor":
@@ -246,6 +240,15 @@ def find_oidc_session_id(session: Session) -> uuid.UUID | None:
         return uuid.UUID(session.get(SESSION_KEY))
     except (AttributeError, TypeError, ValueError):
         return None
+
+
+def _find_access_token(request: HttpRequest) -> VerifiedAccessToken | None:
+    """Return the access token that authenticated the request, if any."""
+    for find_token in access_token_sources:
+        token = find_token(request)
+        if token is not None:
+            return token
+    return None
 
 
 def _is_foreign_session(user: User, session: Session) -> bool:

@@ -4,7 +4,6 @@ nowhere.
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.admin.utils import quote
@@ -14,38 +13,8 @@ from django.db.models import F, UUIDField, Value
 from django.urls import NoReverseMatch, reverse
 
 from ..audit.operators import find_stated_account_pk
+from ..audit.people import People, Person
 from .person_label import get_label
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A person on a page: the name, and the address of the person's page, which is empty if the
-    site has none.
-    """
-
-    label: str
-    url: str
-
-    def __str__(self) -> str:
-        return self.label
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class People:
-    """The persons of one page."""
-
-    _by_account: dict[str, Person] = field(default_factory=dict)
-    _by_subject: dict[str, Person] = field(default_factory=dict)
-
-    def find_actor(self, actor: str) -> Person | None:
-        """Return the person that an event names as its actor; None: the account is deleted, or it
-        is no account.
-        """
-        return self._by_account.get(find_stated_account_pk(actor) or actor)
-
-    def find_subject(self, subject: str) -> Person | None:
-        """Return the person of a subject's UUID; None: it is unlinked or unknown."""
-        return self._by_subject.get(subject)
 
 
 def get_person(user: Any) -> Person:
@@ -83,10 +52,11 @@ def find_people(*, actors: Iterable[str] = (), subjects: Iterable[str] = ()) -> 
     by_key = users.filter(pk__in=keys - {None}).annotate(found_uuid=no_subject)
     # With OR, the database would scan all accounts.
     rows = by_key.union(by_subject.annotate(found_uuid=F("pairwise_subjects__uuid")), all=True)
-    people = People()
+    people_by_account: dict[str, Person] = {}
+    people_by_subject: dict[str, Person] = {}
     for user in rows if keys - {None} or uuids else ():
         person = get_person(user)
-        people._by_account[str(user.pk)] = person
+        people_by_account[str(user.pk)] = person
         if user.found_uuid is not None:
-            people._by_subject[str(user.found_uuid)] = person
-    return people
+            people_by_subject[str(user.found_uuid)] = person
+    return People(by_account=people_by_account, by_subject=people_by_subject)

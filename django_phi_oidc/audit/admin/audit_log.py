@@ -20,12 +20,6 @@ from ..._internal.admin_columns import AdminLink
 from ..._internal.admin_theme import ThemedModelAdmin
 from ..._internal.randomness import get_id_time
 from ...errors import CheckpointInvalid, KeyMissing
-from ...subjects.person_label import get_label
-from ...subjects.person_search import (
-    AccountMatches,
-    find_accounts,
-    list_person_filters,
-)
 from .. import conf, search
 from ..admin_base import TrailAdminMixin, record_request_event, require_view_permission
 from ..events import Action, NewEvent, parse_detail
@@ -42,6 +36,7 @@ from ..log.models import ArchiveFile
 from ..log.proofs import create_inclusion_proof
 from ..models import AuditCheckpoint, AuditEvent
 from ..operators import OPERATOR_PREFIX
+from ..people import FoundPeople, search_people
 from ..recorder import record_many
 from ..request_context import Actor
 from ..search import EventFilters, RowUnreadable
@@ -94,7 +89,7 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             parameters = form.build_query_parameters()
         else:
             faults += [fault for errors in form.errors.values() for fault in errors]
-        matches = self._find_accounts(request, filters.search)
+        matches = self._find_people(request, filters.search)
         person_links = _build_person_links(matches, parameters)
         if matches.is_single and is_valid:
             return HttpResponseRedirect(person_links[0].url)
@@ -147,8 +142,8 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             **_build_page_links(scanned.page, parameters, cursor=cursor),
         )
 
-    def _find_accounts(self, request: HttpRequest, term: str) -> AccountMatches:
-        """Return the accounts that a search names. A UUID, or the operator of a command, is
+    def _find_people(self, request: HttpRequest, term: str) -> FoundPeople:
+        """Return the people that a search names. A UUID, or the operator of a command, is
         searched in the events.
         """
         try:
@@ -156,9 +151,9 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
         except ValueError:
             is_name = bool(term) and not term.startswith(OPERATOR_PREFIX)
             if is_name:
-                return find_accounts(request, self.admin_site, term)
-            return AccountMatches()
-        return AccountMatches()
+                return search_people(request, self.admin_site, term)
+            return FoundPeople()
+        return FoundPeople()
 
     def _scan_events(
         self,
@@ -352,16 +347,12 @@ def _find_archives(
     return archive_files.list_archive_files(*id_range), ""
 
 
-def _build_person_links(matches: AccountMatches, parameters: Mapping[str, str]) -> list[AdminLink]:
-    """Return a link for each account to the events by and about it, with the other filters."""
+def _build_person_links(found: FoundPeople, parameters: Mapping[str, str]) -> list[AdminLink]:
+    """Return a link for each person to the events by and about it, with the other filters."""
     rest = {key: value for key, value in parameters.items() if key != "search"}
-    values = list_person_filters(matches.accounts)
     return [
-        AdminLink(
-            f"{get_label(account)} ({account.get_username()})",
-            f"?{urlencode({**rest, 'person': values[account.pk]})}",
-        )
-        for account in matches.accounts
+        AdminLink(person.label, f"?{urlencode({**rest, 'person': person.person_filter})}")
+        for person in found.people
     ]
 
 

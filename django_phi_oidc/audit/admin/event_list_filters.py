@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 from django.utils.translation import gettext as _
 
-from ... import conf
-from ...subjects.people import People
+from ...extensions import event_words
 from ..actions import DISCLOSURE_ACTIONS
 from ..descriptions import get_action_label, get_outcome_label, get_purpose_label
 from ..events import OUTCOMES, get_registered_disclosure_actions, list_actions
+from ..people import People
 from ..purposes import EMERGENCY_PURPOSES, EXPORT_PURPOSES
 from ..search import EventFilters
 
@@ -100,8 +100,10 @@ def _list_purposes(used: Collection[str]) -> list[tuple[str, str]]:
     """Return the purposes that the settings name, those of emergencies and exports, and the used
     ones, by label.
     """
-    declared = {claim.purpose for claim in conf.claims().values()}
-    codes = {*declared, *EMERGENCY_PURPOSES, *EXPORT_PURPOSES, *used} - {""}
+    codes = {*EMERGENCY_PURPOSES, *EXPORT_PURPOSES, *used}
+    for words in event_words:
+        codes |= set(words.list_purposes())
+    codes.discard("")
     return sorted(((code, get_purpose_label(code)) for code in codes), key=lambda choice: choice[1])
 
 

@@ -9,11 +9,8 @@ from django.urls import reverse
 from django.utils.http import urlencode
 from django.utils.translation import gettext
 
-from ... import conf
 from ..._internal.admin_columns import format_utc
-from ...oidc.remedies import SEE_MANUAL, find_remedy
-from ...sessions.models import RevocationStatus
-from ...subjects.people import Person, find_people
+from ...extensions import event_words
 from ..descriptions import (
     get_action_explanation,
     get_action_label,
@@ -26,8 +23,9 @@ from ..descriptions import (
     get_reason_label,
 )
 from ..descriptions.event_sentences import describe_event
-from ..events import Action, parse_detail
+from ..events import parse_detail
 from ..models import AuditEvent
+from ..people import Person, find_people
 from .event_table import get_record_label
 
 _USER_RESOURCE = "user/"
@@ -95,8 +93,7 @@ def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
             account = people.find_actor(user_pk)
         yield _build_person_row(gettext("Record"), account, get_record_label(event.resource))
     if event.provider:
-        declaration = conf.providers().get(event.provider)
-        yield EventRow(gettext("Provider"), (declaration and declaration.label) or event.provider)
+        yield EventRow(gettext("Provider"), _find_provider_label(event.provider))
     if event.client_ip:
         yield EventRow(gettext("Address"), event.client_ip)
 
@@ -127,13 +124,20 @@ def _find_remedy(event: AuditEvent) -> str:
     """Return what an operator can do about a refusal or failure, translated; empty for another
     event.
     """
-    remedy = find_remedy(event.reason, str(parse_detail(event.detail).get("provider_error", "")))
-    if not remedy and event.action in (Action.LOGIN_REFUSED, Action.TOKEN_REVOCATION_FAILED):
-        remedy = SEE_MANUAL
-
-    if remedy:
-        return gettext(remedy)
+    provider_error = str(parse_detail(event.detail).get("provider_error", ""))
+    for words in event_words:
+        remedy = words.find_remedy(event.action, event.reason, provider_error)
+        if remedy:
+            return remedy
     return ""
+
+
+def _find_provider_label(name: str) -> str:
+    for words in event_words:
+        label = words.find_provider_label(name)
+        if label:
+            return label
+    return name
 
 
 def _format_value(key: str, value: Any) -> str:
@@ -147,6 +151,10 @@ def _format_value(key: str, value: Any) -> str:
     formatter = _FORMATTERS.get(key)
     if formatter:
         return formatter(str(value))
+    for words in event_words:
+        label = words.find_detail_label(key, str(value))
+        if label:
+            return label
     return get_detail_value_label(key, str(value))
 
 
@@ -165,16 +173,11 @@ def _format_rule(rule: str) -> str:
     return get_reason_label(rule)
 
 
-def _format_choice(choices: Any) -> Callable[[str], str]:
-    return lambda value: str(dict(choices.choices).get(value, value))
-
-
 _FORMATTERS: Mapping[str, Callable[[str], str]] = {
     **dict.fromkeys(("until", "suspended_until", "since"), _format_time),
     "provider_error": get_provider_error_label,
     "purposes": get_purpose_label,
     "rule": _format_rule,
-    "status": _format_choice(RevocationStatus),
 }
 
 

@@ -8,11 +8,11 @@ from django.contrib.auth.models import Group
 from django.utils.text import capfirst
 
 from ..._internal.admin_columns import format_utc
-from ...subjects.people import People, Person, find_people
 from ..descriptions import get_action_label, get_outcome_label, get_purpose_label, get_reason_label
 from ..events import OUTCOMES
 from ..models import AuditEvent
 from ..operators import OPERATOR_PREFIX
+from ..people import People, Person, find_people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,6 @@ from ..._internal.command_arguments import (
     parse_time,
 )
 from ..._internal.command_output import Output, ProgressLine
-from ...contrib.audit_exports.file_verification import verify_exported_file
 from ...errors import AuditUnavailable, CheckpointInvalid
 from ...extensions import event_queues
 from .. import conf, db_privileges, outbox, partitions, throttling, triggers
@@ -44,6 +43,7 @@ from ..log import (
     verification_records,
     witnesses,
 )
+from ..log.file_verification import verify_exported_file
 from ..log.findings import FindingKind, LogFinding, VerificationSummary
 from ..log.ranges import LogRange, Part, draw_sample, find_newest_checkpoint
 from ..log.tree_storage import LogDamaged

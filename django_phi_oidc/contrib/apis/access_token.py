@@ -54,6 +54,18 @@ class AccessToken:
     """
 
 
+def find_request_token(request: object) -> AccessToken | None:
+    """Return the verified access token that authenticated a request; None without one.
+
+    Django REST framework stores what its authentication class returned as `auth`. Other classes
+    store other objects there, which prove nothing here.
+    """
+    token = getattr(request, "auth", None)
+    if isinstance(token, AccessToken):
+        return token
+    return None
+
+
 def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) -> ResourceServer:
     """Return the API and the provider that must verify the token, according to its claims. NOTHING
     is verified.

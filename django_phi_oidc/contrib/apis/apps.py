@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ...extensions import access_token_sources
 
 
 class APIsConfig(FeatureConfig):
@@ -12,3 +13,10 @@ class APIsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.apis"
     label = "phi_oidc_apis"
     verbose_name = gettext_lazy("Access tokens")
+
+    def ready(self) -> None:
+        # This module imports joserfc.
+        from .access_token import find_request_token
+
+        super().ready()
+        access_token_sources.register(find_request_token)

@@ -18,6 +18,7 @@ from ..._internal.admin_theme import ThemedFileInput
 from ...audit.admin.event_list_filters import describe_filters
 from ...audit.events import Action, NewEvent
 from ...audit.filters import EventFiltersForm
+from ...audit.log.file_verification import FileVerification, verify_exported_file
 from ...audit.log.signing_keys import get_public_keys
 from ...audit.log.tree_storage import LogDamaged
 from ...audit.recorder import record_many
@@ -25,7 +26,6 @@ from ...audit.request_context import Actor
 from ...audit.search import EventFilters, RowUnreadable
 from ...errors import CheckpointInvalid, KeyMissing
 from ...subjects.people import find_people
-from .file_verification import FileVerification, verify_exported_file
 
 logger = logging.getLogger("django_phi_oidc.admin")
 MAX_FILE_BYTES = 8 * 1024 * 1024

@@ -36,11 +36,12 @@ from ...audit.descriptions import (
 )
 from ...audit.events import Action, parse_detail
 from ...audit.models import AuditEvent
+from ...audit.people import People, Person
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
 from ...sessions.refusal_pages import find_permission_name
-from ...subjects.people import People, Person, find_people
+from ...subjects.people import find_people
 from ..officer_admin.person_sections import list_viewable_sections
 from .forms import EmergencyReviewForm
 from .lifecycle import (

@@ -31,12 +31,13 @@ from ..._internal.periodic_task import LOCK_WAIT_SECONDS
 from ..._internal.sql import limit_lock_waits
 from ...audit.admin_base import ReadOnlyAdmin
 from ...audit.descriptions import get_reason_phrase
+from ...audit.people import People, Person
 from ...audit.request_context import Actor
 from ...oidc.remedies import get_remedy
 from ...sessions import end_jobs
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
-from ...subjects.people import People, Person, find_people
+from ...subjects.people import find_people
 from ...subjects.person_label import get_label
 from .person_sections import list_viewable_sections
 

@@ -18,18 +18,18 @@ from functools import lru_cache
 from django.utils.translation import gettext as _
 
 from ..._internal.batches import split_into_batches
-from ...audit.events import AuthenticatedEvent, Event, canonical_bytes, parse_event
-from ...audit.log.reader import create_mac_calculator, read_checkpoints
-from ...audit.log.tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
-from ...audit.merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
-from ...audit.merkle.proof import NodesReader, build_inclusion_proof, verify_inclusion
-from ...audit.merkle.rfc6962 import hash_leaf, hash_node
-from ...audit.models import AuditLeaf
-from ...audit.partitions import LEAF_TABLE, list_gaps
-from ...audit.router import AUDIT_ALIAS
-from ...audit.search import EventFilters, iterate_events
-from ...audit.storage import translate_database_errors
 from ...errors import ProofInvalid
+from ..events import AuthenticatedEvent, Event, canonical_bytes, parse_event
+from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
+from ..merkle.proof import NodesReader, build_inclusion_proof, verify_inclusion
+from ..merkle.rfc6962 import hash_leaf, hash_node
+from ..models import AuditLeaf
+from ..partitions import LEAF_TABLE, list_gaps
+from ..router import AUDIT_ALIAS
+from ..search import EventFilters, iterate_events
+from ..storage import translate_database_errors
+from .reader import create_mac_calculator, read_checkpoints
+from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
 
 MAX_LISTED_FAULTS = 20
 _BATCH_SIZE = 1_000
