@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from .audit.request_context import Actor, Session, User
     from .claims.models import StoredClaim
     from .config.providers import ProviderDeclaration
+    from .http.transport import Transport
     from .login.code_exchange import VerifiedSignIn
     from .login.failures import LoginError, SignInAttempt
     from .login.state_cookie import AuthorizationState
+    from .oidc.jwks import JSONWebKeySet
+    from .oidc.metadata import ProviderMetadata
+    from .provider.provider_findings import ProviderFinding
     from .subjects.account_changes import AccountChange
     from .subjects.models import PairwiseSubject
 
@@ -263,6 +267,70 @@ class PersonDirectory(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataDiagnosis:
+    """What `phi_oidc doctor` learns about a provider from the source of its metadata."""
+
+    findings: "Sequence[ProviderFinding]"
+    members: Mapping[str, Any] | None = None
+    """The published metadata; None if they could not be fetched."""
+    parse_metadata: "Callable[[], ProviderMetadata] | None" = None
+    """Validates the members. Raises: TransportError, MetadataError. None if there are none."""
+
+
+class MetadataSource(Protocol):
+    """Fetches the metadata and the keys of some providers in place of OIDC Discovery.
+
+    timeout_seconds: for all requests of a method together.
+    """
+
+    def is_declared(self, declaration: "ProviderDeclaration") -> bool:
+        """Return whether the metadata of the provider come from this source only."""
+
+    def fetch_metadata(
+        self,
+        declaration: "ProviderDeclaration",
+        *,
+        transport: "Transport",
+        timeout_seconds: float,
+        now: datetime,
+    ) -> "tuple[ProviderMetadata, float]":
+        """Return the validated metadata with their `statement`, and for how many seconds they are
+        fresh.
+
+        Raises: TransportError, MetadataError.
+        """
+
+    def find_keys(
+        self,
+        metadata: "ProviderMetadata",
+        *,
+        declaration: "ProviderDeclaration",
+        transport: "Transport",
+        timeout_seconds: float,
+        now: datetime,
+    ) -> "tuple[JSONWebKeySet, Mapping[str, str]] | None":
+        """Return the keys for tokens and the headers of the response; None if they are at the
+        `jwks_uri`.
+
+        Requires: the statement of metadata contains no keys. Raises: TransportError, MetadataError.
+        """
+
+    def diagnose(
+        self,
+        declaration: "ProviderDeclaration",
+        *,
+        transport: "Transport",
+        timeout_seconds: float,
+        now: datetime,
+    ) -> MetadataDiagnosis:
+        """Fetch the metadata for the doctor. timeout_seconds: for each document."""
+
+
+MetadataNeed: TypeAlias = "Callable[[ProviderDeclaration], Collection[str]]"
+"""Returns the names of the members that the metadata of the provider must have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersonalDataExport:
     """An export of the data of a person, to which each app adds its own."""
 
@@ -469,6 +537,12 @@ event_queues: Registry[EventQueue] = Registry(
 )
 event_words: Registry[EventWords] = Registry(
     "Supply words for what events name, on the pages of the audit log."
+)
+metadata_needs: Registry[MetadataNeed] = Registry(
+    "Name members of the metadata of a provider that an app needs."
+)
+metadata_sources: Registry[MetadataSource] = Registry(
+    "Fetch the metadata and keys of a provider in place of OIDC Discovery."
 )
 own_resource_rules: Registry[OwnResourceRule] = Registry(
     "Recognize resources that are about the user."

@@ -7,7 +7,7 @@ from django.urls import URLPattern, URLResolver, path
 
 from ._internal.app_configs import list_installed_features
 from .login.break_glass import BreakGlassLoginView
-from .login.client_metadata import ClientKeysView, EntityConfigurationView, SectorIdentifierView
+from .login.client_metadata import ClientKeysView, SectorIdentifierView
 from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
 from .login.third_party import InitiateLoginView
@@ -32,11 +32,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("local-login/", BreakGlassLoginView.as_view(), name="oidc_local_login"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
-    path(
-        ".well-known/openid-federation",
-        EntityConfigurationView.as_view(),
-        name="oidc_entity_configuration",
-    ),
     path(
         "<str:provider>/authenticate/",
         OIDCAuthenticationRequestView.as_view(),

@@ -7,7 +7,7 @@ from django.core.checks import Tags
 from .. import conf
 from .._internal import clock
 from .._internal.check_messages import Messages, error, in_settings, register_check, warning
-from ..contrib.doctor.diagnostics import CERTIFICATE_EXPIRY_WARNING
+from ..config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ..errors import DeclarationInvalid, TransportError
 from ..provider.mutual_tls import list_certificate_expiries, validate_client_certificate
 

@@ -5,7 +5,7 @@ RFC 5280, 8705.
 import base64
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,9 @@ from cryptography.x509 import (
 from ..errors import DeclarationInvalid
 from .rsa_moduli import ALLOWED_RSA_KEY_BITS, is_allowed_modulus
 from .signature_algorithms import PublicKey, find_key_type, import_key
+
+CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
+"""How long before the expiry of a certificate, or of a statement like it, checks warn."""
 
 
 def read_certificate_chain(path: Path) -> tuple[bytes, ...]:

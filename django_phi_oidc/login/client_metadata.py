@@ -1,32 +1,22 @@
-"""Public documents that providers fetch from this client: its keys, the redirect URIs of its
-sector, its federation.
+"""Public documents that providers fetch from this client: its keys, and the redirect URIs of its
+sector.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.generic import View
 
 from .. import conf
-from .._internal import clock
 from .._internal.view_decorators import public_view
-from ..claims import minimization
 from ..config.certificates import build_certificate_jwk, read_certificate_chain
 from ..config.client_keys import ClientKey
 from ..config.providers import ProviderDeclaration
-from ..contrib.federation.declaration import FederationDeclaration
-from ..contrib.federation.entity_configuration import (
-    build_relying_party_metadata,
-    create_entity_configuration,
-)
-from ..contrib.federation.entity_statement import build_entity_configuration_url
 from ..errors import DeclarationInvalid
-from ..oidc.registration import ClientURLs
 
 PUBLIC_CACHE_CONTROL = "public, max-age=300"
 """A new key must be published for longer than this before it signs."""
@@ -58,87 +48,21 @@ class SectorIdentifierView(View):
     http_method_names = ("get", "head")
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        urls = _list_redirect_uris(f"{request.scheme}://{request.get_host()}", conf.providers())
+        urls = list_redirect_uris(f"{request.scheme}://{request.get_host()}", conf.providers())
         return _render_json_document(request, urls, content_type="application/json")
 
 
-@method_decorator(public_view, name="dispatch")
-class EntityConfigurationView(View):
-    """The entity configuration of the portal: the path is that of an entity identifier, a
-    `client_id`.
-
-    Providers with the same `client_id` share it; check E132 compares them. The host of the request
-    only chooses among several entity identifiers, whose hosts are in the URLs. Spec: OpenID
-    Federation 1.0 9.
-    """
-
-    http_method_names = ("get", "head")
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        found = [
-            (provider, provider.federation)
-            for provider in conf.providers().values()
-            if provider.federation is not None
-            and urlsplit(build_entity_configuration_url(provider.client_id)).path == request.path
-        ]
-        of_host = [
-            pair for pair in found if urlsplit(pair[0].client_id).netloc == request.get_host()
-        ]
-        if not found:
-            raise Http404
-        declaration, federation = (of_host or found)[0]
-        providers = [
-            provider for provider, _ in found if provider.client_id == declaration.client_id
-        ]
-        metadata = build_own_metadata(declaration, federation, providers=providers)
-        statement = create_entity_configuration(
-            declaration.client_id, federation, metadata=metadata, now=clock.now()
-        )
-        return _set_cache_headers(
-            request, HttpResponse(statement, content_type="application/entity-statement+jwt")
-        )
-
-
-def build_own_metadata(
-    declaration: ProviderDeclaration,
-    federation: FederationDeclaration,
-    *,
-    providers: Collection[ProviderDeclaration],
-) -> dict[str, Any]:
-    """Return the portal's metadata as a relying party. providers: of this entity identifier, the
-    declared one included.
-
-    Spec: OpenID Federation 1.0 5.1.2.
-    """
-    parts = urlsplit(declaration.client_id)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    names = ("logged_out", "backchannel_logout", "frontchannel_logout", "jwks")
-    urls = {name: origin + reverse(f"oidc_{name}") for name in names}
-    redirect_uris = _list_redirect_uris(origin, [provider.name for provider in providers])
-    return build_relying_party_metadata(
-        declaration,
-        federation,
-        client_urls=ClientURLs(callback=redirect_uris[0], **urls),
-        redirect_uris=redirect_uris,
-        keys=list(list_public_keys(providers)),
-        scope=minimization.build_claims_request(
-            conf.claims(), provider_declaration=declaration
-        ).scope,
-    )
-
-
-def _list_redirect_uris(origin: str, provider_names: Collection[str]) -> list[str]:
+def list_redirect_uris(origin: str, provider_names: Collection[str]) -> list[str]:
     """Return the callback URLs at that origin and at those of SECTOR_ORIGINS."""
     paths = [reverse("oidc_authentication_callback")]
     paths += [
         reverse("oidc_authentication_callback", kwargs={"provider": name})
         for name in provider_names
     ]
-    return [
-        f"{each}{path}"
-        for each in dict.fromkeys([origin, *conf.sector_origins()])
-        for path in paths
-    ]
+    urls = []
+    for sector_origin in dict.fromkeys([origin, *conf.sector_origins()]):
+        urls += [f"{sector_origin}{path}" for path in paths]
+    return urls
 
 
 def list_public_keys(providers: Collection[ProviderDeclaration]) -> Iterator[Mapping[str, Any]]:
@@ -173,10 +97,11 @@ def list_public_keys(providers: Collection[ProviderDeclaration]) -> Iterator[Map
 
 
 def _render_json_document(request: HttpRequest, content: Any, *, content_type: str) -> HttpResponse:
-    return _set_cache_headers(request, JsonResponse(content, safe=False, content_type=content_type))
+    return set_cache_headers(request, JsonResponse(content, safe=False, content_type=content_type))
 
 
-def _set_cache_headers(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+def set_cache_headers(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Let caches store a public document, and return it."""
     # With SESSION_SAVE_EVERY_REQUEST this response may set a session cookie, which no shared cache
     # may store.
     if request.COOKIES:

@@ -39,15 +39,13 @@ different hosts. The length is limited because urlsplit caches the last 128 URLs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederationMetadata:
-    """What a trust chain states about a provider, besides its metadata."""
+class MetadataStatement:
+    """What another source than OIDC Discovery states about a provider, besides its metadata."""
 
     expires_at: datetime
-    federation_keys: JSONWebKeySet = field(repr=False)
-    """They sign entity statements and the signed JWKS, and no tokens."""
+    """When the metadata become invalid."""
     jwks: JSONWebKeySet | None = field(repr=False)
-    """Keys for tokens, by value. None: they are in the signed JWKS, or at jwks_uri."""
-    signed_jwks_uri: str
+    """Keys for tokens, by value. None: the source has to fetch them, or they are at jwks_uri."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +76,10 @@ class ProviderMetadata:
     """Empty without DPoP."""
     is_partial: bool = False
     """The document of RFC 8414 could not be fetched: it may contain what is missing here."""
-    federation: "FederationMetadata | None" = None
-    """What the trust chain adds, if the metadata are from one. jwks_uri may be empty then."""
+    statement: "MetadataStatement | None" = None
+    """What another source than OIDC Discovery adds, if the metadata are from one. jwks_uri may be
+    empty then.
+    """
 
 
 def build_metadata_url(issuer: str) -> str:
@@ -197,25 +197,28 @@ def create_metadata(
     *,
     declaration: ProviderDeclaration,
     is_partial: bool = False,
-    federation: FederationMetadata | None = None,
+    statement: MetadataStatement | None = None,
 ) -> ProviderMetadata:
     """Return the metadata of these members, which must support everything declared.
+
+    statement: with it, jwks_uri may be missing.
 
     Requires: the members are of the declared issuer. Raises: MetadataError; TransportError. Spec:
     Discovery 3.
     """
     if not isinstance(members.get("mtls_endpoint_aliases", {}), dict):
         raise MetadataError(Code.METADATA_INVALID)
+    jwks_uri = ""
+    if statement is None or "jwks_uri" in members:
+        jwks_uri = _get_endpoint(members, "jwks_uri")
     metadata = ProviderMetadata(
         is_partial=is_partial,
-        federation=federation,
+        statement=statement,
         issuer=declaration.issuer,
         metadata_issuer=declaration.metadata_issuer,
         authorization_endpoint=_get_endpoint(members, "authorization_endpoint"),
         token_endpoint=_get_endpoint(members, "token_endpoint"),
-        jwks_uri=_get_endpoint(members, "jwks_uri")
-        if federation is None or "jwks_uri" in members
-        else "",
+        jwks_uri=jwks_uri,
         **{name: _get_endpoint(members, name) for name in OPTIONAL_ENDPOINTS if name in members},
         require_pushed_authorization_requests=_get_bool(
             members, "require_pushed_authorization_requests"

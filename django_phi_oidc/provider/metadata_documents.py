@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from .. import conf
 from ..config.providers import ProviderDeclaration
-from ..contrib.federation.provider_metadata import (
-    build_signed_jwks_request,
-    process_signed_jwks_response,
-)
 from ..errors import Code, MetadataError, TransportError
+from ..extensions import MetadataSource, metadata_needs, metadata_sources
 from ..http.transport import Transport, TransportResponse, is_outage_status, parse_json_body
 from ..oidc.jwks import JSONWebKeySet
 from ..oidc.metadata import (
@@ -37,6 +33,14 @@ _ABSENT_MEMBERS = (
     *(Code.REVOCATION_UNSUPPORTED, Code.PAR_UNSUPPORTED),
     *(Code.DPOP_UNSUPPORTED, Code.PROFILE_UNSUPPORTED),
 )
+
+
+def find_metadata_source(declaration: ProviderDeclaration) -> MetadataSource | None:
+    """Return the source that replaces OIDC Discovery for the provider; None: there is none."""
+    for source in metadata_sources:
+        if source.is_declared(declaration):
+            return source
+    return None
 
 
 def fetch_metadata(
@@ -79,21 +83,23 @@ def fetch_keys(
     """Return the provider's keys for tokens, and the headers of the response, which has none if no
     request is needed.
 
-    From a trust chain, the keys in the chain itself precede the signed JWKS, and this the
-    `jwks_uri`, which only TLS protects. Raises: TransportError, MetadataError.
-    Spec: OIDC Discovery 3 (jwks_uri); OpenID Federation 1.0 5.2.1.
+    The keys by value precede those that a source fetches, and these the `jwks_uri`, which only TLS
+    protects. Raises: TransportError, MetadataError.
+    Spec: OIDC Discovery 3 (jwks_uri).
     """
-    federation = metadata.federation
-    if federation is not None and federation.jwks is not None:
-        return federation.jwks, {}
-    if federation is not None and federation.signed_jwks_uri:
-        request = build_signed_jwks_request(federation.signed_jwks_uri)
-        response = transport.send(request, timeout_seconds=timeout_seconds)
-        federation_keys = federation.federation_keys
-        keys = process_signed_jwks_response(
-            response, federation_keys=federation_keys, declaration=declaration, now=now
+    if metadata.statement is not None and metadata.statement.jwks is not None:
+        return metadata.statement.jwks, {}
+    source = find_metadata_source(declaration)
+    if source is not None:
+        found = source.find_keys(
+            metadata,
+            declaration=declaration,
+            transport=transport,
+            timeout_seconds=timeout_seconds,
+            now=now,
         )
-        return keys, response.headers
+        if found is not None:
+            return found
     response = transport.send(build_jwks_request(metadata), timeout_seconds=timeout_seconds)
     return process_jwks_response(response), response.headers
 
@@ -145,7 +151,11 @@ def _list_needed_members(declaration: ProviderDeclaration) -> set[str]:
         "tls_client_certificate_bound_access_tokens": is_fapi2 and not is_key_bound,
     }
     needed = {name for name, is_needed in conditions.items() if is_needed}
-    api = conf.apis().get(declaration.name)
-    if api is not None and api.method == "introspection":
-        needed.add("introspection_endpoint")
+    return needed | list_members_needed_by_apps(declaration)
+
+
+def list_members_needed_by_apps(declaration: ProviderDeclaration) -> set[str]:
+    needed: set[str] = set()
+    for list_members in metadata_needs:
+        needed.update(list_members(declaration))
     return needed

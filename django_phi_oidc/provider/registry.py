@@ -12,8 +12,6 @@ from django.dispatch import receiver
 from .. import conf
 from .._internal import clock
 from ..config.providers import ProviderDeclaration
-from ..contrib.federation.entity_statements import fetch_trust_chain
-from ..contrib.federation.provider_metadata import process_trust_chain
 from ..errors import AccountError, Code, KeyNotFound
 from ..http.http_transport import HTTPTransport
 from ..http.transport import Transport
@@ -26,12 +24,7 @@ from .metadata_cache import (
     TokenSource,
     parse_freshness_seconds,
 )
-from .metadata_documents import fetch_keys, fetch_metadata
-
-FRESH_CHAIN_SECONDS = 60 * 60
-"""How long a trust chain is used before it is fetched again. OpenID Federation has no other
-revocation.
-"""
+from .metadata_documents import fetch_keys, fetch_metadata, find_metadata_source
 
 
 class Provider:
@@ -55,10 +48,10 @@ class Provider:
         self._keys = CachedDocument(self._fetch_keys, monotonic=monotonic)
 
     def get_metadata(self, *, timeout_seconds: float) -> ProviderMetadata:
-        """Return the validated metadata, of discovery or, if a federation is declared, of the trust
-        chain only.
+        """Return the validated metadata, of discovery or, if an app registers a source for the
+        provider, of that source only.
 
-        Raises: TransportError, MetadataError. Spec: OIDC Discovery 4; OpenID Federation 1.0 10.
+        Raises: TransportError, MetadataError. Spec: OIDC Discovery 4.
         """
         return self._metadata.get(timeout_seconds=timeout_seconds)
 
@@ -68,10 +61,10 @@ class Provider:
 
         Raises: TransportError, MetadataError.
         """
-        if self.declaration.federation is not None:
-            # An expired trust chain makes the keys unusable, too.
-            federation = self.get_metadata(timeout_seconds=timeout_seconds).federation
-            if federation is not None and federation.jwks is not None:
+        if find_metadata_source(self.declaration) is not None:
+            # An expired statement makes the keys unusable, too.
+            statement = self.get_metadata(timeout_seconds=timeout_seconds).statement
+            if statement is not None and statement.jwks is not None:
                 return RemoteKeySet(
                     self._metadata,
                     read_keys=_read_keys_by_value,
@@ -94,20 +87,20 @@ class Provider:
         return other
 
     def _fetch_metadata(self, timeout_seconds: float) -> tuple[ProviderMetadata, float]:
-        if self.declaration.federation is not None:
-            chain = fetch_trust_chain(
+        source = find_metadata_source(self.declaration)
+        if source is not None:
+            return source.fetch_metadata(
                 self.declaration,
                 transport=self.transport,
                 timeout_seconds=timeout_seconds,
                 now=clock.now(),
             )
-            return process_trust_chain(chain, declaration=self.declaration), FRESH_CHAIN_SECONDS
         metadata, response, _ = fetch_metadata(
             self.declaration, transport=self.transport, timeout_seconds=timeout_seconds
         )
-        return metadata, MIN_FRESH_SECONDS if metadata.is_partial else parse_freshness_seconds(
-            response.headers
-        )
+        if metadata.is_partial:
+            return metadata, MIN_FRESH_SECONDS
+        return metadata, parse_freshness_seconds(response.headers)
 
     def _fetch_keys(self, timeout_seconds: float) -> tuple[JSONWebKeySet, float]:
         ends_at = self._monotonic() + timeout_seconds
@@ -127,16 +120,16 @@ class Provider:
 
 
 def _find_validity_seconds(metadata: ProviderMetadata) -> float | None:
-    """Return how much longer the trust chain is valid. Spec: OpenID Federation 1.0 10.4."""
-    if metadata.federation is None:
+    """Return how much longer the metadata are valid; None: without limit."""
+    if metadata.statement is None:
         return None
-    return (metadata.federation.expires_at - clock.now()).total_seconds()
+    return (metadata.statement.expires_at - clock.now()).total_seconds()
 
 
 def _read_keys_by_value(metadata: ProviderMetadata) -> JSONWebKeySet:
     keys = None
-    if metadata.federation is not None:
-        keys = metadata.federation.jwks
+    if metadata.statement is not None:
+        keys = metadata.statement.jwks
 
     if keys is None:
         raise KeyNotFound("The provider publishes its keys otherwise now.", is_certain=False)

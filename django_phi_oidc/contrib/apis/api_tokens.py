@@ -15,6 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ...audit.request_context import is_from_trusted_proxy
 from ...config.certificates import compute_certificate_thumbprint
+from ...config.providers import ProviderDeclaration
 from ...errors import AccessTokenInvalid, KeyNotFound
 from ...oidc.dpop import VerifiedProof, verify_proof
 from ...provider.registry import get_provider
@@ -27,6 +28,14 @@ _BYTE_SEQUENCE = re.compile(r":((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za
 """Spec: RFC 8941 3.3.5. Servers join repeated headers by a comma, which no byte sequence
 contains.
 """
+
+
+def list_needed_metadata(declaration: ProviderDeclaration) -> list[str]:
+    """Return the members of the provider's metadata that the verification of its tokens needs."""
+    api = conf.apis().get(declaration.name)
+    if api is not None and api.method == "introspection":
+        return ["introspection_endpoint"]
+    return []
 
 
 @sensitive_variables("token")

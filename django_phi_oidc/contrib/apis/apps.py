@@ -3,7 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...extensions import access_token_sources
+from ...extensions import access_token_sources, metadata_needs
 
 
 class APIsConfig(FeatureConfig):
@@ -15,8 +15,10 @@ class APIsConfig(FeatureConfig):
     verbose_name = gettext_lazy("Access tokens")
 
     def ready(self) -> None:
-        # This module imports joserfc.
+        # These modules import joserfc.
         from .access_token import find_request_token
+        from .api_tokens import list_needed_metadata
 
         super().ready()
         access_token_sources.register(find_request_token)
+        metadata_needs.register(list_needed_metadata)

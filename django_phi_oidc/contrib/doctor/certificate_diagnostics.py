@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from datetime import datetime
 
+from ...config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ...config.providers import ProviderDeclaration
 from ...errors import DeclarationInvalid, TransportError
 from ...provider.mutual_tls import list_certificate_expiries, validate_client_certificate
-from .diagnostics import CERTIFICATE_EXPIRY_WARNING, ProviderFinding
+from ...provider.provider_findings import ProviderFinding
 
 
 def check_client_certificates(

@@ -37,7 +37,12 @@ from ...oidc.remedies import find_remedy
 from ...oidc.request_object import build_signed_parameters
 from ...oidc.token import build_token_request, process_token_response
 from ...provider.dpop_requests import send_with_proof
-from .diagnostics import FindingLevel, ProviderFinding, diagnose_request_error, sanitize_text
+from ...provider.provider_findings import (
+    FindingLevel,
+    ProviderFinding,
+    diagnose_request_error,
+    sanitize_text,
+)
 
 TIMEOUT_SECONDS = 10.0
 """For each response."""

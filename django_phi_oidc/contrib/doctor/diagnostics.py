@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 from ...claims.minimization import PROTOCOL_CLAIMS, VERIFIED_EMAIL_CLAIMS, build_claims_request
+from ...config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ...config.claims import ClaimDeclaration
 from ...config.providers import ProviderDeclaration
-from ...errors import Code, MetadataError, SignInRefused, TransportError
+from ...errors import Code, MetadataError, TransportError
 from ...http.transport import TransportResponse, is_outage_status, parse_json_body
 from ...oidc.dpop import CLIENT_PROOF_ALG
 from ...oidc.jwks import JSONWebKeySet
@@ -25,10 +26,9 @@ from ...oidc.metadata import (
 )
 from ...oidc.remedies import find_remedy
 from ...oidc.revocation import process_revocation_response
+from ...provider.provider_findings import ProviderFinding, sanitize_text
 from .known_providers import find_known_provider
 
-FindingLevel = Literal["ok", "warning", "failure"]
-CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
 _LIST_MEMBERS = (
     *(
         "prompt_values_supported",
@@ -41,17 +41,6 @@ _BOOLEAN_MEMBERS = (
     *("require_pushed_authorization_requests", "authorization_response_iss_parameter_supported"),
     "tls_client_certificate_bound_access_tokens",
 )
-_MAX_TEXT_LENGTH = 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderFinding:
-    check: str
-    level: FindingLevel
-    text: str
-    code: str = ""
-    """Of the rule, or a code of the doctor; empty when it is ok."""
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +67,6 @@ def _failure(check: str, code: str, text: str, remedy: str) -> ProviderFinding:
     )
 
 
-def sanitize_text(text: str) -> str:
-    """Return text, which may come from the provider, as safe for a terminal: ASCII without
-    look-alike characters.
-    """
-    return (text if text.isascii() and text.isprintable() else ascii(text))[:_MAX_TEXT_LENGTH]
-
-
 def check_peer(peer: TLSPeer, *, now: datetime) -> ProviderFinding:
     """Check TLS and the expiry of the certificate, which the handshake has verified."""
     if not peer.tls_version:
@@ -105,14 +87,6 @@ def check_peer(peer: TLSPeer, *, now: datetime) -> ProviderFinding:
             "tls", "certificate_expires", text, "The provider must renew it before that day."
         )
     return _ok("tls", text)
-
-
-def diagnose_request_error(
-    check: str, error: SignInRefused, *, prefix: str = ""
-) -> ProviderFinding:
-    """Return the failure of a request. prefix: of its text."""
-    remedy = find_remedy(error.code, getattr(error, "error", "")) or "Ask the provider."
-    return _failure(check, error.code, f"{prefix}{error}", remedy)
 
 
 def find_metadata_members(response: TransportResponse) -> Mapping[str, Any] | None:
@@ -164,19 +138,19 @@ def check_metadata_issuer(declaration: ProviderDeclaration) -> Iterator[Provider
 
 
 def check_members(
-    members: Mapping[str, Any], *, allow_loopback_http: bool, is_federated: bool = False
+    members: Mapping[str, Any], *, allow_loopback_http: bool, is_keys_url_optional: bool = False
 ) -> Iterator[ProviderFinding]:
     """Check that the endpoints exist and use https, and the types of the members. Spec: Discovery
     3.
 
-    is_federated: the members are from a trust chain, which may have the keys without a jwks_uri.
+    is_keys_url_optional: the source of the members may have the keys without a jwks_uri.
     """
     wrong = [
         name
         for name in (*REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS)
         if not _is_valid_endpoint(members, name)
     ]
-    if is_federated and "jwks_uri" not in members:
+    if is_keys_url_optional and "jwks_uri" not in members:
         wrong.remove("jwks_uri")
     wrong += [
         name

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from ...audit.search import EventFilters, RowUnreadable, list_events
 from ...config.claims import ClaimDeclaration
 from ...config.providers import ProviderDeclaration
 from ...errors import AuditUnavailable, Code, SignInRefused, TransportError
+from ...extensions import MetadataSource
 from ...http.connection_pool import translate_error
 from ...http.http_transport import create_ssl_context
 from ...http.transport import Transport, TransportRequest, TransportResponse
@@ -28,17 +29,19 @@ from ...oidc.metadata import (
     process_metadata_response,
 )
 from ...oidc.revocation import build_revocation_request
-from ...provider.metadata_documents import fetch_keys, fetch_oauth_members
+from ...provider.metadata_documents import (
+    fetch_keys,
+    fetch_oauth_members,
+    find_metadata_source,
+    list_members_needed_by_apps,
+)
 from ...provider.mutual_tls import load_client_certificate
-from ..federation.entity_statement import OPENID_RELYING_PARTY
-from ..federation.entity_statements import fetch_trust_chain
-from ..federation.federation_diagnostics import check_own_trust_chain, check_trust_chain
-from ..federation.provider_metadata import process_trust_chain
+from ...provider.provider_findings import ProviderFinding, diagnose_request_error
 from . import diagnostics
 from .assurance_diagnostics import check_assurance
 from .certificate_diagnostics import check_client_certificates
 from .client_probe import PROOF_ERRORS, ClientProbe, probe_client
-from .diagnostics import ProviderFinding, TLSPeer
+from .diagnostics import TLSPeer
 from .recipe_diagnostics import build_federation_finding, check_known_provider
 from .security_profiles import check_fapi2
 
@@ -56,8 +59,6 @@ class ProbeContext:
     claims: Mapping[str, ClaimDeclaration]
     is_only_provider: bool
     """No other provider is declared."""
-    introspection_provider_names: Collection[str] = ()
-    """Providers whose introspection endpoint is used."""
     callback_url: str = ""
     """The redirect URI of the portal; empty: the registration of the client is not checked."""
 
@@ -75,8 +76,9 @@ def probe_provider(
     A random token is sent to the revocation endpoint, which shows whether it knows the client; with
     a callback URL, `client_probe` sends further requests. Nothing is changed.
     """
-    if declaration.federation is not None:
-        yield from _probe_federation_member(declaration, context, transport=transport, clock=clock)
+    source = find_metadata_source(declaration)
+    if source is not None:
+        yield from _probe_source(source, declaration, context, transport=transport, clock=clock)
         return
     requested_at = clock()
     try:
@@ -84,7 +86,7 @@ def probe_provider(
             build_metadata_request(declaration), timeout_seconds=TIMEOUT_SECONDS
         )
     except TransportError as error:
-        yield diagnostics.diagnose_request_error("discovery", error)
+        yield diagnose_request_error("discovery", error)
         return
     received_at = clock()
     discovery = diagnostics.check_discovery(response, url=declaration.metadata_url)
@@ -116,28 +118,26 @@ def probe_provider(
     yield from _check_client(declaration, context, metadata, transport=transport, clock=clock)
 
 
-def _probe_federation_member(
+def _probe_source(
+    source: MetadataSource,
     declaration: ProviderDeclaration,
     context: ProbeContext,
     *,
     transport: Transport,
     clock: Callable[[], datetime],
 ) -> Iterator[ProviderFinding]:
-    """Yield the findings about a provider whose metadata come from its trust chain."""
+    """Yield the findings about a provider whose metadata come from a source of another app."""
     now = clock()
-    try:
-        chain = fetch_trust_chain(
-            declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS, now=now
-        )
-    except SignInRefused as error:
-        yield diagnostics.diagnose_request_error("federation", error)
+    diagnosis = source.diagnose(
+        declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS, now=now
+    )
+    yield from diagnosis.findings
+    if diagnosis.members is None or diagnosis.parse_metadata is None:
         return
-    yield from check_trust_chain(chain, now=now)
-    yield _check_own_membership(declaration, transport=transport, now=now)
-    yield from _check_tls(declaration, chain.metadata, now=now)
-    yield from _check_metadata(declaration, context, chain.metadata)
+    yield from _check_tls(declaration, diagnosis.members, now=now)
+    yield from _check_metadata(declaration, context, diagnosis.members)
     try:
-        metadata = process_trust_chain(chain, declaration=declaration)
+        metadata = diagnosis.parse_metadata()
         keys, _ = fetch_keys(
             metadata,
             declaration=declaration,
@@ -146,31 +146,11 @@ def _probe_federation_member(
             now=now,
         )
     except SignInRefused as error:
-        yield diagnostics.diagnose_request_error("keys", error)
+        yield diagnose_request_error("keys", error)
         return
-    algs = diagnostics.list_usable_algs(chain.metadata, declaration.id_token_signed_response_alg)
+    algs = diagnostics.list_usable_algs(diagnosis.members, declaration.id_token_signed_response_alg)
     yield from diagnostics.check_key_set(keys, algs=algs)
     yield from _check_client(declaration, context, metadata, transport=transport, clock=clock)
-
-
-def _check_own_membership(
-    declaration: ProviderDeclaration, *, transport: Transport, now: datetime
-) -> ProviderFinding:
-    """Find the portal's own trust chain, as the provider does."""
-    try:
-        chain = fetch_trust_chain(
-            declaration,
-            transport=transport,
-            timeout_seconds=TIMEOUT_SECONDS,
-            now=now,
-            entity_identifier=declaration.client_id,
-            entity_type=OPENID_RELYING_PARTY,
-        )
-    except SignInRefused as error:
-        return diagnostics.diagnose_request_error(
-            "membership", error, prefix=f"{declaration.client_id}: "
-        )
-    return check_own_trust_chain(chain, declaration=declaration)
 
 
 def _check_client(
@@ -207,7 +187,7 @@ def _check_metadata(
     yield from diagnostics.check_members(
         members,
         allow_loopback_http=declaration.allow_loopback_http,
-        is_federated=declaration.federation is not None,
+        is_keys_url_optional=find_metadata_source(declaration) is not None,
     )
     yield diagnostics.check_algorithms(members, allowed=declaration.id_token_signed_response_alg)
     yield from diagnostics.check_encryption(members, declaration=declaration)
@@ -219,7 +199,7 @@ def _check_metadata(
     yield from check_fapi2(members, declaration=declaration)
     yield diagnostics.check_client_authentication(members, declaration=declaration)
     yield diagnostics.check_revocation(members, declaration=declaration)
-    if declaration.name in context.introspection_provider_names:
+    if "introspection_endpoint" in list_members_needed_by_apps(declaration):
         yield diagnostics.check_introspection(members)
     yield from diagnostics.check_logout(members, declaration=declaration)
     yield from check_known_provider(members, declaration=declaration)
@@ -293,7 +273,7 @@ def _check_tls(
             peer = TLSPeer(host=host, tls_version=version, certificate_expires_at=expires_at)
             yield diagnostics.check_peer(peer, now=now)
         except TransportError as error:
-            yield diagnostics.diagnose_request_error("tls", error)
+            yield diagnose_request_error("tls", error)
 
 
 def _get_tls_version_and_expiry(
@@ -335,7 +315,7 @@ def _check_keys(
     try:
         response = transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
     except TransportError as error:
-        yield diagnostics.diagnose_request_error("keys", error)
+        yield diagnose_request_error("keys", error)
         return
     algs = diagnostics.list_usable_algs(members, declaration.id_token_signed_response_alg)
     yield from diagnostics.check_keys(response, algs=algs)
@@ -378,7 +358,7 @@ def _check_client_is_known(
             transport.send(request, timeout_seconds=TIMEOUT_SECONDS)
         )
     except TransportError as error:
-        yield diagnostics.diagnose_request_error("client", error)
+        yield diagnose_request_error("client", error)
 
 
 def _check_recent_events(

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ...config.providers import ProviderDeclaration
-from .diagnostics import ProviderFinding, sanitize_text
+from ...provider.metadata_documents import find_metadata_source
+from ...provider.provider_findings import ProviderFinding, sanitize_text
 from .known_providers import find_known_provider
 from .known_providers.definitions import KnownProvider, list_differences
 
@@ -37,7 +38,8 @@ def check_known_provider(
                 text=fault.text,
                 remedy=fault.remedy,
             )
-    if known.recipe and known.recipe.trust_anchor and declaration.federation is None:
+    is_of_federation = bool(known.recipe and known.recipe.trust_anchor)
+    if is_of_federation and find_metadata_source(declaration) is None:
         text = f"{known.name} admits only members of its federation"
         yield build_federation_finding(text, level="failure")
     yield from _compare_with_recipe(known, declaration)

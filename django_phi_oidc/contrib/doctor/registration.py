@@ -25,8 +25,9 @@ from ...oidc.registration import (
     compare_registration,
     process_registration_response,
 )
+from ...provider.metadata_documents import find_metadata_source
+from ...provider.provider_findings import FindingLevel, ProviderFinding, sanitize_text
 from . import diagnostics
-from .diagnostics import FindingLevel, ProviderFinding
 from .udap import UDAPClientInformation, build_udap_metadata, build_udap_registration_request
 
 TIMEOUT_SECONDS = 30.0
@@ -61,7 +62,7 @@ def register_client(
     IssuerMismatch, AlgUnsupported or RegistrationUnsupported before anything was sent to the
     registration endpoint. Spec: RFC 7591 3; UDAP Security 3.
     """
-    if declaration.federation is not None:
+    if find_metadata_source(declaration) is not None:
         raise RegistrationUnsupported(
             "A member of a federation is registered at the operator of the federation."
         )
@@ -126,7 +127,7 @@ def _compare_registration(
             text = f"{name}: {value}"
             code = ""
             remedy = ""
-        text = diagnostics.sanitize_text(text)
+        text = sanitize_text(text)
         yield ProviderFinding(check="registered", level=level, code=code, text=text, remedy=remedy)
     expires_at = registered.get("client_secret_expires_at")
     if (

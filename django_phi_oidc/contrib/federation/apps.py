@@ -3,6 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
+from ...extensions import metadata_sources
 
 
 class FederationConfig(FeatureConfig):
@@ -12,3 +13,9 @@ class FederationConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.federation"
     label = "phi_oidc_federation"
     verbose_name = gettext_lazy("OpenID Federation")
+
+    def ready(self) -> None:
+        from .metadata_source import trust_chain_source
+
+        super().ready()
+        metadata_sources.register(trust_chain_source)

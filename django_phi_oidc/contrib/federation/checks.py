@@ -16,15 +16,15 @@ from django.urls import NoReverseMatch, Resolver404, resolve
 from ... import conf
 from ..._internal import clock
 from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
+from ...config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ...config.providers import ProviderDeclaration
 from ...errors import IDTokenError
-from ...login.client_metadata import EntityConfigurationView, build_own_metadata
 from ...oidc.id_token import parse_numeric_date
 from ...oidc.jose import parse_compact_jws
 from ...oidc.jwks import parse_jwks
-from ..doctor.diagnostics import CERTIFICATE_EXPIRY_WARNING
 from .declaration import FederationDeclaration
 from .entity_statement import build_entity_configuration_url
+from .views import EntityConfigurationView, build_own_metadata
 
 Member = tuple[ProviderDeclaration, FederationDeclaration]
 _OF_ONE_PROVIDER = frozenset({"redirect_uris", "jwks"})

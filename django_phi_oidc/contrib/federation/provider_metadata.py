@@ -3,6 +3,7 @@ Federation 1.0 5.
 """
 
 import json
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ...config.providers import ProviderDeclaration
@@ -10,7 +11,7 @@ from ...errors import Code, MetadataError
 from ...http.transport import TransportRequest, TransportResponse
 from ...oidc.jwks import JSONWebKeySet, parse_jwks
 from ...oidc.metadata import (
-    FederationMetadata,
+    MetadataStatement,
     ProviderMetadata,
     create_metadata,
     merge_metadata,
@@ -19,6 +20,17 @@ from ...oidc.metadata import (
 )
 from .entity_statement import parse_signed_jwks
 from .trust_chain import TrustChain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustChainStatement(MetadataStatement):
+    """What a trust chain states about a provider, besides its metadata. Keys for tokens that it
+    does not contain are in the signed JWKS, or at jwks_uri.
+    """
+
+    federation_keys: JSONWebKeySet = field(repr=False)
+    """They sign entity statements and the signed JWKS, and no tokens."""
+    signed_jwks_uri: str
 
 
 def process_trust_chain(chain: TrustChain, *, declaration: ProviderDeclaration) -> ProviderMetadata:
@@ -44,13 +56,16 @@ def process_trust_chain(chain: TrustChain, *, declaration: ProviderDeclaration) 
         raise MetadataError(Code.METADATA_INVALID, "The provider publishes no keys.")
     if signed_jwks_uri:
         validate_https_url(signed_jwks_uri, allow_loopback_http=declaration.allow_loopback_http)
+    keys = None
+    if jwks:
+        keys = parse_jwks(json.dumps(jwks).encode())
     return create_metadata(
         merge_metadata(members, oauth_members={}, declaration=declaration),
         declaration=declaration,
-        federation=FederationMetadata(
+        statement=TrustChainStatement(
             expires_at=chain.expires_at,
             federation_keys=chain.federation_keys,
-            jwks=parse_jwks(json.dumps(jwks).encode()) if jwks else None,
+            jwks=keys,
             signed_jwks_uri=signed_jwks_uri,
         ),
     )

@@ -28,4 +28,5 @@ class SCIMConfig(FeatureConfig):
         from .personal_data import PROVISIONED_DATA
 
         personal_data_sources.register(PROVISIONED_DATA)
+        super().ready()
         role_sources.register(group_role_source)

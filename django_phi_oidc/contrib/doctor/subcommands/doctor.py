@@ -17,7 +17,8 @@ from ....management.subcommands._arguments import (
     get_provider,
     parse_portal_origin,
 )
-from ..diagnostics import ProviderFinding, check_audit_log, sanitize_text
+from ....provider.provider_findings import ProviderFinding, sanitize_text
+from ..diagnostics import check_audit_log
 from ..probe import ProbeContext, probe_provider
 
 READING_COMMANDS = ("doctor",)
@@ -58,9 +59,6 @@ def handle(options: Options, output: Output) -> None:
     context = ProbeContext(
         claims=conf.claims(),
         is_only_provider=len(providers) == 1,
-        introspection_provider_names=[
-            name for name, api in conf.apis().items() if api.method == "introspection"
-        ],
     )
     failures = warnings = 0
     for declaration in declarations:

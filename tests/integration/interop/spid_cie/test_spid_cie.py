@@ -77,7 +77,7 @@ def test_member_of_the_federation_signs_in_without_registration(
         metadata = get_provider().get_metadata(timeout_seconds=10)
         # The policy of the trust anchor.
         assert metadata.subject_types_supported == ("pairwise",)
-        assert metadata.federation is not None
+        assert metadata.statement is not None
         assert person.post("/oidc/logout/").status_code == 302
         assert events(action="token.revoked", outcome="success") != []
         assert fetch_userinfo().status_code == 403

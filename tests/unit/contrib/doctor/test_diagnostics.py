@@ -15,11 +15,12 @@ from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
 from django_phi_oidc.contrib.doctor import diagnostics
 from django_phi_oidc.contrib.doctor.assurance_diagnostics import check_assurance
-from django_phi_oidc.contrib.doctor.diagnostics import ProviderFinding, TLSPeer
+from django_phi_oidc.contrib.doctor.diagnostics import TLSPeer
 from django_phi_oidc.contrib.doctor.recipe_diagnostics import check_known_provider
 from django_phi_oidc.errors import PhiOidcError
 from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.metadata import process_metadata_response
+from django_phi_oidc.provider.provider_findings import ProviderFinding, sanitize_text
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.client_keys import create_private_key_pem
 from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY
@@ -364,8 +365,8 @@ def test_keys_must_have_distinct_kids_and_fit_the_algorithms() -> None:
 def test_text_of_a_provider_is_shown_in_ascii() -> None:
     finding = diagnostics.check_issuer({"issuer": "https://\u043ep.example"}, issuer=ISSUER)
     assert (finding.level, r"https://\u043ep.example" in finding.text) == ("failure", True)
-    assert diagnostics.sanitize_text(ISSUER) == ISSUER
-    assert len(diagnostics.sanitize_text("é" * 1000)) == 200
+    assert sanitize_text(ISSUER) == ISSUER
+    assert len(sanitize_text("é" * 1000)) == 200
 
 
 OKTA = {"issuer": "https://example.okta.com/oauth2/default"}

@@ -9,7 +9,7 @@ from django.test import override_settings
 from django.urls import include, path
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.login.client_metadata import EntityConfigurationView
+from django_phi_oidc.contrib.federation.views import EntityConfigurationView
 from django_phi_oidc.testing.mock_provider import create_signing_key, sign_jwt
 from tests.support.client_keys import create_private_key_pem
 

@@ -15,7 +15,7 @@ from django_phi_oidc.contrib.federation.entity_statement import (
     parse_entity_statement,
     verify_entity_statement,
 )
-from django_phi_oidc.login.client_metadata import EntityConfigurationView
+from django_phi_oidc.contrib.federation.views import EntityConfigurationView
 from tests.support.client_keys import create_private_key_pem
 
 pytestmark = pytest.mark.sqlite

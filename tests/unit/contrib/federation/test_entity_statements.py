@@ -17,12 +17,13 @@ from django_phi_oidc.contrib.federation.entity_statements import (
     MAX_FETCHES,
     fetch_trust_chain,
 )
+from django_phi_oidc.contrib.federation.metadata_source import FRESH_CHAIN_SECONDS
 from django_phi_oidc.contrib.federation.trust_chain import TrustChain
 from django_phi_oidc.errors import Code, KeyNotFound
 from django_phi_oidc.http.http_transport import HTTPTransport
 from django_phi_oidc.provider.call_limit import MAX_FAILURES, STALLED_SECONDS
 from django_phi_oidc.provider.metadata_cache import REFETCH_COOLDOWN_SECONDS, STALE_IF_ERROR_SECONDS
-from django_phi_oidc.provider.registry import FRESH_CHAIN_SECONDS, Provider
+from django_phi_oidc.provider.registry import Provider
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.client_keys import create_private_key_pem
 from tests.support.error_codes import raises
@@ -216,7 +217,7 @@ def test_metadata_of_the_chain_replace_discovery(member: Member) -> None:
     metadata = member.get_metadata()
     assert metadata.issuer == federation.op
     assert metadata.token_endpoint == f"{federation.op}/token_endpoint"
-    assert metadata.federation.expires_at == NOW + timedelta(hours=12)
+    assert metadata.statement.expires_at == NOW + timedelta(hours=12)
     assert member.get_metadata() is metadata
     assert not any("openid-configuration" in target for target in member.served.targets)
 
