@@ -19,7 +19,6 @@ from django.utils.functional import Promise
 
 from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
-from .config.core_options import Network as Network  # noqa: PLC0414 -- the type of trusted_proxies()
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
 from .contrib.apis.declaration import APIDeclaration
@@ -35,7 +34,6 @@ roles: Callable[[], Mapping[str, tuple[RoleRule, ...]]] = partial(read_option, "
 """Return the rules from claims to roles, by the name of the provider."""
 apis: Callable[[], Mapping[str, APIDeclaration]] = partial(read_option, "API")
 """Return which access tokens the portal's own APIs accept, by the name of the provider."""
-trusted_proxies: Callable[[], tuple[Network, ...]] = partial(read_option, "TRUSTED_PROXIES")
 sector_origins: Callable[[], tuple[str, ...]] = partial(read_option, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""
 idle_timeout: Callable[[], timedelta] = partial(read_option, "SESSIONS", "idle_timeout")

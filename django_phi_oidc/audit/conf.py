@@ -1,4 +1,4 @@
-"""The option `AUDIT`."""
+"""The options of the audit log."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..options import read_option
-from .declaration import WitnessDeclaration
+from .declaration import Network, WitnessDeclaration
 
 origin: Callable[[], Any] = partial(read_option, "AUDIT", "origin")
 """Return the declared name of the log; `audit.log.signing_keys` validates it."""
@@ -19,6 +19,7 @@ witnesses: Callable[[], Mapping[str, WitnessDeclaration]] = partial(
 )
 tiles: Callable[[], Path | str | None] = partial(read_option, "AUDIT", "tiles")
 archive_folder: Callable[[], Path | None] = partial(read_option, "AUDIT", "archives")
+trusted_proxies: Callable[[], tuple[Network, ...]] = partial(read_option, "TRUSTED_PROXIES")
 
 
 def witness_quorum() -> int:

@@ -1,5 +1,6 @@
-"""The option `AUDIT`, parsed into frozen values. No Django."""
+"""The options of the audit log, parsed into frozen values. No Django."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ..config._parsing import (
 )
 from ..config.loopback import is_loopback_http
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KEY_PATTERN = re.compile(r"[^\s+]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
 
 
@@ -75,6 +77,13 @@ def _parse_tiles(path: str, value: Any) -> Path | str:
     return fail(path, "must be a Path, or the name of a storage")
 
 
+def _parse_networks(path: str, value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(str(network)) for network in value)
+    except (TypeError, ValueError):
+        fail(path, "must be a list of networks")
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuditDeclaration:
     """The option `AUDIT`."""
@@ -117,3 +126,5 @@ class AuditOptions:
 
     AUDIT: AuditDeclaration = AuditDeclaration()
     """The [audit log](#audit). Default: see there."""
+    TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()
+    """Networks whose `X-Forwarded-For` is trusted, counted from the right."""

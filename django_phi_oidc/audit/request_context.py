@@ -16,9 +16,10 @@ from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 
-from .. import conf
 from .._internal import randomness
 from ..extensions import VerifiedAccessToken, access_token_sources, delegation_sources
+from . import conf
+from .declaration import Network
 from .events import NewEvent, Origin
 from .operators import OPERATOR_PREFIX
 
@@ -285,7 +286,7 @@ def _is_local_sign_in(session: Session) -> bool:
     return backend is not None and backend == session.get(BACKEND_SESSION_KEY)
 
 
-def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> str:
+def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[Network]) -> str:
     """Return the address of the nearest hop that is not a trusted proxy; "" if the server does not
     know its peer.
 
@@ -308,7 +309,7 @@ def get_client_ip(request: HttpRequest, *, trusted_proxies: Sequence[conf.Networ
     return str(hop)
 
 
-def is_from_trusted_proxy(request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]) -> bool:
+def is_from_trusted_proxy(request: HttpRequest, *, trusted_proxies: Sequence[Network]) -> bool:
     """Say whether the peer of the connection is a trusted proxy. A Unix socket peer is
     127.0.0.1.
     """
@@ -336,7 +337,7 @@ def get_reference(request: HttpRequest) -> str:
     return str(getattr(request, _REFERENCE_ATTRIBUTE, "") or get_request_id(request))
 
 
-def _is_trusted(address: IPAddress, trusted_proxies: Sequence[conf.Network]) -> bool:
+def _is_trusted(address: IPAddress, trusted_proxies: Sequence[Network]) -> bool:
     return any(address in network for network in trusted_proxies)
 
 

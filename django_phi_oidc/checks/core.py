@@ -485,7 +485,7 @@ def check_key_permissions(**kwargs: Any) -> Messages:
 @register_check(Tags.security)
 def check_trusted_proxies(**kwargs: Any) -> Messages:
     """W041: the portal is behind a proxy, and takes the proxy's address for that of each client."""
-    if getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not conf.trusted_proxies():
+    if getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not audit_conf.trusted_proxies():
         text = (
             "SECURE_PROXY_SSL_HEADER is set, but TRUSTED_PROXIES is "
             "empty: events have the address of the proxy."

@@ -5,7 +5,6 @@ the declarations; their links are relative to that page. `Default:` at the end o
 empty default.
 """
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ from .claims import ClaimDeclaration, parse_claim
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
@@ -40,13 +38,6 @@ _parse_operational_retention = partial(
     parse_duration, minimum=timedelta(days=1), maximum=timedelta(days=3653)
 )
 _ORIGIN_PATTERN = re.compile(r"https://(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
-
-
-def _parse_networks(path: str, value: Any) -> tuple[Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(str(network)) for network in value)
-    except (TypeError, ValueError):
-        fail(path, "must be a list of networks")
 
 
 _parse_origins = checked(
@@ -141,8 +132,6 @@ class CoreOptions:
     """[Keys](#keys) by purpose. Default: required."""
     SESSIONS: SessionsDeclaration = SessionsDeclaration()
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
-    TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()
-    """Networks whose `X-Forwarded-For` is trusted, counted from the right."""
     SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = ()
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""

@@ -25,6 +25,7 @@ from .. import conf
 from .._internal import clock
 from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
+from ..audit import conf as audit_conf
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..audit.refusals import RefusalLog, report_refusal
@@ -315,7 +316,7 @@ def _end_sessions(logout_token: LogoutToken, *, provider: str, origin: Origin) -
 
 def get_request_origin(request: HttpRequest) -> Origin:
     """Return the origin of a request without an actor."""
-    client_ip = get_client_ip(request, trusted_proxies=conf.trusted_proxies())
+    client_ip = get_client_ip(request, trusted_proxies=audit_conf.trusted_proxies())
     return Origin(client_ip=client_ip, request_id=get_request_id(request))
 
 

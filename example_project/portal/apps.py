@@ -3,6 +3,7 @@
 from django.apps import AppConfig
 
 from django_phi_oidc import conf
+from django_phi_oidc.audit import conf as audit_conf
 
 
 class PortalConfig(AppConfig):
@@ -14,4 +15,4 @@ class PortalConfig(AppConfig):
         """Refuse to start with an invalid declaration, in every process."""
         conf.providers()
         conf.claims()
-        conf.trusted_proxies()
+        audit_conf.trusted_proxies()

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.decorators import sync_and_async_middleware
 
 from django_phi_oidc import conf
+from django_phi_oidc.audit import conf as audit_conf
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; "
@@ -32,7 +33,7 @@ def build_policy(path: str) -> str:
 
 def is_trusted_proxy(address: str) -> bool:
     """Return whether forwarding headers of that peer are trusted. Without declared networks, all peers are."""
-    networks = conf.trusted_proxies()
+    networks = audit_conf.trusted_proxies()
     if not networks:
         return True
     try:

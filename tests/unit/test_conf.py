@@ -111,4 +111,4 @@ def test_emergency_without_any_mail_address_is_refused(settings: Any) -> None:
 
 
 def test_top_level_options_are_few() -> None:
-    assert len(CoreOptions.__dataclass_fields__) == 24
+    assert len(CoreOptions.__dataclass_fields__) == 22

@@ -13,6 +13,8 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
+from ...audit import conf as audit_conf
+from ...audit.declaration import Network
 from ...audit.request_context import is_from_trusted_proxy
 from ...config.certificates import compute_certificate_thumbprint
 from ...config.providers import ProviderDeclaration
@@ -86,7 +88,7 @@ def verify_request_token(
     """Return the token, if the request proves possession of each key that it is bound to."""
     proofs: dict[str, str] = {}
     if audience.api.allow_client_cert_header:
-        proofs = get_certificate_proofs(request, trusted_proxies=conf.trusted_proxies())
+        proofs = get_certificate_proofs(request, trusted_proxies=audit_conf.trusted_proxies())
     if proof:
         proofs["jkt"] = proof.thumbprint
     access_token = verify_bearer_token(token, audience=audience, proofs=proofs, now=now)
@@ -107,7 +109,7 @@ def verify_request_proof(request: HttpRequest, *, token: str, now: datetime) -> 
 
 
 def get_certificate_proofs(
-    request: HttpRequest, *, trusted_proxies: Sequence[conf.Network]
+    request: HttpRequest, *, trusted_proxies: Sequence[Network]
 ) -> dict[str, str]:
     """Return the thumbprint of the certificate in `Client-Cert`, by its member of `cnf`; empty if
     there is none.

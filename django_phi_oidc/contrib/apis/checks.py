@@ -7,6 +7,7 @@ from django.core.checks import Tags
 
 from ... import conf
 from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
+from ...audit import conf as audit_conf
 from .declaration import APIDeclaration, ClientTokensDeclaration, list_api_faults
 
 
@@ -29,7 +30,7 @@ def check_apis(**kwargs: Any) -> Messages:
     for path in [path for path, api in declared.items() if api.allow_client_cert_header]:
         option, rest = path.split("[", 1)
         line = in_settings(f'del PHI_OIDC["{option}"][{rest}["allow_client_cert_header"]')
-        if not conf.trusted_proxies():
+        if not audit_conf.trusted_proxies():
             text = (
                 f"{path}['allow_client_cert_header']: TRUSTED_PROXIES "
                 "is empty, so the header is never read."

@@ -16,6 +16,7 @@ from ... import conf
 from ..._internal import clock
 from ...access.no_store import mark_response_private
 from ...access.responses import format_bearer_challenge
+from ...audit import conf as audit_conf
 from ...audit.events import Origin
 from ...audit.request_context import get_client_ip, get_request_id
 from ...crypto import keyring
@@ -79,7 +80,7 @@ class BearerAuthentication(BaseAuthentication):
         for one that could not be verified.
         """
         origin = Origin(
-            client_ip=get_client_ip(request._request, trusted_proxies=conf.trusted_proxies()),
+            client_ip=get_client_ip(request._request, trusted_proxies=audit_conf.trusted_proxies()),
             request_id=get_request_id(request._request),
         )
         if _has_misplaced_token(request):
