@@ -52,7 +52,7 @@ class _AccountView(View):
 
     def render_page(self, template: str, context: dict[str, Any]) -> HttpResponse:
         response = set_private_headers(
-            render(self.request, f"django_phi_oidc/{template}.html", context)
+            render(self.request, f"phi_oidc_individual_rights/{template}.html", context)
         )
         # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF
         # check refuses.
@@ -159,7 +159,7 @@ class OwnExportView(_ConfirmedView):
 class OwnDisclosuresView(AccountingMixin, TemplateView):
     """Who looked at the user's record, when and why."""
 
-    template_name = "django_phi_oidc/account_disclosures.html"
+    template_name = "phi_oidc_individual_rights/account_disclosures.html"
 
 
 def _redirect_to_account(request: HttpRequest, message: str) -> HttpResponse:

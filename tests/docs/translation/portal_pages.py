@@ -136,7 +136,7 @@ def account_pages(found: Found, person: SignedIn) -> None:
         ("account_disclosures", {**looks, **shown}),
         ("account_disclosures", {"since": clock.now()}),
     ):
-        if texts := untranslated(render_to_string(f"{OURS}/{name}.html", context), data=DATA):
+        if texts := untranslated(render_to_string(f"phi_oidc_individual_rights/{name}.html", context), data=DATA):
             found[f"{name} {context}"] = texts
     assert [get_device_label(*names) for names in ((WORD, WORD), ("", ""))]
 

@@ -207,6 +207,7 @@ CONTEXT = {
 }
 
 
+ACCOUNT_PAGES = ("account", "account_confirm", "account_disclosures")
 DEFAULT_PAGES = ("choose", "login_failed", "logged_out", "replace_session", "signed_in")
 
 
@@ -252,11 +253,12 @@ def test_error_page_is_accessible_and_fits_in_all_themes(name: str, bare_site: S
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("name", ["account", "account_confirm", "account_disclosures", *DEFAULT_PAGES])
+@pytest.mark.parametrize("name", [*ACCOUNT_PAGES, *DEFAULT_PAGES])
 def test_default_page_of_the_app_is_accessible_and_fits(name: str, page: Any) -> None:
     """With all optional content. Pages for other kinds of refusals differ only in their texts."""
     context = CONTEXT | ({"signed_in": True} if name == "signed_in" else {})
-    page.set_content(render_to_string(f"django_phi_oidc/{name}.html", context))
+    folder = "phi_oidc_individual_rights" if name in ACCOUNT_PAGES else "django_phi_oidc"
+    page.set_content(render_to_string(f"{folder}/{name}.html", context))
     # No server has the style sheet that the page links to.
     page.add_style_tag(path=finders.find("django_phi_oidc/pages.css"))
     assert page.inner_text("h1") == page.title()

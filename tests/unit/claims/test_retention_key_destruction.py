@@ -16,6 +16,7 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
 from django_phi_oidc.audit.models import AuditEvent
@@ -36,6 +37,7 @@ from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto import keyring, retention_keys
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
+from django_phi_oidc.extensions import retention_guards
 from django_phi_oidc.fields import SealedTextField
 from tests.integration.journeys.test_transactions import audit_database_away
 from tests.support.audit_log import KEY, seal_now
@@ -113,6 +115,17 @@ def test_key_of_a_rolled_back_hold_is_destroyed_after_the_margin(
     (orphan,) = set(keys.names()) - {ONE_DAY}
     assert destroy_unused_keys(now=NOW + DESTRUCTION_MARGIN) == []
     assert destroy_unused_keys(now=NOW + DESTRUCTION_MARGIN + timedelta(milliseconds=1)) == [orphan]
+
+
+@pytest.mark.parametrize(("is_installed", "destroyed"), [(True, 1), (False, 0)])
+def test_process_without_a_guard_destroys_no_key_of_a_hold(
+    is_installed: bool, destroyed: int, keys: RetentionKeyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot know the holds that another process of the portal places."""
+    if not is_installed:
+        monkeypatch.setattr(retention_guards, "_items", [])
+    keys.create(retention_keys.hold_key_name(uuid7(NOW - DAY).hex))
+    assert len(destroy_unused_keys(now=NOW)) == destroyed
 
 
 @pytest.mark.postgresql

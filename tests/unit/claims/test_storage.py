@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,8 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.claims.models import NO_SESSION, StoredClaim
+from django_phi_oidc.extensions import ClaimPreservation, retention_guards
+from django_phi_oidc.subjects.models import PairwiseSubject
 
 pytestmark = pytest.mark.django_db
 CANARY = "1990-05-17-canary"
@@ -102,3 +104,36 @@ def test_claim_without_session_and_end_is_refused_by_the_database(person: Any) -
     StoredClaim.objects.create(**row, session=NO_SESSION, obtained_at=now, expires_at=now)
     with pytest.raises(IntegrityError), transaction.atomic():
         StoredClaim.objects.create(**row | {"name": "y"}, session=NO_SESSION, obtained_at=now, expires_at=None)
+
+
+class Guard:
+    """Holds each subject with `held_until`, and cannot preserve the stored address."""
+
+    def preserve_claims(self, subject: Any, names: Any, *, now: datetime) -> ClaimPreservation:
+        return ClaimPreservation(key_name="", kept_names={"address"})
+
+    def may_need_key(self, key_name: str, *, now: datetime) -> bool:
+        raise NotImplementedError
+
+    def list_held_subjects(self, *, now: datetime) -> Any:
+        raise NotImplementedError
+
+    def count_holds(self, *, now: datetime) -> int:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("is_guarded", "is_held", "stored"),
+    [
+        (True, True, ("birthdate",)),
+        (True, False, ("address", "birthdate")),
+        (False, True, ("address", "birthdate")),
+    ],
+)
+def test_guard_decides_which_claims_of_a_held_person_are_replaced(
+    is_guarded: bool, is_held: bool, stored: tuple[str, ...], person: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention_guards, "_items", [Guard()] if is_guarded else [])
+    now = person.subject.first_seen_at
+    PairwiseSubject.objects.update(held_until=now + timedelta(days=1) if is_held else now)
+    assert person.store({"address": {"locality": "Bern"}, "birthdate": CANARY}) == stored

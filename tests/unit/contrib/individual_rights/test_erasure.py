@@ -19,12 +19,14 @@ from django_phi_oidc.audit.log.sequencer import append_all_to_log
 from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import destroy_unused_keys
-from django_phi_oidc.contrib.individual_rights.erasure import ErasureResult, erase_person
+from django_phi_oidc.contrib.individual_rights.erasure import ErasureResult, erase_person, preview_erasure
+from django_phi_oidc.contrib.individual_rights.export import export_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons
+from django_phi_oidc.extensions import accounting_suspensions, personal_data_sources
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.linking import mark_seen
@@ -172,6 +174,22 @@ def test_erasure_of_one_subject_keeps_the_other_and_the_pairwise_identifiers(
     assert not PairwiseIdentifier.objects.exists()
     claims_by_subject = {event.subject: json.loads(event.detail)["claims"] for event in events(Action.SUBJECT_ERASED)}
     assert claims_by_subject == {str(person.subject.uuid): ["address", "birthdate"], str(second.uuid): []}
+
+
+def test_erasure_and_export_without_further_apps(
+    op: ScriptedOP, known: Callable[[], SignedIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = known()
+    monkeypatch.setattr(personal_data_sources, "_items", [])
+    monkeypatch.setattr(accounting_suspensions, "_items", [])
+    preview = preview_erasure(person.user, [person.subject], now=NOW)
+    exported = export_person(person.user, [person.subject], claim_declarations={}, origin=OFFICER, now=NOW)
+    assert {"account", "subjects", "sessions", "identifiers"} <= exported.document.keys()
+    assert exported.document.keys().isdisjoint({"emergencies", "invitations", "notices", "provisioned"})
+    erased = erase(person)
+    assert erased == preview
+    assert erased.further_counts == {}
+    assert what_is_held() == of()
 
 
 def test_erasure_of_an_unlinked_account_erases_the_rest(op: ScriptedOP, known: Callable[[], SignedIn]) -> None:
