@@ -6,7 +6,6 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ from ..audit.purposes import PURPOSES
 from ..config.client_keys import ClientKey
 from ..config.loopback import is_loopback_http
 from ..config.providers import ProviderDeclaration
-from ..contrib.monitoring.tasks import get_declared_rules
 from ..crypto import keyring, retention_keys
 from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
@@ -56,7 +54,6 @@ UNUSED_BACKEND_HOOKS = (
     ),
     *("get_token", "verify_token", "get_payload_data", "retrieve_matching_jwk", "store_tokens"),
 )
-METRICS_PACKAGES = {"prometheus": "prometheus_client", "opentelemetry": "opentelemetry.metrics"}
 
 
 _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
@@ -185,14 +182,7 @@ def check_declarations(**kwargs: Any) -> Messages:
     yield from (error(1, text) for text in unknown)
     yield from (error(2, text) for text in mistakes)
     invalid = list(mistakes)
-    for get in (
-        conf.account_notices,
-        conf.patient_resources,
-        conf.person_label,
-        get_declared_rules,
-        conf.emergency,
-        _get_retention_key_stores,
-    ):
+    for get in (conf.person_label, _get_retention_key_stores):
         try:
             get()
         except ImproperlyConfigured as fault:
@@ -492,19 +482,3 @@ def check_trusted_proxies(**kwargs: Any) -> Messages:
         )
         text += " All clients share the limits for one address."
         yield warning(41, text, in_settings('PHI_OIDC["TRUSTED_PROXIES"] = ["10.0.0.0/24"]'))
-
-
-@register_check(Tags.security)
-def check_metrics(**kwargs: Any) -> Messages:
-    """E030: METRICS names a package that is not installed."""
-    for name in conf.metrics():
-        if not _is_installed(METRICS_PACKAGES[name]):
-            hint = f"pip install 'django-phi-oidc[{name}]'"
-            yield error(30, f"PHI_OIDC['METRICS']: {name} is not installed.", hint)
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False

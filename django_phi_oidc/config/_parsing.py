@@ -252,6 +252,7 @@ def checked(parse: Parser, is_valid: Callable[[Any], Any], message: str) -> Pars
 
 
 parse_nonempty = checked(parse_string, bool, "is empty")
+parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
 parse_email_addresses = checked(
     partial(parse_strings, items="mail addresses"),
     lambda addresses: all(map(_EMAIL_ADDRESS_PATTERN.fullmatch, addresses)),

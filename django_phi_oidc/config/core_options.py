@@ -12,17 +12,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from ..contrib.apis.declaration import APIDeclaration, parse_api
-from ..contrib.emergency.declaration import EmergencyDeclaration
 from ..crypto.declaration import KeysDeclaration
 from ._parsing import (
     checked,
     fail,
     mapping_of,
     parse_choices,
+    parse_dotted_path,
     parse_duration,
     parse_email_addresses,
-    parse_string,
     parse_strings,
 )
 from .admin_assurance import AdminAssuranceDeclaration
@@ -30,10 +28,7 @@ from .claims import ClaimDeclaration, parse_claim
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 
-METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 SESSION_ENDING_CHANGES = ("password", "roles")
-MAX_ACTIVATION_LIFETIME = timedelta(days=366)
-_parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
 _parse_operational_retention = partial(
     parse_duration, minimum=timedelta(days=1), maximum=timedelta(days=3653)
 )
@@ -50,26 +45,12 @@ _parse_user_names = checked(
     lambda names: len(set(names)) == len(names),
     "has a name twice",
 )
-_parse_dotted_path = checked(parse_string, lambda path: "." in path, "must be a dotted path")
 
 
 def _parse_session_count(path: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         fail(path, "must be a number of sessions, from 1")
     return value
-
-
-def _parse_account_notices(path: str, value: Any) -> bool | str:
-    if isinstance(value, bool):
-        return value
-    return str(_parse_dotted_path(path, value))
-
-
-_parse_dotted_paths = checked(
-    parse_strings,
-    lambda paths: all("." in path for path in paths),
-    "must be a list of dotted paths",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +103,6 @@ class CoreOptions:
     """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups,
     `is_staff` and `is_superuser`. Default: none: groups are not changed.
     """
-    API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(
-        default_factory=dict
-    )
-    """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no
-    token is accepted.
-    """
     KEYS: KeysDeclaration = field(default_factory=KeysDeclaration)
     """[Keys](#keys) by purpose. Default: required."""
     SESSIONS: SessionsDeclaration = SessionsDeclaration()
@@ -154,29 +129,10 @@ class CoreOptions:
     """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in
     with a password while the provider is unavailable. One for each person.
     """
-    PATIENT_RESOURCES: Annotated[str, _parse_dotted_path] | None = None
-    """Dotted path of a function from a user to a list of `Type/id`: the resources about this user,
-    for
-    [who looked at it](../how-to/privacy-requests.md#list-the-disclosures).
-    """
-    PERSON_LABEL: Annotated[str, _parse_dotted_path] | None = None
+    PERSON_LABEL: Annotated[str, parse_dotted_path] | None = None
     """Dotted path of a function from a user to the
     [name](../how-to/read-the-audit-log.md#names-of-people) that the pages of the admin show. It
     must not query the database. Default: the full name, or the user name without one.
-    """
-    ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
-    """timedelta or seconds, at most 366 days: how long an [activation
-    code](../how-to/activation-codes.md) is valid.
-    """
-    ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
-    """Persons get [a mail](../how-to/account-notices.md) about changes of their account, new
-    browsers and suspicious attempts. On: the mail goes to the e-mail address of the account. Or the
-    dotted path of a function that takes a user, and returns the address, or an empty text for no
-    mail.
-    """
-    EMERGENCY: EmergencyDeclaration | None = None
-    """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default:
-    none: no emergency access.
     """
     ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(default_factory=AdminAssuranceDeclaration)
     """How strong and how recent [the sign-in of a user of the
@@ -187,15 +143,7 @@ class CoreOptions:
     """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and the mails about
     emergencies unless `EMERGENCY` has others.
     """
-    ANOMALY_RULES: Annotated[tuple[str, ...], _parse_dotted_paths] = ()
-    """Dotted paths of [your own rules](../how-to/detect-anomalies.md#custom-rules); a rule replaces
-    the built-in rule of the same kind.
-    """
     LEAKAGE_GUARD: Literal["report", "block"] = "report"
     """What `LeakageGuardMiddleware` does with a response that
     [leaks](../how-to/detect-leaked-secrets.md): `report`, or `block`.
-    """
-    METRICS: Annotated[tuple[str, ...], partial(parse_choices, choices=METRIC_EXPORTERS)] = ()
-    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are
-    sent.
     """

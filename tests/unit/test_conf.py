@@ -11,6 +11,8 @@ from django.utils.translation import gettext_lazy
 from django_phi_oidc import conf, options
 from django_phi_oidc.audit import conf as audit_conf
 from django_phi_oidc.config.core_options import CoreOptions
+from django_phi_oidc.contrib.emergency import conf as emergency_conf
+from django_phi_oidc.contrib.monitoring import conf as monitoring_conf
 from django_phi_oidc.contrib.siem import conf as siem_conf
 from django_phi_oidc.crypto.conf import get_key_source
 from tests.support.phi_oidc_settings import override_phi_oidc, remove_phi_oidc
@@ -34,7 +36,7 @@ MESSAGES = {
 def test_exception_lists_all_mistakes_of_the_setting(settings: Any) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **WRONG)
     with pytest.raises(ImproperlyConfigured) as refused:
-        conf.metrics()
+        monitoring_conf.metrics()
     assert set(str(refused.value).split("\n")) == set(MESSAGES)
     assert len(str(refused.value).split("\n")) == len(MESSAGES)
 
@@ -51,7 +53,7 @@ def test_mistake_in_one_option_does_not_prevent_the_use_of_others(settings: Any)
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, **WRONG)
     assert conf.idle_timeout() == timedelta(minutes=15)
     assert audit_conf.resource_ids() == "plain"
-    for read in (conf.session_recheck, siem_conf.sinks, conf.metrics):
+    for read in (conf.session_recheck, siem_conf.sinks, monitoring_conf.metrics):
         with pytest.raises(ImproperlyConfigured):
             read()
 
@@ -76,7 +78,7 @@ def test_setting_that_is_no_dictionary_is_refused(settings: Any, declared: Any) 
 
 def test_missing_setting_has_defaults(settings: Any) -> None:
     remove_phi_oidc(settings)
-    assert (conf.providers(), conf.emergency(), get_key_source("encryption")) == ({}, None, None)
+    assert (conf.providers(), emergency_conf.emergency(), get_key_source("encryption")) == ({}, None, None)
     assert options.list_mistakes() == []
 
 
@@ -93,11 +95,11 @@ EMERGENCY = {"permissions": {"portal.view_chart": "See a chart"}}
 def test_emergency_mails_go_to_the_security_contacts_unless_it_has_its_own(settings: Any) -> None:
     contacts = {"SECURITY_CONTACTS": ["security@example.org"]}
     settings.PHI_OIDC = {**settings.PHI_OIDC, **contacts, "EMERGENCY": EMERGENCY}
-    emergency = conf.emergency()
+    emergency = emergency_conf.emergency()
     assert emergency is not None
     assert emergency.mail_to == ("security@example.org",)
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": {**EMERGENCY, "mail_to": ["privacy@example.org"]}}
-    emergency = conf.emergency()
+    emergency = emergency_conf.emergency()
     assert emergency is not None
     assert emergency.mail_to == ("privacy@example.org",)
 
@@ -105,10 +107,10 @@ def test_emergency_mails_go_to_the_security_contacts_unless_it_has_its_own(setti
 def test_emergency_without_any_mail_address_is_refused(settings: Any) -> None:
     settings.PHI_OIDC = {**settings.PHI_OIDC, "EMERGENCY": EMERGENCY}
     with pytest.raises(ImproperlyConfigured, match="SECURITY_CONTACTS"):
-        conf.emergency()
+        emergency_conf.emergency()
     (message,) = [message.msg for message in run_checks() if message.id == "django_phi_oidc.E002"]
     assert "SECURITY_CONTACTS" in message
 
 
-def test_top_level_options_are_few() -> None:
-    assert len(CoreOptions.__dataclass_fields__) == 22
+def test_top_level_options_of_the_core_are_few() -> None:
+    assert len(CoreOptions.__dataclass_fields__) == 15

@@ -12,7 +12,6 @@ from datetime import datetime
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ...audit import conf as audit_conf
 from ...audit.declaration import Network
 from ...audit.request_context import is_from_trusted_proxy
@@ -21,6 +20,7 @@ from ...config.providers import ProviderDeclaration
 from ...errors import AccessTokenInvalid, KeyNotFound
 from ...oidc.dpop import VerifiedProof, verify_proof
 from ...provider.registry import get_provider
+from . import conf as apis_conf
 from .access_token import AccessToken, ResourceServer, verify_access_token
 from .introspection_cache import introspect_token
 
@@ -34,7 +34,7 @@ contains.
 
 def list_needed_metadata(declaration: ProviderDeclaration) -> list[str]:
     """Return the members of the provider's metadata that the verification of its tokens needs."""
-    api = conf.apis().get(declaration.name)
+    api = apis_conf.apis().get(declaration.name)
     if api is not None and api.method == "introspection":
         return ["introspection_endpoint"]
     return []

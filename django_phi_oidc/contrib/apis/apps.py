@@ -4,6 +4,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ...extensions import access_token_sources, metadata_needs
+from .declaration import APIsOptions
 
 
 class APIsConfig(FeatureConfig):
@@ -13,6 +14,7 @@ class APIsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.apis"
     label = "phi_oidc_apis"
     verbose_name = gettext_lazy("Access tokens")
+    options = APIsOptions
 
     def ready(self) -> None:
         # These modules import joserfc.

@@ -8,6 +8,7 @@ from django.core.checks import Tags
 from ... import conf
 from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ...audit import conf as audit_conf
+from . import conf as apis_conf
 from .declaration import APIDeclaration, ClientTokensDeclaration, list_api_faults
 
 
@@ -16,7 +17,7 @@ def check_apis(**kwargs: Any) -> Messages:
     """E026: useless or unsafe declarations; W026: requests to the provider inside transactions;
     E107, W107: headers.
     """
-    apis = conf.apis()
+    apis = apis_conf.apis()
     client_ids = {name: provider.client_id for name, provider in conf.providers().items()}
     yield from (
         error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids)

@@ -4,7 +4,7 @@ permit. No Django.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from ...config._parsing import (
     checked,
     fail,
+    mapping_of,
     parse_declaration,
     parse_duration,
     parse_mapping,
@@ -172,3 +173,15 @@ def list_api_faults(
             f"API: {' and '.join(map(repr, names))} would see tokens of "
             "each other; only one can use introspection."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class APIsOptions:
+    """The options of access tokens at the portal's own APIs."""
+
+    API: Annotated[Mapping[str, APIDeclaration], mapping_of(parse_api)] = field(
+        default_factory=dict
+    )
+    """Provider → [access tokens](#an-api) that the portal's own APIs accept. Default: none: no
+    token is accepted.
+    """

@@ -9,13 +9,12 @@ from pathlib import Path
 from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
-from ... import conf
 from ...audit.events import NewEvent
 from ...audit.outbox import MOVE_TIMEOUT_SECONDS
 from ...audit.request_context import Actor
 from ...errors import AuditUnavailable
 from ...extensions import AccessOverride
-from . import spool
+from . import conf, spool
 from .queries import can_open_any, find_open_emergency
 
 

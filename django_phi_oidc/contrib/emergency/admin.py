@@ -22,7 +22,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.admin_columns import create_time_column, keep_dates_together
 from ..._internal.admin_filters import create_state_filter
@@ -43,6 +42,7 @@ from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecrypta
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import find_people
 from ..officer_admin.person_sections import list_viewable_sections
+from . import conf
 from .forms import EmergencyReviewForm
 from .lifecycle import (
     ALREADY_REVIEWED,

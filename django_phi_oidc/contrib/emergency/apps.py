@@ -13,6 +13,7 @@ from ...extensions import (
     personal_data_sources,
     sign_in_observers,
 )
+from .declaration import EmergencyOptions
 
 
 class EmergencyConfig(FeatureConfig):
@@ -22,6 +23,7 @@ class EmergencyConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.emergency"
     label = "phi_oidc_emergency"
     verbose_name = gettext_lazy("Emergency access")
+    options = EmergencyOptions
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.PRIVACY_OFFICER: (
             "phi_oidc_emergency.view_emergencyaccess",

@@ -5,9 +5,9 @@ the session offers.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ... import conf
 from ...access.policy import Assurance
 from ...extensions import SignIn, SignInObserver
+from . import conf
 
 OFFERED_ACR_KEY = "phi_oidc_emergency_acr"
 """The Django session key of the values that the provider of the session offered at the sign-in."""

@@ -9,15 +9,29 @@ from django.core.checks import Tags
 from django.db import DatabaseError
 
 from ... import conf
-from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
+from ..._internal.check_messages import (
+    Messages,
+    check_option,
+    error,
+    in_settings,
+    register_check,
+    warning,
+)
 from ..._internal.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
     get_mail_timeout_line,
     get_mail_timeout_seconds,
 )
+from . import conf as emergency_conf
 from .notifications import RETRY_DELAY
 from .queries import OPEN_PERMISSION, can_open_any
+
+
+@register_check(Tags.security)
+def check_emergency_mails(**kwargs: Any) -> Messages:
+    """E002: there is no address for the mails."""
+    yield from check_option(emergency_conf.emergency)
 
 
 @register_check(Tags.security)
@@ -25,7 +39,7 @@ def check_emergency(**kwargs: Any) -> Messages:
     """E027: a spool that can't be written; W027, W028: mails that are not delivered, or block the
     worker.
     """
-    declared = conf.emergency()
+    declared = emergency_conf.emergency()
     if declared is None:
         return
     if declared.spool and not os.access(declared.spool.parent, os.W_OK | os.X_OK):
@@ -59,7 +73,7 @@ def check_local_emergency_permissions(
     record.
     """
     names = conf.break_glass_accounts()
-    if not names or conf.emergency() is None or "default" not in (databases or ()):
+    if not names or emergency_conf.emergency() is None or "default" not in (databases or ()):
         return
     model = get_user_model()
     try:

@@ -90,3 +90,13 @@ class EmergencyDeclaration:
         if is_local:
             return min(self.longest, self.local_longest)
         return self.longest
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmergencyOptions:
+    """The options of emergency access."""
+
+    EMERGENCY: EmergencyDeclaration | None = None
+    """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default:
+    none: no emergency access.
+    """

@@ -17,7 +17,6 @@ from django.db.models import F
 from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ..._internal import randomness
 from ..._internal.visible_text import has_visible_text
 from ...access.policy import (
@@ -35,6 +34,7 @@ from ...audit.recorder import record, record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, iterate_events
 from ...errors import EmergencyRefused
+from . import conf
 from .declaration import EmergencyDeclaration
 from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
 from .queries import REVIEW_PERMISSION, can_open, has_session

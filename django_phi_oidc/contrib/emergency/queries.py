@@ -7,8 +7,8 @@ emergency ends at the same time in all processes.
 from datetime import datetime
 from typing import Any
 
-from ... import conf
 from ...audit.request_context import Actor
+from . import conf
 from .models import ALL_RESOURCES, EmergencyAccess
 
 OPEN_PERMISSION = "phi_oidc_emergency.open_emergencyaccess"

@@ -1,9 +1,8 @@
 """The Celery task of emergency access."""
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.periodic_task import periodic_task
-from . import lifecycle, notifications
+from . import conf, lifecycle, notifications
 
 
 @periodic_task("phi_oidc.tend_emergencies")

@@ -14,7 +14,6 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import View
 
-from ... import conf
 from ..._internal import clock
 from ...access.enforcement import deny, enforce_assurance, redirect_to_sign_in, render_unavailable
 from ...access.no_store import mark_response_private
@@ -22,6 +21,7 @@ from ...access.policy import PERMISSION_MISSING, Assurance
 from ...access.responses import set_private_headers
 from ...audit.request_context import Actor, keep_reference
 from ...errors import AuditUnavailable, EmergencyRefused
+from . import conf
 from .assurance import get_emergency_assurance
 from .declaration import EmergencyDeclaration
 from .forms import EmergencyForm

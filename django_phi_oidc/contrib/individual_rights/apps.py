@@ -5,6 +5,7 @@ from django.utils.translation import gettext_lazy
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
 from ...extensions import disclosure_observers, own_resource_rules
+from .declaration import IndividualRightsOptions
 
 
 class IndividualRightsConfig(FeatureConfig):
@@ -14,6 +15,7 @@ class IndividualRightsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.individual_rights"
     label = "phi_oidc_individual_rights"
     verbose_name = gettext_lazy("Rights of individuals")
+    options = IndividualRightsOptions
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.PRIVACY_OFFICER: (
             "django_phi_oidc.export_pairwisesubject",

@@ -5,11 +5,17 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from ... import conf
-from ..._internal.check_messages import Messages, in_settings, register_check, warning
+from ..._internal.check_messages import Messages, check_option, in_settings, register_check, warning
 from ...access.enforcement import GUARD_MARK
 from ...checks._urls import iterate_url_patterns
 from ...extensions import access_overrides
+from . import conf
+
+
+@register_check(Tags.security)
+def check_patient_resources_function(**kwargs: Any) -> Messages:
+    """E002: the function of the project cannot be imported."""
+    yield from check_option(conf.patient_resources)
 
 
 @register_check(Tags.security)

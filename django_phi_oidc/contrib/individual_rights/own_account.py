@@ -29,6 +29,7 @@ from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
 from ...subjects.account_changes import AccountChange, report_changes
 from ...subjects.models import PairwiseSubject
+from . import conf as individual_rights_conf
 from .accounting import Disclosure, DisclosureAccounting, create_accounting
 from .export import PersonExport, export_person
 from .recipients import Recipient
@@ -191,7 +192,7 @@ def create_own_accounting(
 ) -> DisclosureAccounting:
     """Return the accounting of the user's record. Each part of it that is read is recorded."""
     user = actor.user
-    get_resources = conf.patient_resources()
+    get_resources = individual_rights_conf.patient_resources()
     return create_accounting(
         user,  # type: ignore[arg-type]  # a user with a session
         resources=get_resources(user) if get_resources else (),

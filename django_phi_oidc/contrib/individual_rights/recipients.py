@@ -17,12 +17,12 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import router, transaction
 
-from ... import conf
 from ..._internal import randomness
 from ..._internal.inserts import insert
 from ..._internal.sql import savepoint
 from ...audit.operators import find_stated_account_pk
 from ...errors import KeyMissing, Undecryptable
+from . import conf
 from .models import DisclosureRecipient
 
 logger = logging.getLogger("django_phi_oidc.access")

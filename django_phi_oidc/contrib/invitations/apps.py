@@ -9,6 +9,7 @@ from ...extensions import (
     personal_data_sources,
     refused_sign_in_handlers,
 )
+from .declaration import InvitationsOptions
 
 
 class InvitationsConfig(FeatureConfig):
@@ -18,6 +19,7 @@ class InvitationsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.invitations"
     label = "phi_oidc_invitations"
     verbose_name = gettext_lazy("Activation codes")
+    options = InvitationsOptions
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.PRIVACY_OFFICER: ("phi_oidc_invitations.view_activationcode",),
         OfficerGroup.SECURITY_OFFICER: ("phi_oidc_invitations.view_activationcode",),

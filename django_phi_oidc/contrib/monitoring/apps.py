@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from .declaration import MonitoringOptions
 
 
 class MonitoringConfig(FeatureConfig):
@@ -17,6 +18,7 @@ class MonitoringConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.monitoring"
     label = "phi_oidc_monitoring"
     verbose_name = gettext_lazy("Monitoring")
+    options = MonitoringOptions
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.PRIVACY_OFFICER: ("phi_oidc_monitoring.view_securityalert",),
         OfficerGroup.SECURITY_OFFICER: (

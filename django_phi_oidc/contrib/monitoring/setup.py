@@ -8,8 +8,8 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
-from ... import conf
 from ..._internal import metrics
+from . import conf
 
 SINK_CLASSES = {
     "prometheus": "django_phi_oidc.contrib.monitoring.prometheus.PrometheusSink",

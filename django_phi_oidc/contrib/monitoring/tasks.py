@@ -12,6 +12,7 @@ from ..._internal import clock
 from ..._internal.periodic_task import periodic_task, row_pruner
 from ...errors import MetadataError, TransportError
 from ...http.http_transport import HTTPTransport
+from . import conf as monitoring_conf
 from .alerts import delete_acknowledged_alerts, send_due_alerts
 from .engine import check_sealing_lag, evaluate_batch
 from .provider_drift import check_provider_drift
@@ -57,7 +58,7 @@ def watch_providers() -> None:
 def get_declared_rules() -> tuple[Rule, ...]:
     """Return the built-in rules and those of ANOMALY_RULES. Raises: ImproperlyConfigured."""
     rules = []
-    for path in conf.anomaly_rules():
+    for path in monitoring_conf.anomaly_rules():
         try:
             rule = import_string(path)
         except ImportError as error:

@@ -12,6 +12,7 @@ from ...extensions import (
     refused_sign_in_handlers,
     sign_in_observers,
 )
+from .declaration import NoticesOptions
 
 
 class NoticesConfig(FeatureConfig):
@@ -21,6 +22,7 @@ class NoticesConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.notices"
     label = "phi_oidc_notices"
     verbose_name = gettext_lazy("Account notices")
+    options = NoticesOptions
     beat: ClassVar[Mapping[str, float]] = {
         "phi_oidc.send_notices": 1,
     }

@@ -4,15 +4,21 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from ... import conf
-from ..._internal.check_messages import Messages, in_settings, register_check, warning
+from ..._internal.check_messages import Messages, check_option, in_settings, register_check, warning
 from ..._internal.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
     get_mail_timeout_line,
     get_mail_timeout_seconds,
 )
+from . import conf
 from .notices import RETRY_DELAY
+
+
+@register_check(Tags.security)
+def check_account_notices_function(**kwargs: Any) -> Messages:
+    """E002: the function of the project cannot be imported."""
+    yield from check_option(conf.account_notices)
 
 
 @register_check(Tags.security)

@@ -29,6 +29,7 @@ from ..._internal.inserts import insert
 from ..._internal.sql import delete_in_batches, savepoint
 from ...errors import KeyMissing, KeyRingError
 from ...subjects.account_changes import AccountChange
+from . import conf as notices_conf
 from .models import AccountNotice
 
 logger = logging.getLogger("django_phi_oidc.subjects")
@@ -66,12 +67,12 @@ def find_notice_address(user: Any) -> str:
     """Return the address for notices to user; empty if notices are off, or no mail can be
     delivered.
     """
-    if (get_address := conf.account_notices()) is None:
+    if (get_address := notices_conf.account_notices()) is None:
         return ""
     try:
         # A query of the project's function may fail in the transaction of a sign-in; the default
         # makes none.
-        with nullcontext() if get_address is conf.get_email_address else savepoint():
+        with nullcontext() if get_address is notices_conf.get_email_address else savepoint():
             address = str(get_address(user) or "").strip()
     except Exception as error:  # noqa: BLE001 -- the project's function must not prevent a sign-in
         logger.error("ACCOUNT_NOTICES: the function failed: %s.", type(error).__name__)  # noqa: TRY400 -- the message may contain the address
@@ -102,7 +103,7 @@ def write_notices(
     addresses = {
         user.pk: {address} if (address := find_notice_address(user)) else set() for user in users
     }
-    if kind == AccountChange.LINKED and conf.account_notices() is not None:
+    if kind == AccountChange.LINKED and notices_conf.account_notices() is not None:
         for user_pk, address in _iterate_former_addresses(list(addresses)):
             addresses[user_pk].add(address)
     notices = [

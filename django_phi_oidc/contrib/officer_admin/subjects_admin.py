@@ -46,6 +46,7 @@ from ...provider.labels import get_provider_label, list_provider_choices
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
 from ...subjects.people_admin import PeopleAdmin
+from ..invitations import conf as invitations_conf
 from ..invitations.csv_import.admin import INVITATIONS, LINKS, CSVImportMixin
 from ..invitations.invitations import (
     Invitation,
@@ -444,7 +445,7 @@ def invite_user(user: Any, provider_name: str, *, origin: Origin, now: datetime)
             gettext_noop("There is no provider %(provider)s."), provider=provider_name
         )
     key = keyring.get_keys("subject")[0]
-    lifetime = conf.activation_lifetime()
+    lifetime = invitations_conf.activation_lifetime()
     (invitation,) = create_invitations(
         [user.pk], provider=provider, key=key, lifetime=lifetime, origin=origin, now=now
     )

@@ -33,6 +33,7 @@ from ...errors import (
 )
 from ...sessions.token_revocation import is_revoked
 from ...subjects.linking import find_linked_subject
+from ..apis import conf as apis_conf
 from ..apis.access_token import (
     BEARER_TOKEN_TYPE,
     DPOP_TOKEN_TYPE,
@@ -102,12 +103,12 @@ class BearerAuthentication(BaseAuthentication):
             # An API without a declared provider is a check error (E026).
             apis = [
                 ResourceServer(api, providers[name])
-                for name, api in conf.apis().items()
+                for name, api in apis_conf.apis().items()
                 if name in providers
             ]
             audience = get_resource_server(token, apis)
             provider = audience.provider.name
-            api = conf.apis()[provider]
+            api = apis_conf.apis()[provider]
             now = clock.now()
 
             proof = None
@@ -130,7 +131,7 @@ class BearerAuthentication(BaseAuthentication):
             if proof:
                 # Last: only the request that is accepted uses the proof up.
                 accept_proof(proof, requires_nonce=api.dpop_nonce, now=now)
-                self._send_nonce(request, conf.apis()[provider], now=now)
+                self._send_nonce(request, apis_conf.apis()[provider], now=now)
         except (AccessTokenInvalid, SubjectAltered) as error:
             if isinstance(error, AccessTokenInvalid):
                 rule = error.rule
@@ -140,7 +141,7 @@ class BearerAuthentication(BaseAuthentication):
             if rule == NONCE_REQUIRED:
                 # The first request of each client, and no attack: it is neither recorded nor
                 # logged.
-                self._send_nonce(request, conf.apis()[provider], now=now)
+                self._send_nonce(request, apis_conf.apis()[provider], now=now)
                 raise nonce_required() from None
             report_api_refusal(rule, origin=origin, provider=provider)
             if isinstance(error, DPoPProofInvalid):

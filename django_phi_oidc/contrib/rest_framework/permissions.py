@@ -14,7 +14,6 @@ from rest_framework.exceptions import APIException, NotAuthenticated, NotFound, 
 from rest_framework.permissions import AND, BasePermission
 from rest_framework.request import Request
 
-from ... import conf
 from ..._internal import clock
 from ...access.decisions import authorize, authorize_assurance, record_page_grant
 from ...access.enforcement import (
@@ -37,6 +36,7 @@ from ...access.policy import (
 from ...audit.events import Origin
 from ...audit.request_context import Actor
 from ...errors import AuditUnavailable, DeclarationInvalid
+from ..apis import conf as apis_conf
 from ..apis.access_token import AccessToken
 from ..apis.declaration import is_scope_token
 from .exceptions import (
@@ -263,7 +263,7 @@ def _find_access_refusal(
             get_step_up_assurance(policy.assurance, refusal_code)
         )
     if refusal_code == PERMISSION_MISSING and isinstance(request.auth, AccessToken):
-        api = conf.apis()[request.auth.provider]
+        api = apis_conf.apis()[request.auth.provider]
         # The token is the reason, so the response reveals nothing about the record.
         if policy.permission not in api.get_permissions(request.auth.scopes):
             return insufficient_scope(api.get_scopes(policy.permission))

@@ -35,6 +35,7 @@ from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.claims.categories import create_category_permissions
+from django_phi_oidc.contrib.monitoring import checks as monitoring_checks
 from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
@@ -1025,7 +1026,7 @@ ELSEWHERE = {
 """Ids whose tests need more than settings."""
 
 
-@pytest.mark.parametrize(("named", "package"), core.METRICS_PACKAGES.items())
+@pytest.mark.parametrize(("named", "package"), monitoring_checks.METRICS_PACKAGES.items())
 def test_metrics_exporter_that_is_not_installed_is_reported(
     named: str, package: str, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from django import template
 
-from .... import conf
 from ...._internal import clock
+from .. import conf
 from ..queries import list_open_emergencies
 
 register = template.Library()

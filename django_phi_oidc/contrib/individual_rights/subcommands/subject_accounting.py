@@ -10,7 +10,6 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
-from .... import conf
 from ...._internal import clock
 from ...._internal.command_arguments import Options, add_command, build_argument_error, parse_time
 from ...._internal.command_output import Output, format_untrusted, format_value
@@ -21,6 +20,7 @@ from ....audit.request_context import current_origin
 from ....audit.search import RowUnreadable
 from ....errors import AuditUnavailable
 from ....management.subcommands._arguments import USER_FORMS, get_user
+from .. import conf
 from ..accounting import Disclosure, DisclosureAccounting, create_accounting, get_accounting_start
 
 _MAX_DIGITS = 5

@@ -23,6 +23,7 @@ from ....crypto import keyring
 from ....errors import PhiOidcError
 from ....subjects.linking import find_linked_subjects, link_existing_users, validate_linkable_sub
 from ....subjects.models import PairwiseSubject
+from .. import conf as invitations_conf
 from ..invitations import (
     LINK_PERMISSION,
     create_invitations,
@@ -212,7 +213,7 @@ def apply_invitations(
     Requires: an open transaction, which an error must roll back. Raises: PhiOidcError.
     """
     key = keyring.get_keys("subject")[0]
-    lifetime = conf.activation_lifetime()
+    lifetime = invitations_conf.activation_lifetime()
     invitations = {}
     # In the order of the keys, as within each batch: two imports must not deadlock.
     pks = sorted(row.user.pk for row in checked.applicable)

@@ -35,6 +35,7 @@ from ....management.subcommands._arguments import (
     get_user,
 )
 from ....management.subcommands._files import read_csv_table
+from .. import conf as invitations_conf
 from ..invitations import (
     Invitation,
     create_invitations,
@@ -167,7 +168,7 @@ def _create_invitations(
     user_pks: Sequence[Any], *, provider: ProviderDeclaration
 ) -> list[Invitation]:
     key = keyring.get_keys("subject")[0]
-    lifetime = conf.activation_lifetime()
+    lifetime = invitations_conf.activation_lifetime()
     return create_invitations(
         user_pks,
         provider=provider,

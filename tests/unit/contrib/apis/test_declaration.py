@@ -7,7 +7,7 @@ import pytest
 from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 
-from django_phi_oidc import conf
+from django_phi_oidc.contrib.apis import conf as apis_conf
 from django_phi_oidc.contrib.apis.declaration import parse_api
 from django_phi_oidc.errors import DeclarationInvalid
 
@@ -93,7 +93,7 @@ def test_checks_report_declarations_that_can_not_work(settings: Any) -> None:
     assert "each other" in find_messages_of({"default": VALID, "other": VALID}, "E026")[0]
     assert "'method'" in find_messages_of({"default": {**VALID, "method": "x"}}, "E002")[0]
     with pytest.raises(ImproperlyConfigured):
-        conf.apis()
+        apis_conf.apis()
 
 
 @pytest.mark.django_db

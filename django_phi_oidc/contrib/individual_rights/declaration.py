@@ -1,0 +1,17 @@
+"""The option `PATIENT_RESOURCES`. No Django."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ...config._parsing import parse_dotted_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndividualRightsOptions:
+    """The options of the rights of individuals."""
+
+    PATIENT_RESOURCES: Annotated[str, parse_dotted_path] | None = None
+    """Dotted path of a function from a user to a list of `Type/id`: the resources about this user,
+    for
+    [who looked at it](../how-to/privacy-requests.md#list-the-disclosures).
+    """

@@ -1,0 +1,21 @@
+"""The option `ACTIVATION_LIFETIME`. No Django."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Annotated
+
+from ...config._parsing import parse_duration
+
+MAX_ACTIVATION_LIFETIME = timedelta(days=366)
+_parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvitationsOptions:
+    """The options of activation codes."""
+
+    ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
+    """timedelta or seconds, at most 366 days: how long an [activation
+    code](../how-to/activation-codes.md) is valid.
+    """

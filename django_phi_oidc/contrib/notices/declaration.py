@@ -1,0 +1,24 @@
+"""The option `ACCOUNT_NOTICES`. No Django."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from ...config._parsing import parse_dotted_path
+
+
+def _parse_account_notices(path: str, value: Any) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    return str(parse_dotted_path(path, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoticesOptions:
+    """The options of mails about accounts."""
+
+    ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
+    """Persons get [a mail](../how-to/account-notices.md) about changes of their account, new
+    browsers and suspicious attempts. On: the mail goes to the e-mail address of the account. Or the
+    dotted path of a function that takes a user, and returns the address, or an empty text for no
+    mail.
+    """
