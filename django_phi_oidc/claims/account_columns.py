@@ -3,13 +3,13 @@ encrypt them.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.views.decorators.debug import sensitive_variables
 
-from ..audit.events import MAX_ITEMS, Action, NewEvent
+from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 
 _MIN_PART_LENGTH = 4
 """Characters of a value that is also found as a part of a longer text; a shorter one must be the
@@ -36,12 +36,24 @@ def list_claims_in_account(account: AbstractBaseUser, claims: Mapping[str, Any])
 
 
 def build_account_claim_events(
-    claim_names: tuple[str, ...], **event_fields: Any
+    claim_names: tuple[str, ...],
+    *,
+    origin: Origin,
+    now: datetime,
+    provider: str = "",
+    subject: str = "",
 ) -> Iterator[NewEvent]:
     """Yield the events that name the claims in columns of an account."""
     for start in range(0, len(claim_names), MAX_ITEMS):
         detail = {"claims": list(claim_names[start : start + MAX_ITEMS]), "place": "account"}
-        yield NewEvent(action=Action.CLAIM_STORED, detail=detail, **event_fields)
+        yield NewEvent(
+            action=Action.CLAIM_STORED,
+            origin=origin,
+            now=now,
+            provider=provider,
+            subject=subject,
+            detail=detail,
+        )
 
 
 def _is_stored(value: Any, columns: list[str]) -> bool:

@@ -249,7 +249,7 @@ class _NewSession:
         auth.login(self.request, self.user)
 
     def record_undeclared_claims(self, origin: Origin) -> None:
-        event = NewEvent(action=Action.CLAIM_OVERFETCHED, **self._get_event_fields(origin))
+        event = self._build_event(Action.CLAIM_OVERFETCHED, origin)
         record_overfetched(self.result.undeclared_claims, event)
 
     def create_oidc_session(self, origin: Origin) -> list[NewEvent]:
@@ -287,28 +287,34 @@ class _NewSession:
             session_id=self.session_id,
             now=self.now,
         )
-        fields = self._get_event_fields(origin)
-        events = [
-            *id_token.build_events(**fields),
-            *build_account_claim_events(self.user.claims_in_account, **fields),
-        ]
-        if self.result.tokens.lifetime_alert:
-            events.append(
-                NewEvent(
-                    action=Action.ALERT_RAISED, detail={"rule": "access_token_lifetime"}, **fields
-                )
-            )
         detail = {**self.result.assurance_detail, "claims": stored_claims}
-        return [NewEvent(action=Action.LOGIN_SUCCEEDED, detail=detail, **fields), *events]
+        events = [self._build_event(Action.LOGIN_SUCCEEDED, origin, detail)]
+        events += id_token.build_events(
+            origin=origin, now=self.now, provider=provider, subject=str(self.subject.uuid)
+        )
+        events += build_account_claim_events(
+            self.user.claims_in_account,
+            origin=origin,
+            now=self.now,
+            provider=provider,
+            subject=str(self.subject.uuid),
+        )
+        if self.result.tokens.lifetime_alert:
+            alert = {"rule": "access_token_lifetime"}
+            events.append(self._build_event(Action.ALERT_RAISED, origin, alert))
+        return events
 
-    def _get_event_fields(self, origin: Origin) -> dict[str, Any]:
-        subject = str(self.subject.uuid)
-        return {
-            "origin": origin,
-            "now": self.now,
-            "provider": self.provider.name,
-            "subject": subject,
-        }
+    def _build_event(
+        self, action: Action, origin: Origin, detail: Mapping[str, Any] | None = None
+    ) -> NewEvent:
+        return NewEvent(
+            action=action,
+            origin=origin,
+            now=self.now,
+            provider=self.provider.name,
+            subject=str(self.subject.uuid),
+            detail=detail,
+        )
 
     @sensitive_variables()
     def queue_discarded_tokens(self, issued_tokens: Sequence[ReceivedToken]) -> Sequence[uuid.UUID]:

@@ -88,10 +88,17 @@ class EmergencyView(View):
         form = self._create_form(request.POST)
         if not form.is_valid():
             return self._render_page(request, form, status=400)
-        fields = dict(form.cleaned_data)
-        duration = timedelta(minutes=fields.pop("minutes"))
+        fields = form.cleaned_data
         try:
-            open_emergency(self.actor, **fields, duration=duration, now=clock.now())
+            open_emergency(
+                self.actor,
+                resource=fields["resource"],
+                permissions=fields["permissions"],
+                purpose=fields["purpose"],
+                reason=fields["reason"],
+                duration=timedelta(minutes=fields["minutes"]),
+                now=clock.now(),
+            )
         except EmergencyRefused as refusal:
             text = _("You do not have the permission to open emergency access to this record.")
             if refusal.reason == TOO_MANY_UNREVIEWED:

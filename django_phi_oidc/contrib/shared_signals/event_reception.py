@@ -7,7 +7,6 @@ gets no acknowledgement and sends the event again. Spec: RFC 8417; SSF 1.0; CAEP
 import logging
 import re
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, transaction
@@ -125,13 +124,19 @@ def process_event(
     if event.event_type == VERIFICATION:
         _validate_state(event, provider=declaration.name, now=now)
     condition = _find_sessions(event, declaration=declaration)
-    fields: dict[str, Any] = {"origin": origin, "now": now, "provider": declaration.name}
-    fields["subject"] = _find_subject_uuid(condition)
+    subject = _find_subject_uuid(condition)
     detail = {
         "event": format_event_type(event.event_type),
         "event_time": event.occurred_at.isoformat("T", "seconds"),
     }
-    record(Action.SIGNAL_RECEIVED, detail=detail, **fields)
+    record(
+        Action.SIGNAL_RECEIVED,
+        origin=origin,
+        now=now,
+        provider=declaration.name,
+        subject=subject,
+        detail=detail,
+    )
     if _ends_sessions(event, declaration=declaration):
         # Committed before the sessions are read, see `recent_logouts`.
         _remember_end(event, declaration=declaration, now=now)
@@ -153,7 +158,9 @@ def process_event(
             lease_revocations=lease_revocations,
             declaration=declaration,
             signals=signals,
-            fields=fields,
+            subject=subject,
+            origin=origin,
+            now=now,
         )
 
 
@@ -329,41 +336,56 @@ def _apply(
     *,
     declaration: ProviderDeclaration,
     signals: SignalsDeclaration,
-    fields: dict[str, Any],
+    subject: str,
+    origin: Origin,
+    now: datetime,
     lease_revocations: bool,
 ) -> list[EndedSession]:
-    """Apply the effects in the open transaction, and return the sessions that ended."""
+    """Apply the effects in the open transaction, and return the sessions that ended. subject: of
+    the events; "" if there is none.
+    """
+
+    def enqueue_alert(rule: str) -> None:
+        alert = NewEvent(
+            action=Action.ALERT_RAISED,
+            origin=origin,
+            now=now,
+            provider=declaration.name,
+            subject=subject,
+            detail={"rule": rule},
+        )
+        enqueue_many([alert])
+
     ended: list[EndedSession] = []
     if event.event_type == VERIFICATION and "state" in event.event:
         verification = format_verification(
             declaration.name, event.subject.opaque_id, event.event["state"]
         )
-        mark_used_in_transaction(
-            VERIFIED_KIND, verification, expires_at=fields["now"] + timedelta(hours=1)
-        )
+        mark_used_in_transaction(VERIFIED_KIND, verification, expires_at=now + timedelta(hours=1))
     if event.event_type == STREAM_UPDATED and event.event.get("status") in ("paused", "disabled"):
-        enqueue_many(
-            [NewEvent(action=Action.ALERT_RAISED, detail={"rule": "signals_stopped"}, **fields)]
-        )
+        enqueue_alert("signals_stopped")
     if event.event_type in IDENTIFIER_EVENTS:
         # Also without a known person: the subject is usually the address. Spec: RISC 1.0 2.5, 2.6.
         if event.event_type == IDENTIFIER_CHANGED:
-            rule = "identifier_changed"
+            enqueue_alert("identifier_changed")
         else:
-            rule = "identifier_recycled"
-        enqueue_many([NewEvent(action=Action.ALERT_RAISED, detail={"rule": rule}, **fields)])
+            enqueue_alert("identifier_recycled")
     if condition is None:
         return ended
     begun = Q(started_at__lte=event.occurred_at + declaration.leeway)
     ending = condition & begun
     if event.event_type == TOKEN_CLAIMS_CHANGE and signals.token_claims_change == "refresh":
         live = OIDCSession.objects.live().filter(ending, refresh_token__isnull=False)
-        live.update(access_token_expires_at=fields["now"])
+        live.update(access_token_expires_at=now)
         ending &= Q(refresh_token__isnull=True)
     if _ends_sessions(event, declaration=declaration):
-        options: dict[str, Any] = {"origin": fields["origin"], "now": fields["now"]}
-        options["lease_revocations"] = lease_revocations
-        ended = end_matching_sessions(ending, EndReason.SECURITY_EVENT, **options)
+        ended = end_matching_sessions(
+            ending,
+            EndReason.SECURITY_EVENT,
+            origin=origin,
+            now=now,
+            lease_revocations=lease_revocations,
+        )
     elif event.event_type in SIGN_IN_EVENTS:
         live = OIDCSession.objects.live().filter(condition)
         demand_new_sign_in(

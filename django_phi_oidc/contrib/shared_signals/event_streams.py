@@ -58,7 +58,9 @@ def list_streams(transmitter: Transmitter) -> list[EventStream]:
     TokenResponseError.
     """
     response = _send(transmitter, "GET", "configuration_endpoint")
-    return process_configurations_response(response, **_context(transmitter))
+    return process_configurations_response(
+        response, declaration=transmitter.provider.declaration, signals=transmitter.signals
+    )
 
 
 def create_stream(
@@ -75,7 +77,9 @@ def create_stream(
         "events_requested": _list_requested_events(transmitter),
     }
     response = _send(transmitter, "POST", "configuration_endpoint", body=body)
-    return process_configuration_response(response, **_context(transmitter))
+    return process_configuration_response(
+        response, declaration=transmitter.provider.declaration, signals=transmitter.signals
+    )
 
 
 def update_stream(
@@ -87,7 +91,9 @@ def update_stream(
     _record(transmitter, "update", origin=origin, now=now)
     body = {"stream_id": stream_id, "events_requested": _list_requested_events(transmitter)}
     response = _send(transmitter, "PATCH", "configuration_endpoint", body=body)
-    return process_configuration_response(response, **_context(transmitter))
+    return process_configuration_response(
+        response, declaration=transmitter.provider.declaration, signals=transmitter.signals
+    )
 
 
 def delete_stream(
@@ -201,10 +207,6 @@ def _record(transmitter: Transmitter, operation: str, *, origin: Origin, now: da
         provider=provider,
         detail={"operation": operation},
     )
-
-
-def _context(transmitter: Transmitter) -> dict[str, Any]:
-    return {"declaration": transmitter.provider.declaration, "signals": transmitter.signals}
 
 
 def _list_requested_events(transmitter: Transmitter) -> list[str]:

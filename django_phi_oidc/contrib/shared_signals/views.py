@@ -1,7 +1,5 @@
 """Push delivery: the transmitter posts a security event. Spec: RFC 8935."""
 
-from typing import Any
-
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.crypto import constant_time_compare
 from django.utils.decorators import method_decorator
@@ -21,6 +19,7 @@ from ...sessions.backchannel_logout import (
     SessionlessView,
     get_request_origin,
 )
+from ...sessions.lifecycle import EndedSession
 from ...sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from .declaration import SignalsDeclaration
 from .event_reception import (
@@ -105,10 +104,19 @@ def _process(
     view.
     """
     event = verify_event(token, provider=declaration.name, timeout_seconds=PROVIDER_CALL_SECONDS)
+
+    def process() -> list[EndedSession]:
+        return process_event(
+            event,
+            declaration=declaration,
+            signals=signals,
+            origin=origin,
+            now=clock.now(),
+            lease_revocations=True,
+        )
+
     with batch_delivery():
-        options: dict[str, Any] = {"declaration": declaration, "signals": signals, "origin": origin}
-        options["lease_revocations"] = True
-        ended = retry_on_lost_connection(lambda: process_event(event, now=clock.now(), **options))
+        ended = retry_on_lost_connection(process)
         ids = [pk for session in ended for pk in session.revocation_ids]
         revoke_after_commit(
             ids, leased=[row for session in ended for row in session.leased_revocations]

@@ -248,9 +248,13 @@ def _change_subject(options: Options, output: Output, *, is_added: bool) -> None
 
     with _report_faults():
         stream_id = _get_stream_id(transmitter, options)
-        change: dict[str, Any] = {"sub": sub.strip(), "is_added": is_added}
         event_streams.change_subject(
-            transmitter, stream_id, origin=current_origin(), now=clock.now(), **change
+            transmitter,
+            stream_id,
+            sub=sub.strip(),
+            is_added=is_added,
+            origin=current_origin(),
+            now=clock.now(),
         )
 
     if is_added:
