@@ -60,7 +60,7 @@ def shift_clock(environ: Mapping[str, str]) -> None:
     # Migrations name the function, so it keeps its name and module.
     timezone.now = wraps(timezone.now)(get_shifted_time)
     # The doctor compares the clock with the `Date` of the provider in this process.
-    BaseHTTPRequestHandler.date_time_string = format_date  # type: ignore[method-assign]
+    BaseHTTPRequestHandler.date_time_string = format_date  # type: ignore[assignment,method-assign]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def main(date: str, command: Sequence[str]) -> None:
     """Run the command, and exit with an error if it fails."""
     if date != "all":
         begin = datetime.fromisoformat(date).replace(tzinfo=UTC)
-        os.execvpe(command[0], command, build_environment(os.environ, begin=begin))
+        os.execvpe(command[0], [*command], build_environment(os.environ, begin=begin))
     failed = run_at_each_date(command)
     if failed:
         sys.exit("Failed at " + "; ".join(failed))
