@@ -75,6 +75,7 @@ def check_option(read: Callable[[], object]) -> Messages:
                 yield error(2, text)
 
 
+DEFAULT_CONNECT_HINT = "The reason: manage.py dbshell"
 SET_WITNESS_FILE = in_settings(
     'PHI_OIDC["AUDIT"]["witness_file"] = "/mnt/another-machine/phi-oidc-witness"'
 )

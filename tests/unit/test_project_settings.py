@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.checks import databases as database_checks
+from django_phi_oidc.audit.checks import databases as database_checks
 from django_phi_oidc.project_settings import (
     KEY_RINGS,
     KEY_VARIABLES,

@@ -29,7 +29,7 @@ from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import partitions, triggers
-from django_phi_oidc.checks import databases
+from django_phi_oidc.audit.checks import databases
 from django_phi_oidc.audit.db_privileges import grant_statements, list_excess_privileges
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.log.verification_schedule import verify_next_part

@@ -30,6 +30,7 @@ from rest_framework.views import APIView
 
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.access.mixins import PHIAccessMixin
+from django_phi_oidc.audit.checks import databases as audit_databases
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases, transmission
@@ -461,10 +462,10 @@ def test_audit_alias_and_its_options_are_checked() -> None:
         "timeout": 5,
         "init_command": "PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON",
     }
-    assert list(databases._check_sqlite_options("default", good)) == []
+    assert list(audit_databases._check_sqlite_options("default", good)) == []
     for name, wrong in (("transaction_mode", "DEFERRED"), ("timeout", 1), ("init_command", "PRAGMA journal_mode=wal")):
         for options in ({**good, name: wrong}, {key: value for key, value in good.items() if key != name}):
-            (message,) = databases._check_sqlite_options("default", options)
+            (message,) = audit_databases._check_sqlite_options("default", options)
             assert message.id == "django_phi_oidc.E016"
             assert name in message.msg
 
@@ -1089,7 +1090,7 @@ def test_database_without_triggers_is_reported(alias: str, monkeypatch: pytest.M
     """E071."""
     assert "E071" not in find_ids()
     monkeypatch.setattr(connections[alias], "vendor", "mysql")
-    (message,) = [message for message in databases.check_audit_database(None) if message.id.endswith("E071")]
+    (message,) = [message for message in audit_databases.check_audit_database(None) if message.id.endswith("E071")]
     assert f"DATABASES[{alias!r}] is mysql: the app needs PostgreSQL" in message.msg
 
 
