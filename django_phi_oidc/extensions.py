@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
 
+    from ._internal.overview_parts import LogTile, OverviewPanel, Trend
     from .audit.events import NewEvent, Origin
     from .audit.people import FoundPeople, People
     from .audit.request_context import Actor, Session, User
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .provider.provider_findings import ProviderFinding
     from .subjects.account_changes import AccountChange
     from .subjects.models import PairwiseSubject
+    from .subjects.person_pages import PersonAction, PersonSection
 
 T = TypeVar("T")
 
@@ -544,11 +546,26 @@ metadata_needs: Registry[MetadataNeed] = Registry(
 metadata_sources: Registry[MetadataSource] = Registry(
     "Fetch the metadata and keys of a provider in place of OIDC Discovery."
 )
+overview_log_tiles: "Registry[LogTile]" = Registry(
+    "Show the state of the audit log on the overview of the officers."
+)
+overview_panels: "Registry[OverviewPanel]" = Registry(
+    "Show a number of rows on the overview of the officers."
+)
+overview_trends: "Registry[Trend]" = Registry(
+    "Show a chart of hourly counts on the overview of the officers."
+)
 own_resource_rules: Registry[OwnResourceRule] = Registry(
     "Recognize resources that are about the user."
 )
+person_actions: "Registry[PersonAction]" = Registry(
+    "Offer an action on the page of a person for officers."
+)
 person_directories: Registry[PersonDirectory] = Registry(
     "Know the people that events name. The first one is used."
+)
+person_sections: "Registry[PersonSection]" = Registry(
+    "Show a section on the page of a person for officers."
 )
 personal_data_sources: Registry[PersonalDataSource] = Registry(
     "Export and erase what an app stores about a person."

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
@@ -18,28 +18,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .._internal.bounded_lists import BoundedChangeList
-from ..audit.admin_base import AuditedAdmin, NamedRow
+from ..audit.admin_actions import RowActionsAdmin
+from ..audit.admin_base import AuditedAdmin, CascadeOnlyAdmin, NamedRow
+from ..extensions import person_sections
 from .people import find_people
 
 MAX_ACCOUNTS = 50
 """Accounts that a search by name looks up."""
 NAME_FIELDS = ("first_name", "last_name")
-PERSON_PAGE_MODELS = (
-    *("pairwisesubject", "activationcode", "oidcsession", "storedclaim"),
-    *("legalhold", "emergencyaccess", "auditevent"),
-)
-"""A person's page shows a section to users who may view this model, and one to those who may view
-accounts.
-"""
 
 
 def can_view_person_pages(user: Any) -> bool:
     """Return whether a section of the page of a person is for user."""
-    accounts = get_user_model()._meta
-    permissions = [f"django_phi_oidc.view_{model}" for model in PERSON_PAGE_MODELS]
-    return any(
-        map(user.has_perm, [*permissions, f"{accounts.app_label}.view_{accounts.model_name}"])
-    )
+    return any(user.has_perm(section.permission) for section in person_sections)
 
 
 def list_matching_accounts(term: str) -> list[Any]:
@@ -220,3 +211,32 @@ class PeopleAdmin(AuditedAdmin):
     def filter_by_accounts(self, queryset: QuerySet[Any], accounts: Sequence[Any]) -> QuerySet[Any]:
         """Return the rows of these accounts."""
         return queryset.filter(**{f"{self.account_lookup}__in": accounts})
+
+
+class SubjectRowsAdmin(PeopleAdmin, RowActionsAdmin, CascadeOnlyAdmin):
+    """Rows of subjects, with the name of the person."""
+
+    account_lookup = "subject__user"
+    uuid_lookups: tuple[str, ...] = ("subject__uuid",)
+    list_select_related = ("subject",)
+
+    def list_actors(self, row: Any) -> Iterable[str]:
+        if row.subject:
+            return (str(row.subject.user_id),)
+        return ()
+
+    @admin.display(description=gettext_lazy("Person"))
+    def person(self, row: Any) -> str:
+        if row.subject:
+            return self.show_actor(row, str(row.subject.user_id))
+        return _("Erased")
+
+    @admin.display(description=gettext_lazy("Subject"))
+    def subject_uuid(self, row: Any) -> str:
+        return str(row.subject or self.get_empty_value_display())
+
+    def describe_person(self, row: Any) -> str:
+        """Return the name without a link. Requires: the people are attached."""
+        if row.subject:
+            return self.get_name(row, str(row.subject.user_id))
+        return _("Erased")

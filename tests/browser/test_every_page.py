@@ -16,7 +16,7 @@ import pytest
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
-from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.contrib.officer_admin.person_actions import get_person_actions
 from tests.browser.pages import Browse
 from tests.support import page_list
 from tests.support.hospital import Hospital, hospital, op, sign_in  # noqa: F401 -- fixtures
@@ -69,7 +69,8 @@ def list_paths(hospital: Hospital) -> dict[str, str]:
         if place.name == "admin:phi_oidc_person_act":
             person = arguments["admin:phi_oidc_person"]
             paths |= {
-                f"{place.name}-{act}": reverse(place.name, kwargs={**person, "act": act}) for act in PERSON_ACTIONS
+                f"{place.name}-{act}": reverse(place.name, kwargs={**person, "act": act})
+                for act in get_person_actions()
             }
             continue
         path = page_list.build_path(place, keys=hospital.keys, arguments=arguments)

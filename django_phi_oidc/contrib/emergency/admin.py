@@ -9,7 +9,6 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import Case, F, Q, QuerySet, When
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -41,7 +40,7 @@ from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import find_people
-from ..officer_admin.person_sections import list_viewable_sections
+from ...subjects.people_admin import can_view_person_pages
 from . import conf
 from .forms import EmergencyReviewForm
 from .lifecycle import (
@@ -104,7 +103,7 @@ class EmergencyChangeList(ChangeList):
         super().get_results(request)
         rows: list[Any] = list(self.result_list)
         people = find_people(actors=[row.actor for row in rows])
-        links_people = can_view_people(request.user)
+        links_people = can_view_person_pages(request.user)
         for row in rows:
             row.person_label = describe_person(people, row, links_people=links_people)
         self.result_list = rows
@@ -239,7 +238,7 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         is_own = str(user.pk) == row.actor
         may_review = self.has_review_permission(request)
         people = find_people(actors=[row.actor, row.reviewed_by])
-        links_people = can_view_people(user)
+        links_people = can_view_person_pages(user)
         context = {
             **self.admin_site.each_context(request),
             **build_activity_context(
@@ -321,11 +320,6 @@ def _build_event_row(event: AuditEvent, *, links_events: bool) -> dict[str, Any]
         "purpose": get_purpose_label(event.purpose),
         "reason": get_reason_label(event.reason),
     }
-
-
-def can_view_people(user: Any) -> bool:
-    """Return whether user may open the page of a person."""
-    return bool(list_viewable_sections(user, get_user_model()()))
 
 
 def describe_person(people: People, row: EmergencyAccess, *, links_people: bool) -> str:

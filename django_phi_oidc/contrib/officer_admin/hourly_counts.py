@@ -21,9 +21,8 @@ from ...audit.models import AuditEvent, AuditUnsealed, get_text_end
 from ...audit.storage import translate_database_errors
 from ...claims.models import StoredClaim
 from ...claims.retention_report import get_overdue_condition
-from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from ...extensions import overview_trends
 from ...sessions.recent_logouts import SIGN_IN_REFUSAL_REASONS
-from ..monitoring.models import SecurityAlert
 from .models import HourlyCount
 
 HOUR = timedelta(hours=1)
@@ -61,7 +60,6 @@ class Series(StrEnum):
     """By age."""
     OVERDUE = "overdue"
     """Claims that should be erased already. To find them takes a scan of all claims."""
-    ALERTS = "alerts"
     UNSEALED = "unsealed"
 
 
@@ -166,11 +164,7 @@ def _count_events(hour: datetime) -> _Counts:
 def _measure(*, now: datetime) -> _Counts:
     """Return the numbers of what is stored now."""
     return {
-        (Series.LIVE_SESSIONS, ""): OIDCSession.objects.filter(ended_at=None).count(),
-        (Series.REVOCATIONS, ""): PendingRevocation.objects.filter(
-            status=RevocationStatus.PENDING
-        ).count(),
-        (Series.ALERTS, ""): SecurityAlert.objects.filter(acknowledged_at=None).count(),
+        **{(trend.series, ""): trend.measure() for trend in overview_trends if trend.measure},
         (Series.OVERDUE, ""): StoredClaim.objects.filter(get_overdue_condition(now=now)).count(),
         **{(Series.CLAIMS, group): count for group, count in _count_claims_by_age(now=now).items()},
     }

@@ -26,12 +26,14 @@ from ...audit.recorder import record
 from ...audit.refusals import RecordedRefusal
 from ...audit.request_context import Actor
 from ...errors import AuditUnavailable, PhiOidcError, RevealRefused
+from ...extensions import person_actions
 from ...subjects.models import PairwiseSubject
 from ...subjects.people import get_person
 from ...subjects.person_label import get_label
+from ...subjects.person_pages import MAX_ROWS, ActionRequest, ActionResult, PersonAction
 from ...subjects.person_search import AccountMatches, find_accounts, find_people_by_id
-from .person_actions import PERSON_ACTIONS, ActionRequest, ActionResult, PersonAction
-from .person_sections import MAX_ROWS, get_sections, list_viewable_sections
+from .person_actions import get_person_actions
+from .person_sections import list_viewable_sections, show_sections
 
 _TEMPLATE_DIRECTORY = "admin/django_phi_oidc/person"
 
@@ -183,22 +185,23 @@ def _get_person(request: HttpRequest, pk: str, action_name: str) -> AbstractBase
 
 
 def _can_open_page(user: Any, person: Any) -> bool:
-    can_view = bool(list_viewable_sections(user, person))
-    return can_view or any(
-        action.has_permission(user, person) for action in PERSON_ACTIONS.values()
-    )
+    if list_viewable_sections(user):
+        return True
+    return any(action.has_permission(user, person) for action in person_actions)
 
 
 def _get_permitted_action(
     request: HttpRequest, person: AbstractBaseUser, action_name: str
 ) -> PersonAction:
-    action = PERSON_ACTIONS.get(action_name)
+    action = get_person_actions().get(action_name)
     if action is None:
         raise Http404
     if not action.is_permitted(request.user, person):
         raise _record_denial(request, person, action_name, permission=action.permission)
-    if action_name == "export" and not Actor.from_request(request).is_authenticated_by_provider:
-        # The same rule as for revealing a single claim.
+    if (
+        action.needs_provider_session
+        and not Actor.from_request(request).is_authenticated_by_provider
+    ):
         raise _record_denial(request, person, action_name, SESSION_MISSING)
     return action
 
@@ -216,7 +219,7 @@ def _record_denial(
 
     permission: the one that the page names.
     """
-    if action_name in PERSON_ACTIONS:
+    if action_name in get_person_actions():
         page = f"person/{action_name}"
     else:
         page = "person"
@@ -236,26 +239,28 @@ def _record_denial(
 def _render_person_page(
     request: HttpRequest, person: AbstractBaseUser, base: dict[str, Any]
 ) -> HttpResponseBase:
-    sections = list(get_sections(Actor.from_request(request), person, now=clock.now()))
-    unavailable = {name for section in sections for name in section.unavailable_actions}
+    sections = list(show_sections(Actor.from_request(request), person, now=clock.now()))
+    unavailable = set[str]()
+    for shown in sections:
+        unavailable |= shown.content.unavailable_actions
     actions = [
         action
-        for action in PERSON_ACTIONS.values()
+        for action in get_person_actions().values()
         if action.name not in unavailable and action.is_permitted(request.user, person)
     ]
-    section_names = {section.name for section in sections}
+    section_names = {shown.name for shown in sections}
     context = {
         "title": get_label(person),
         "person": person,
         "quoted": quote(person.pk),
         "last_login": getattr(person, "last_login", None) if "roles" in section_names else None,
         "live_sessions": next(
-            (section.live_count for section in sections if section.name == "sessions"), None
+            (shown.content.live_count for shown in sections if shown.name == "sessions"), None
         ),
         "max_rows": MAX_ROWS,
         "sections": [
-            (each, [action for action in actions if action.section == each.name])
-            for each in sections
+            (shown, [action for action in actions if action.section == shown.name])
+            for shown in sections
         ],
         "other_acts": [action for action in actions if action.section not in section_names],
     }

@@ -38,8 +38,8 @@ from ...sessions import end_jobs
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
 from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
 from ...subjects.people import find_people
+from ...subjects.people_admin import can_view_person_pages
 from ...subjects.person_label import get_label
-from .person_sections import list_viewable_sections
 
 LATE_AFTER = timedelta(seconds=40)
 """Longer than the time between two runs of the workers' tasks."""
@@ -255,7 +255,7 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
     ) -> Person | None:
         """Return the person of the selection, if the viewer may open the page of the person."""
         user_pk = end_jobs.SessionSelection(**job.selection).user
-        if not user_pk or not list_viewable_sections(request.user, get_user_model()(pk=user_pk)):
+        if not user_pk or not can_view_person_pages(request.user):
             return None
         return names.people.find_actor(user_pk)
 

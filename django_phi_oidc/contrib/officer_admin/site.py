@@ -4,15 +4,17 @@ unchanged.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponseBase
 
 from ..._internal import clock
+from ..._internal.overview_parts import OverviewTile, find_page_url
 from ...errors import AuditUnavailable
+from ...extensions import overview_log_tiles
 from . import charts, dashboard, trends
-from .dashboard import DashboardTile
 from .person_views import can_find_people
 
 PERIOD_PARAMETER = "period"
@@ -82,22 +84,13 @@ def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, 
 
 def _list_log_tiles(
     *, can_view: Callable[[str], bool], site_name: str, now: datetime
-) -> tuple[Sequence[DashboardTile], bool]:
+) -> tuple[Sequence[OverviewTile], bool]:
     """Return the tiles that read the audit log, and whether it is unavailable."""
-    sees_events = can_view("phi_oidc_audit.auditevent")
-    sees_checkpoints = can_view("phi_oidc_audit.auditcheckpoint")
     tiles = []
     try:
-        if can_view("phi_oidc_siem.sinkcursor"):
-            tiles.append(dashboard.create_delivery_tile(site_name=site_name, now=now))
-        if sees_checkpoints:
-            tiles.append(dashboard.create_log_tile(site_name=site_name, now=now))
-        if sees_events or sees_checkpoints:
-            tiles.append(
-                dashboard.create_verification_tile(
-                    sees_events=sees_events, site_name=site_name, now=now
-                )
-            )
+        for log_tile in sorted(overview_log_tiles, key=attrgetter("position")):
+            if any(can_view(label) for label in log_tile.model_labels):
+                tiles.append(log_tile.create(can_view, site_name, now))
     except AuditUnavailable:
         return [], True
     return tiles, False
@@ -107,5 +100,5 @@ def _build_figure(chart: trends.TrendChart, *, site_name: str) -> dict[str, Any]
     return {
         "trend": chart,
         "chart": chart.chart,
-        "url": dashboard.find_page_url(site_name, chart.trend.model_label, chart.url_query),
+        "url": find_page_url(site_name, chart.trend.model_label, chart.url_query),
     }

@@ -9,16 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
-from urllib.parse import urlencode
 
 from django.db.models import Count, ExpressionWrapper, F, IntegerField, Max, Q, Sum
 from django.utils.formats import date_format
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 
+from ..._internal.overview_parts import Trend
 from ...audit.descriptions import get_reason_label
 from ...audit.events import Action
+from ...extensions import overview_trends
+from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from .charts import CHART_HEIGHT, Chart, ChartPart, build_chart
 from .hourly_counts import AGE_GROUPS, DAY, HOUR, OLDER, Series
 from .models import HourlyCount
@@ -100,80 +103,6 @@ _AGE_LABELS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trend:
-    """A series with a chart, and the admin page that lists its rows."""
-
-    series: Series
-    title: Any
-    model_label: str
-    url_query: Mapping[str, str]
-    is_of_events: bool = False
-    """Whether the numbers of several hours are added. Otherwise the highest one counts."""
-
-    @property
-    def url_name(self) -> str:
-        return f"admin:{self.model_label.replace('.', '_')}_changelist"
-
-    def build_url_query(self, since: datetime) -> str:
-        """Return the query string of the page; since: the start of the period, which a list of
-        events begins at.
-        """
-        if self.is_of_events:
-            times = {"since": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M}"}
-        else:
-            times = {}
-        return urlencode({**self.url_query, **times})
-
-
-TRENDS = (
-    Trend(
-        series=Series.SIGN_INS,
-        title=_("Sign-ins"),
-        model_label="phi_oidc_audit.auditevent",
-        url_query={"action": Action.LOGIN_SUCCEEDED},
-        is_of_events=True,
-    ),
-    Trend(
-        series=Series.REFUSALS,
-        title=_("Refusals by reason"),
-        model_label="phi_oidc_audit.auditevent",
-        url_query={"outcome": "failure"},
-        is_of_events=True,
-    ),
-    Trend(
-        series=Series.CLAIMS,
-        title=_("Claims held by age"),
-        model_label="django_phi_oidc.storedclaim",
-        url_query={},
-    ),
-    Trend(
-        series=Series.LIVE_SESSIONS,
-        title=_("Live sessions"),
-        model_label="django_phi_oidc.oidcsession",
-        url_query={"ended_at__isempty": "1"},
-    ),
-    Trend(
-        series=Series.REVOCATIONS,
-        title=_("Revocations pending"),
-        model_label="django_phi_oidc.pendingrevocation",
-        url_query={"status__exact": "pending"},
-    ),
-    Trend(
-        series=Series.ALERTS,
-        title=_("Open alerts"),
-        model_label="phi_oidc_monitoring.securityalert",
-        url_query={"state": "open"},
-    ),
-    Trend(
-        series=Series.UNSEALED,
-        title=_("Events not sealed"),
-        model_label="phi_oidc_audit.auditcheckpoint",
-        url_query={},
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrendChart:
     """A chart with the texts around it."""
 
@@ -215,7 +144,8 @@ def list_trend_charts(
     period: Period, *, can_view: Callable[[str], bool], now: datetime
 ) -> list[TrendChart]:
     """Return the charts of the series whose rows may be viewed, by one SELECT or none."""
-    trends = [trend for trend in TRENDS if can_view(trend.model_label)]
+    ordered = sorted(overview_trends, key=attrgetter("position"))
+    trends = [trend for trend in ordered if can_view(trend.model_label)]
     if not trends:
         return []
     starts = period.list_starts(now)
@@ -243,7 +173,7 @@ _Numbers = Mapping[str, Mapping[int, int]]
 
 def _load_numbers(
     trends: Sequence[Trend], period: Period, starts: Sequence[datetime]
-) -> Mapping[Series, _Numbers]:
+) -> Mapping[str, _Numbers]:
     first = starts[0]
     in_period = Q(day__gt=first.date()) | Q(day=first.date(), hour__gte=first.hour)
     slot = ExpressionWrapper(F("hour") / period.bar_hours, output_field=IntegerField())
@@ -256,7 +186,7 @@ def _load_numbers(
         .order_by()
     )
     added = {trend.series for trend in trends if trend.is_of_events}
-    numbers: dict[Series, dict[str, dict[int, int]]] = {
+    numbers: dict[str, dict[str, dict[int, int]]] = {
         trend.series: defaultdict(dict) for trend in trends
     }
     for name, label, day, bar, total, highest in rows:
@@ -264,21 +194,21 @@ def _load_numbers(
         place = (since - first) // timedelta(hours=period.bar_hours)
         if place < len(starts):
             if name in added:
-                numbers[Series(name)][label][place] = total
+                numbers[name][label][place] = total
             else:
-                numbers[Series(name)][label][place] = highest
+                numbers[name][label][place] = highest
     return numbers
 
 
 def _build_parts(trend: Trend, numbers: _Numbers, bar_count: int) -> list[ChartPart]:
     """Return the parts of the bars: one, unless the series has labels."""
-    if trend.series is Series.CLAIMS:
+    if trend.series == Series.CLAIMS:
         groups = [*AGE_GROUPS, OLDER]
         return [
             ChartPart(label=_AGE_LABELS[name], counts=_fill(numbers.get(name, {}), bar_count))
             for name in groups
         ]
-    if trend.series is not Series.REFUSALS:
+    if trend.series != Series.REFUSALS:
         return [ChartPart(label=trend.title, counts=_fill(numbers.get("", {}), bar_count))]
     by_number = sorted(
         (name for name in numbers if name), key=lambda name: (-sum(numbers[name].values()), name)
@@ -392,3 +322,62 @@ def compare_yesterday(*, now: datetime) -> list[DayComparison]:
         for series in (Series.SIGN_INS, Series.REFUSALS)
         if (series, yesterday) in totals
     ]
+
+
+def _count_live_sessions() -> int:
+    return OIDCSession.objects.filter(ended_at=None).count()
+
+
+def _count_pending_revocations() -> int:
+    return PendingRevocation.objects.filter(status=RevocationStatus.PENDING).count()
+
+
+TRENDS = (
+    Trend(
+        series=Series.SIGN_INS,
+        position=10,
+        title=_("Sign-ins"),
+        model_label="phi_oidc_audit.auditevent",
+        url_query={"action": Action.LOGIN_SUCCEEDED},
+        is_of_events=True,
+    ),
+    Trend(
+        series=Series.REFUSALS,
+        position=20,
+        title=_("Refusals by reason"),
+        model_label="phi_oidc_audit.auditevent",
+        url_query={"outcome": "failure"},
+        is_of_events=True,
+    ),
+    Trend(
+        series=Series.CLAIMS,
+        position=30,
+        title=_("Claims held by age"),
+        model_label="django_phi_oidc.storedclaim",
+        url_query={},
+    ),
+    Trend(
+        series=Series.LIVE_SESSIONS,
+        position=40,
+        title=_("Live sessions"),
+        model_label="django_phi_oidc.oidcsession",
+        url_query={"ended_at__isempty": "1"},
+        measure=_count_live_sessions,
+    ),
+    Trend(
+        series=Series.REVOCATIONS,
+        position=50,
+        title=_("Revocations pending"),
+        model_label="django_phi_oidc.pendingrevocation",
+        url_query={"status__exact": "pending"},
+        measure=_count_pending_revocations,
+    ),
+    Trend(
+        series=Series.UNSEALED,
+        position=70,
+        title=_("Events not sealed"),
+        model_label="phi_oidc_audit.auditcheckpoint",
+        url_query={},
+    ),
+)
+"""Those of the core and of the audit log. Each other app registers its own."""

@@ -24,7 +24,7 @@ from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.officer_admin.models import HourlyCount
-from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.contrib.officer_admin.person_actions import get_person_actions
 from django_phi_oidc.contrib.officer_admin.trends import PERIODS
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS
@@ -387,7 +387,7 @@ def look_at_the_person(found: Found, client: Any, patient: SignedIn) -> None:
         "end": {"chosen": [str(patient.session.pk)]},
         "close": {"chosen": [str(EmergencyAccess.objects.get(closed_at=None).pk)]},
     }
-    assert set(given) == set(PERSON_ACTIONS)
+    assert set(given) == set(get_person_actions())
     look(found, client, url)
     for name, form in given.items():
         look(found, client, f"{url}{name}/")

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.admin.utils import quote
 from django.urls import reverse
 
-from django_phi_oidc.contrib.officer_admin.person_actions import PERSON_ACTIONS
+from django_phi_oidc.contrib.officer_admin.person_actions import get_person_actions
 from tests.integration.test_admin_groups import ROOT, member  # noqa: F401 -- a fixture
 from tests.support import admin_rows
 from tests.support.markup_faults import parse_markup
@@ -49,7 +49,7 @@ def list_paths(rows: dict[str, Any], user: Any) -> Iterator[tuple[str, str]]:
     yield "reference", reverse("admin:phi_oidc_reference")
     yield "person_search", reverse("admin:phi_oidc_person_search") + "?q=user-of-no-name"
     yield "person", reverse("admin:phi_oidc_person", args=[quote(user.pk)])
-    for act in PERSON_ACTIONS:
+    for act in get_person_actions():
         yield f"person_{act}", reverse("admin:phi_oidc_person_act", args=[quote(user.pk), act])
 
 

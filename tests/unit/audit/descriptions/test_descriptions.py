@@ -18,9 +18,10 @@ from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETA
 from django_phi_oidc.audit.descriptions.reason_labels import PROVIDER_ERROR_LABELS, REASON_LABELS
 from django_phi_oidc.audit.events import OUTCOMES, SANITIZED_KEY, SIGNED_LATE_KEY, register_actions
 from django_phi_oidc.contrib.emergency.models import CloseReason
+from django_phi_oidc.contrib.individual_rights.officer_pages import EXPORT_REASONS
 from django_phi_oidc.contrib.monitoring.provider_drift import KEYS_CHANGED, METADATA_CHANGED
 from django_phi_oidc.contrib.monitoring.rules import get_builtin_rules
-from django_phi_oidc.contrib.officer_admin.forms import EXPORT_REASONS, REVEAL_REASONS
+from django_phi_oidc.contrib.officer_admin.forms import REVEAL_REASONS
 from django_phi_oidc.errors import Code
 from django_phi_oidc.oidc.error_codes import OTHER_ERROR, REGISTERED_ERROR_CODES
 from django_phi_oidc.sessions.models import EndReason

@@ -29,7 +29,7 @@ from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-URL = "/admin/django_phi_oidc/reference/"
+URL = "/admin/phi_oidc_audit/reference/"
 ID = "019a5f3c-1b2d-7c4e-8f60-1a2b3c4d5e6f"
 PREFIX = ID[:18]
 WHOLE = Reference(uuid.UUID(ID), uuid.UUID(ID))
@@ -251,12 +251,12 @@ def test_look_up_reads_few_rows(clerk: Client) -> None:
 @pytest.mark.parametrize("permitted", [True, False])
 def test_lists_of_pages_link_to_it_for_those_who_may_open_it(permitted: bool, rf: RequestFactory) -> None:
     client = sign_in_officer("view_oidcsession", *(["lookup_auditevent"] if permitted else []))
-    for url in ("/admin/", "/admin/django_phi_oidc/", "/admin/django_phi_oidc/oidcsession/"):
+    for url in ("/admin/", "/admin/django_phi_oidc/oidcsession/"):
         assert (f'href="{URL}"' in client.get(url).content.decode()) == permitted
     if permitted:
         # Without a permission for a model of this app.
         client = sign_in_officer("lookup_auditevent")
-        for url in ("/admin/", "/admin/django_phi_oidc/", URL):
+        for url in ("/admin/", "/admin/phi_oidc_audit/", URL):
             assert f'href="{URL}"' in client.get(url).content.decode()
         assert f'href="{URL}"' not in client.get("/admin/auth/").content.decode()
     request = rf.get("/admin/")

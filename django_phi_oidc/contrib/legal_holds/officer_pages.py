@@ -1,0 +1,165 @@
+"""What this app adds to the page of a person: the legal holds, and the actions on them."""
+
+import uuid
+from collections import Counter
+
+from django import forms
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.debug import sensitive_variables
+
+from ..._internal.admin_columns import format_utc
+from ..._internal.visible_text import validate_visible_text
+from ...extensions import person_actions, person_sections
+from ...subjects.person_forms import Choices, ConsentForm, MultipleChoiceForm, SingleChoiceForm
+from ...subjects.person_pages import (
+    MAX_ROWS,
+    ActionRequest,
+    ActionResult,
+    PersonAction,
+    PersonSection,
+    SectionContent,
+    SectionRequest,
+    build_admin_link,
+    build_disclosure_result,
+    list_unavailable,
+)
+from .forms import FutureUntilMixin
+from .legal_hold_disclosure import DISCLOSE_PERMISSION, disclose_held_claims
+from .legal_holds import list_active_holds, place_hold, release_hold
+from .models import LegalHold
+
+
+class DiscloseForm(SingleChoiceForm, ConsentForm):
+    """Asks for the subject."""
+
+
+class PlaceHoldForm(FutureUntilMixin, SingleChoiceForm):
+    reason = forms.CharField(
+        label=gettext_lazy("Case reference"),
+        max_length=255,
+        validators=[validate_visible_text],
+        help_text=gettext_lazy("For your own use. Not written to the audit log."),
+    )
+    until = forms.DateTimeField(
+        label=gettext_lazy("Until"),
+        required=False,
+        help_text=gettext_lazy(
+            "As in 2027-11-24 16:05, in this site’s time zone. Empty: until it is released."
+        ),
+    )
+
+
+def build_holds(request: SectionRequest) -> SectionContent:
+    """Return the legal holds on the subjects of the person."""
+    found = list(
+        LegalHold.objects.filter(subject__in=request.subjects).order_by("-placed_at")[:MAX_ROWS]
+    )
+    rows = []
+    for row in found:
+        until = format_utc(row.until) or _("until it is released")
+        link = build_admin_link(row.reason, "phi_oidc_legal_holds_legalhold", row.pk)
+        rows.append((link, format_utc(row.placed_at), until, format_utc(row.released_at)))
+    is_active = any(
+        row.released_at is None and (row.until is None or row.until > request.now) for row in found
+    )
+    unavailable = list_unavailable(
+        is_active or len(found) == MAX_ROWS, "release", "disclose"
+    ) | list_unavailable(request.subjects, "hold")
+    return SectionContent(rows=rows, unavailable_actions=unavailable)
+
+
+def _place_hold(request: ActionRequest) -> str:
+    data = request.form_data
+    subject = uuid.UUID(data["chosen"])
+    reason = data["reason"]
+    until = data["until"]
+    place_hold(subject, reason=reason, until=until, origin=request.origin, now=request.now)
+    return _("The hold was placed.")
+
+
+def _subject_choices(request: ActionRequest) -> Choices:
+    subjects = request.subjects
+    issuers = Counter(subject.issuer for subject in subjects)
+    labels = (
+        row.issuer if issuers[row.issuer] == 1 else f"{row.issuer} ({row.uuid})" for row in subjects
+    )
+    return [(str(row.uuid), label) for row, label in zip(subjects, labels, strict=True)]
+
+
+def _release_holds(request: ActionRequest) -> str:
+    count = sum(
+        release_hold(pk, origin=request.origin, now=request.now) for pk in request.chosen_ids
+    )
+    return ngettext("%(count)d hold was released.", "%(count)d holds were released.", count) % {
+        "count": count
+    }
+
+
+def _active_hold_choices(request: ActionRequest) -> Choices:
+    rows = list_active_holds(now=request.now).filter(subject__in=request.subjects)
+    return [(str(row.pk), row.reason) for row in rows]
+
+
+@sensitive_variables()
+def _disclose_held_claims(request: ActionRequest) -> ActionResult:
+    subject = uuid.UUID(request.form_data["chosen"])
+    claims = disclose_held_claims(request.actor, subject, purpose="HLEGAL", consent=request.consent)
+    return build_disclosure_result(claims)
+
+
+person_sections.register(
+    PersonSection(
+        name="holds",
+        position=60,
+        permission="phi_oidc_legal_holds.view_legalhold",
+        title=gettext_lazy("Legal holds"),
+        columns=(
+            gettext_lazy("Case reference"),
+            gettext_lazy("Placed (UTC)"),
+            gettext_lazy("Until (UTC)"),
+            gettext_lazy("Released (UTC)"),
+        ),
+        build=build_holds,
+    )
+)
+person_actions.register(
+    PersonAction(
+        name="hold",
+        section="holds",
+        permission="phi_oidc_legal_holds.add_legalhold",
+        title=gettext_lazy("Place a legal hold"),
+        description=gettext_lazy("While it is active, no stored data of this person is erased."),
+        run=_place_hold,
+        choices=_subject_choices,
+        form_class=PlaceHoldForm,
+    )
+)
+person_actions.register(
+    PersonAction(
+        name="release",
+        section="holds",
+        permission="phi_oidc_legal_holds.change_legalhold",
+        title=gettext_lazy("Release legal holds"),
+        description=gettext_lazy(
+            "The next scrub erases claims past their retention that no other hold keeps."
+        ),
+        run=_release_holds,
+        choices=_active_hold_choices,
+        form_class=MultipleChoiceForm,
+    )
+)
+person_actions.register(
+    PersonAction(
+        name="disclose",
+        section="holds",
+        permission=DISCLOSE_PERMISSION,
+        title=gettext_lazy("View what a legal hold keeps"),
+        description=gettext_lazy(
+            "The audit log records that you viewed it, for the purpose “Legal”."
+        ),
+        run=_disclose_held_claims,
+        choices=_subject_choices,
+        form_class=DiscloseForm,
+    )
+)
