@@ -162,7 +162,7 @@ def test_first_sign_in_of_a_person_executes_few_statements_and_moves_its_events_
             assert client.get(callback).status_code == 302
     assert len(statements.seen) <= 19, statements.seen
     assert [line[:50] for line in statements.seen if line.startswith("phi_audit")] == [
-        'phi_audit: INSERT INTO "phi_oidc_audit_auditevent'
+        'phi_audit: INSERT INTO "phi_oidc_audit_auditevent"'
     ]
     moved = [event.action for event in events(session="") if event.action == "subject.linked"]
     assert (moved, AuditOutbox.objects.count()) == (["subject.linked"] * 2, 0)
