@@ -20,6 +20,7 @@ from typing import Any
 
 import django
 import pytest
+from django.apps import apps
 from django.db import connections
 from django.test import SimpleTestCase, TransactionTestCase
 
@@ -208,7 +209,8 @@ def _reset_audit_cooldown() -> None:
 @pytest.fixture(autouse=True)
 def _forget_recipients() -> None:
     """Forget the names of recipients that an earlier test has stored and rolled back."""
-    import_module("django_phi_oidc.contrib.individual_rights.recipients").forget_remembered()
+    if apps.is_installed("django_phi_oidc.contrib.individual_rights"):
+        import_module("django_phi_oidc.contrib.individual_rights.recipients").forget_remembered()
 
 
 @pytest.fixture(autouse=True)

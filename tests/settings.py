@@ -5,7 +5,7 @@ import os
 from datetime import timedelta
 
 from tests.support import databases
-from tests.support.installed_apps import ALL_APPS
+from tests.support.installed_apps import select_apps
 from tests.support.mail_settings import mailer
 from tests.support.shifted_clock import shift_clock
 
@@ -37,7 +37,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    *ALL_APPS,
+    *select_apps(os.environ),
 ]
 # The theme has to come before the admin.
 INSTALLED_APPS = [*filter(None, [os.environ.get("PHI_TEST_THEME")]), *INSTALLED_APPS]

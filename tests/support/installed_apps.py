@@ -1,4 +1,6 @@
-"""INSTALLED_APPS of a project with the core and all its apps."""
+"""INSTALLED_APPS of a project with the core and all its apps, or some of them."""
+
+from collections.abc import Mapping
 
 CORE_APPS = ("django_phi_oidc", "django_phi_oidc.audit")
 CONTRIB_APPS = (
@@ -22,3 +24,11 @@ CONTRIB_APPS = (
 )
 """Without `rest_framework`, which needs a further package."""
 ALL_APPS = (*CORE_APPS, *CONTRIB_APPS, "django_phi_oidc.testing")
+VARIABLE = "PHI_TEST_APPS"
+
+
+def select_apps(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the core and the apps that PHI_TEST_APPS names, separated by blanks; all apps without the variable."""
+    if VARIABLE not in environment:
+        return ALL_APPS
+    return (*CORE_APPS, *environment[VARIABLE].split())
