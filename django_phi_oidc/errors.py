@@ -652,6 +652,16 @@ class AccessTokenInvalid(_TokenRefused):
     code = Code.ACCESS_TOKEN_INVALID
 
 
+class ClientTokenInvalid(AccessTokenInvalid):
+    """A client's access token for itself is not valid at an endpoint. provider: that of the token;
+    empty if it is not known.
+    """
+
+    def __init__(self, rule: str, *, provider: str) -> None:
+        super().__init__(rule)
+        self.provider = provider
+
+
 class DPoPProofInvalid(AccessTokenInvalid):
     """The DPoP proof of a request does not fit it (RFC 9449 4.3); `rule` names the check that
     failed.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .audit.people import FoundPeople, People
     from .audit.request_context import Actor, Session, User
     from .claims.models import StoredClaim
+    from .config.accepted_tokens import ClientTokensDeclaration
     from .config.providers import ProviderDeclaration
     from .http.transport import Transport
     from .login.code_exchange import VerifiedSignIn
@@ -194,6 +195,37 @@ class AccountObserver:
         theirs.
         """
         return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticatedClient:
+    """A client of a provider that has authenticated by an access token for itself."""
+
+    provider: str
+    """The declared name."""
+    client_id: str
+
+
+class ClientAuthenticator(Protocol):
+    """Authenticates a client that calls an endpoint of another app with an access token."""
+
+    def __call__(
+        self,
+        request: "HttpRequest",
+        token: str,
+        *,
+        accepted: "Mapping[str, ClientTokensDeclaration]",
+        is_dpop: bool,
+        now: datetime,
+    ) -> AuthenticatedClient:
+        """Return the client of a token that a declared client has got for itself, with the declared
+        scope.
+
+        accepted: which tokens, by the name of the provider; not empty. is_dpop: the scheme of the
+        request, which must have a proof then.
+        Raises: ClientTokenInvalid; TransportError, MetadataError, IntrospectionFailed,
+        DatabaseError, if the token could not be verified.
+        """
 
 
 class DelegationSource(Protocol):
@@ -527,6 +559,9 @@ accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
 )
 audit_log_copies: Registry[AuditLogCopy] = Registry(
     "Copy the audit log to another system, or not, as the settings say."
+)
+client_authenticators: Registry[ClientAuthenticator] = Registry(
+    "Authenticate clients by access tokens, at endpoints of other apps. The first one is used."
 )
 delegation_sources: Registry[DelegationSource] = Registry(
     "Find the account for which a user acts. The first answer counts."

@@ -31,6 +31,8 @@ from .metadata import ProviderMetadata
 from .token import extract_received_tokens
 
 PROOF_TYP = "dpop+jwt"
+DPOP_TOKEN_TYPE = "dpop"
+"""In lower case, as a scheme of Authorization. Spec: RFC 9110 11.1; RFC 9449 7.1."""
 CLIENT_PROOF_ALG = "ES256"
 """The algorithm of the portal's own proofs: the one that every server supports."""
 ACCEPTED_PROOF_ALGS = ("ES256", "PS256", "EdDSA", "Ed25519")

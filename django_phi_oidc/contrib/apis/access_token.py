@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from ...config.accepted_tokens import ClientTokensDeclaration, is_scope_token
 from ...config.providers import ProviderDeclaration
 from ...errors import AccessTokenInvalid, Code, IDTokenError
 from ...oidc import id_token
@@ -17,12 +18,11 @@ from ...oidc.jose import JWS, parse_compact_jws
 from ...oidc.jwks import KeySet
 from ...oidc.token import HEART_MAX_ACCESS_TOKEN_LIFETIME
 from .confirmation import Confirmation, parse_confirmation, validate_confirmation
-from .declaration import APIDeclaration, ClientTokensDeclaration, is_scope_token
+from .declaration import APIDeclaration
 
 ACCESS_TOKEN_TYP = "at+jwt"
 BEARER_TOKEN_TYPE = "bearer"
-DPOP_TOKEN_TYPE = "dpop"
-"""In lower case, as schemes of Authorization. Spec: RFC 9110 11.1; RFC 9449 7.1."""
+"""In lower case, as a scheme of Authorization. Spec: RFC 9110 11.1."""
 
 
 class ResourceServer(NamedTuple):

@@ -3,7 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...extensions import access_token_sources, metadata_needs
+from ...extensions import access_token_sources, client_authenticators, metadata_needs
 from .declaration import APIsOptions
 
 
@@ -20,7 +20,9 @@ class APIsConfig(FeatureConfig):
         # These modules import joserfc.
         from .access_token import find_request_token
         from .api_tokens import list_needed_metadata
+        from .client_tokens import authenticate_client
 
         super().ready()
         access_token_sources.register(find_request_token)
+        client_authenticators.register(authenticate_client)
         metadata_needs.register(list_needed_metadata)

@@ -6,10 +6,10 @@ from typing import Unpack
 from ...errors import AccessTokenInvalid, IDTokenError, IntrospectionFailed
 from ...http.transport import TransportRequest, TransportResponse, parse_json_body
 from ...oidc.client_auth import ClientContext, build_client_request
+from ...oidc.dpop import DPOP_TOKEN_TYPE
 from ...oidc.id_token import validate_iss
 from .access_token import (
     BEARER_TOKEN_TYPE,
-    DPOP_TOKEN_TYPE,
     AccessToken,
     ResourceServer,
     parse_access_token_claims,

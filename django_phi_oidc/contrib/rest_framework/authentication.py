@@ -31,12 +31,12 @@ from ...errors import (
     SubjectKeyMissing,
     TransportError,
 )
+from ...oidc.dpop import DPOP_TOKEN_TYPE
 from ...sessions.token_revocation import is_revoked
 from ...subjects.linking import find_linked_subject
 from ..apis import conf as apis_conf
 from ..apis.access_token import (
     BEARER_TOKEN_TYPE,
-    DPOP_TOKEN_TYPE,
     AccessToken,
     ResourceServer,
     get_resource_server,

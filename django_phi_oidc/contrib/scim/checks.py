@@ -8,13 +8,15 @@ from django.core.checks import Tags
 
 from ... import conf
 from ..._internal.check_messages import Messages, error, register_check, warning
+from ...checks.client_certificates import check_client_cert_header
+from ...extensions import client_authenticators
 from .declaration import list_mixed_roles
 
 
 @register_check(Tags.security)
 def check_scim(**kwargs: Any) -> Messages:
-    """E150: a missing package; E151: no `is_active`, or access tokens of two providers that cannot
-    be distinguished;
+    """E150: a missing package; E151: no `is_active`, or access tokens that no app verifies, or that
+    are of two providers and cannot be distinguished; E107, W107: `allow_client_cert_header`;
     W150: roles of a group and of a claim.
     """
     declared = conf.scim()
@@ -31,6 +33,15 @@ def check_scim(**kwargs: Any) -> Messages:
             "The option scim requires the field 'is_active', which the user model does not have.",
         )
     accepted = {name: scim.access_tokens for name, scim in declared.items() if scim.access_tokens}
+    if accepted and not client_authenticators:
+        yield error(
+            151,
+            "The option scim: access_tokens require django_phi_oidc.contrib.apis, which is not in "
+            "INSTALLED_APPS.",
+        )
+    for name, tokens in accepted.items():
+        if tokens.allow_client_cert_header:
+            yield from check_client_cert_header(f'PROVIDERS["{name}"]["scim"]["access_tokens"]')
     by_target: dict[tuple[str, str], list[str]] = {}
     for name, tokens in accepted.items():
         by_target.setdefault((conf.providers()[name].issuer, tokens.audience), []).append(name)

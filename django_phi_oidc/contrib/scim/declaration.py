@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...config.accepted_tokens import ClientTokensDeclaration
 from ...config.roles import RoleRule, get_managed_roles
-from ..apis.declaration import ClientTokensDeclaration
 
 SCIM_GROUPS_CLAIM = "scim_groups"
 """In rules, the names of the groups in which SCIM clients have put the person. No claim of the

@@ -21,9 +21,9 @@ from ...access.responses import format_bearer_challenge
 from ...audit.actions import Action
 from ...audit.refusals import RefusalLog, report_refusal
 from ...errors import PhiOidcError
+from ...oidc.dpop import DPOP_TOKEN_TYPE
 from ...oidc.jose import parse_json_object
 from ...sessions.backchannel_logout import get_request_origin
-from ..apis.access_token import DPOP_TOKEN_TYPE
 from . import scim_responses
 from .bulk import perform_bulk
 from .client_access import OAuthClient, authenticate_access_token

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc.config.accepted_tokens import ClientTokensDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.contrib.apis.access_token import (
     AccessToken,
@@ -18,7 +19,7 @@ from django_phi_oidc.contrib.apis.access_token import (
     parse_scope,
     verify_access_token,
 )
-from django_phi_oidc.contrib.apis.declaration import APIDeclaration, ClientTokensDeclaration
+from django_phi_oidc.contrib.apis.declaration import APIDeclaration
 from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import run_checks
 from django.test import override_settings
 
+from django_phi_oidc.extensions import client_authenticators
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import OTHER_PROVIDER
 
@@ -67,3 +68,11 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **EXTENSION)):
         assert "E150" in find_ids()
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_access_tokens_need_the_app_that_verifies_them(monkeypatch: pytest.MonkeyPatch, is_installed: bool) -> None:
+    if not is_installed:
+        monkeypatch.setattr(client_authenticators, "_items", [])
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, **accept_tokens())):
+        assert ("E151" in find_ids()) is not is_installed
