@@ -14,6 +14,7 @@ from django.utils.translation import gettext_noop
 from .log.models import ArchiveFile as ArchiveFile  # noqa: PLC0414 -- explicit re-exports
 from .log.models import Cosignature as Cosignature  # noqa: PLC0414
 from .log.models import LogWitness as LogWitness  # noqa: PLC0414
+from .portal_tables import PortalTable
 
 TEXT_END_LENGTH = 7
 """With the byte of the length, eight bytes: one character more would take eight bytes more."""
@@ -237,7 +238,7 @@ class AuditCheckpoint(AppendOnlyModel):
         return str(self.tree_size)
 
 
-class AuditOutbox(models.Model):
+class AuditOutbox(PortalTable):
     """An authenticated event, committed with the change that it records, to be moved to the audit
     log.
     """
@@ -258,7 +259,7 @@ class AuditOutbox(models.Model):
         return str(self.id)
 
 
-class AuditWitness(models.Model):
+class AuditWitness(PortalTable):
     """The largest checkpoint of an origin known outside the database. The sequencer signs nothing
     smaller.
     """
@@ -275,7 +276,7 @@ class AuditWitness(models.Model):
         return self.origin
 
 
-class VerificationRecord(models.Model):
+class VerificationRecord(PortalTable):
     """How far the log was verified, signed with its key: without the key, a row can be removed, but
     not written.
     """
@@ -293,7 +294,7 @@ class VerificationRecord(models.Model):
         return self.name
 
 
-class RefusalCount(models.Model):
+class RefusalCount(PortalTable):
     """The number of refusals of one kind in one minute that cost their sender nothing."""
 
     minute = models.DateTimeField()
@@ -319,7 +320,7 @@ class RefusalCount(models.Model):
         return f"{self.minute} {self.reason} {self.network}"
 
 
-class RecordedConfiguration(models.Model):
+class RecordedConfiguration(PortalTable):
     """A configuration that a process of a component had. The one with the largest number is the
     newest.
     """

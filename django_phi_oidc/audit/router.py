@@ -1,31 +1,25 @@
 """Which database holds which audit table."""
 
+from functools import cache
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, models
+from django.apps import apps
+from django.db import DEFAULT_DB_ALIAS, connections, models
 
 from ..project_settings import AUDIT_ALIAS as AUDIT_ALIAS  # noqa: PLC0414 -- read here by the rest of the package
 
 _APP_LABEL = "phi_oidc_audit"
-TRAIL_MODELS = frozenset(
-    {"auditevent", "auditunsealed", "auditleaf", "auditnode", "auditcheckpoint"}
-)
-"""Model names of the tables in the audit database."""
-_DEFAULT_DATABASE_MODELS = frozenset(
-    {
-        *("archivefile", "auditoutbox", "auditwitness", "cosignature", "logwitness"),
-        *("recordedconfiguration", "refusalcount", "verificationrecord"),
-    }
-)
 
 
 class AuditRouter:
-    """Reads and writes audit tables on `phi_audit`, which has no other tables. The outbox is on
-    `default`.
+    """Reads and writes the models of the audit log on `phi_audit`, which has no other tables,
+    except each `PortalTable`, which is on `default`.
 
-    Audit tables may also be created on `default`: if both aliases are one database, the second
-    alias finds the migrations already recorded by the first. Put this router first in
-    DATABASE_ROUTERS.
+    On PostgreSQL the tables of the audit database are also created on `default`. Both aliases may
+    be one database, even with different hosts or ports, and then the second alias finds the
+    migrations already recorded by the first. On SQLite two aliases of one file are an error (E019),
+    so nothing is created a second time.
+    Put this router first in DATABASE_ROUTERS.
     """
 
     def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:
@@ -45,22 +39,37 @@ class AuditRouter:
         is_trail = (
             app_label == _APP_LABEL
             and model_name is not None
-            and model_name.lower() in TRAIL_MODELS
+            and not _is_portal_table(model_name.lower())
         )
         if db == AUDIT_ALIAS:
             return is_trail
 
         if is_trail:
-            return db == DEFAULT_DB_ALIAS
+            return db == DEFAULT_DB_ALIAS and not _has_separate_file()
         return None
 
 
 def _find_alias(model: type[models.Model]) -> str | None:
     if model._meta.app_label != _APP_LABEL:
         return None
-    if model._meta.model_name in TRAIL_MODELS:
-        return AUDIT_ALIAS
-
-    if model._meta.model_name in _DEFAULT_DATABASE_MODELS:
+    if _is_portal_table(str(model._meta.model_name)):
         return DEFAULT_DB_ALIAS
-    return None
+    return AUDIT_ALIAS
+
+
+@cache
+def _is_portal_table(model_name: str) -> bool:
+    """Return whether a model of the audit log is a `PortalTable`.
+
+    Looked up by name, because the models in a migration have no attributes of their class.
+    """
+    try:
+        model = apps.get_model(_APP_LABEL, model_name)
+    except LookupError:
+        return False
+    return getattr(model, "in_portal_database", False)
+
+
+def _has_separate_file() -> bool:
+    """Return whether `default` is a file of SQLite, and the audit log is in another one."""
+    return AUDIT_ALIAS in connections and connections[DEFAULT_DB_ALIAS].vendor == "sqlite"

@@ -1,6 +1,4 @@
-"""The cosignatures of witnesses, the state of each witness, and the archives. In the default
-database, so that they survive the loss, or a restore, of the audit database.
-"""
+"""The cosignatures of witnesses, the state of each witness, and the archives."""
 
 from datetime import datetime
 
@@ -8,9 +6,10 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ..._internal.randomness import get_id_time
+from ..portal_tables import PortalTable
 
 
-class LogWitness(models.Model):
+class LogWitness(PortalTable):
     """What a declared witness has seen of the log."""
 
     name = models.CharField(primary_key=True, max_length=64, editable=False)
@@ -41,7 +40,7 @@ class LogWitness(models.Model):
         return self.name
 
 
-class Cosignature(models.Model):
+class Cosignature(PortalTable):
     """The signature of a witness for a checkpoint. It is verified each time that it is read.
 
     Spec: C2SP tlog-cosignature.
@@ -70,7 +69,7 @@ class Cosignature(models.Model):
         return f"{self.tree_size} {self.witness}"
 
 
-class ArchiveFile(models.Model):
+class ArchiveFile(PortalTable):
     """An archive that was written. It is only a pointer to a file: the file proves what it
     contains.
     """

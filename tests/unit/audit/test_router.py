@@ -3,6 +3,7 @@
 import pytest
 from django.apps import apps
 from django.contrib.auth import get_user_model
+from django.db import connections
 
 from django_phi_oidc.audit.models import (
     AuditCheckpoint,
@@ -13,6 +14,7 @@ from django_phi_oidc.audit.models import (
     AuditUnsealed,
     AuditWitness,
 )
+from django_phi_oidc.audit.portal_tables import PortalTable
 from django_phi_oidc.audit.router import AuditRouter
 from django_phi_oidc.replay.models import UsedIdentifier
 
@@ -31,7 +33,6 @@ def test_audit_database_has_only_the_audit_tables() -> None:
 @pytest.mark.parametrize(
     ("db", "app_label", "model_name", "allowed"),
     [
-        ("default", "phi_oidc_audit", "auditevent", True),
         ("phi_audit", "phi_oidc_audit", "AuditEvent", True),
         ("other", "phi_oidc_audit", "auditevent", False),
         ("phi_audit", "phi_oidc_audit", None, False),
@@ -46,6 +47,32 @@ def test_allow_migrate_by_database_and_model(
     db: str, app_label: str, model_name: str | None, allowed: bool | None
 ) -> None:
     assert ROUTER.allow_migrate(db, app_label, model_name) is allowed
+
+
+@pytest.mark.parametrize("vendor", ["postgresql", "sqlite"])
+def test_tables_of_the_audit_database_are_created_a_second_time_only_on_postgresql(
+    vendor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections["default"], "vendor", vendor)
+    assert ROUTER.allow_migrate("default", "phi_oidc_audit", "auditevent") is (vendor == "postgresql")
+    assert ROUTER.allow_migrate("default", "phi_oidc_audit", "auditoutbox") is None
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_file_of_the_portal_has_no_tables_of_the_audit_database() -> None:
+    tables = {alias: set(connections[alias].introspection.table_names()) for alias in ("default", "phi_audit")}
+    assert AuditOutbox._meta.db_table in tables["default"] - tables["phi_audit"]
+    assert AuditEvent._meta.db_table in tables["phi_audit"]
+    if connections["default"].vendor == "sqlite":
+        assert AuditEvent._meta.db_table not in tables["default"]
+
+
+def test_models_of_the_audit_log_are_in_the_audit_database_unless_they_are_marked() -> None:
+    models = apps.get_app_config("phi_oidc_audit").get_models()
+    marked = {model for model in models if issubclass(model, PortalTable)}
+    assert {AuditOutbox, AuditWitness} < marked
+    assert all(ROUTER.db_for_write(model) == "default" for model in marked)
+    assert not {AuditEvent, AuditUnsealed, AuditLeaf, AuditNode, AuditCheckpoint} & marked
 
 
 def test_events_use_the_audit_database_and_the_outbox_default() -> None:
