@@ -20,7 +20,6 @@ from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
 from .config.providers import Label, ProviderDeclaration
 from .config.roles import RoleRule
-from .contrib.scim.declaration import SCIMDeclaration
 from .options import cache_option, import_function, read_option
 
 Label.register(Promise)
@@ -46,18 +45,6 @@ break_glass_accounts: Callable[[], tuple[str, ...]] = partial(read_option, "BREA
 """Return the user names of the local accounts."""
 security_contacts: Callable[[], tuple[str, ...]] = partial(read_option, "SECURITY_CONTACTS")
 leakage_guard: Callable[[], Literal["report", "block"]] = partial(read_option, "LEAKAGE_GUARD")
-
-
-def scim() -> Mapping[str, SCIMDeclaration]:
-    """Return how clients of a provider provision accounts, by its name; empty: SCIM is off."""
-    return {
-        name: provider.scim for name, provider in providers().items() if provider.scim is not None
-    }
-
-
-def has_signals() -> bool:
-    """Return whether any provider sends security events."""
-    return any(provider.signals is not None for provider in providers().values())
 
 
 @cache_option

@@ -24,8 +24,10 @@ class FeatureConfig(AppConfig):
 
     options: type | None = None
     """A frozen dataclass, whose fields are the options that the app adds to PHI_OIDC."""
-    provider_option: tuple[str, type] | None = None
-    """The key that the app adds to the dictionary of a provider, and the class that declares it."""
+    provider_option: tuple[str, type[sections.ProviderOption]] | None = None
+    """The option that the app adds to the dictionary of a provider, and the class that declares
+    it.
+    """
     officer_permissions: Mapping[OfficerGroup, tuple[str, ...]] = {}
     """What `phi_oidc groups` grants to groups of officers: permissions as `app_label.codename`."""
 
@@ -45,6 +47,8 @@ class FeatureConfig(AppConfig):
         super().__init__(app_name, app_module)
         if self.options is not None:
             sections.register_section(self.name, self.options)
+        if self.provider_option is not None:
+            sections.register_provider_option(*self.provider_option)
 
     def find_module(self, name: str) -> ModuleType | None:
         """Import and return a module of the app; None if the app has no such module."""

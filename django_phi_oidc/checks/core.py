@@ -2,6 +2,7 @@
 that are weakened.
 """
 
+import re
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -30,6 +31,7 @@ from .._internal.check_messages import (
 from ..audit import conf as audit_conf
 from ..audit.log import signing_keys
 from ..audit.purposes import PURPOSES
+from ..config._parsing import ADD_APP
 from ..config.client_keys import ClientKey
 from ..config.loopback import is_loopback_http
 from ..config.providers import ProviderDeclaration
@@ -56,6 +58,7 @@ UNUSED_BACKEND_HOOKS = (
 )
 
 
+_MISSING_APP = re.compile(rf" is an option of ([\w.]+)\. {re.escape(ADD_APP)}")
 _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
     (
         1,
@@ -143,12 +146,6 @@ _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
         "endpoints and keys come from metadata that name another issuer.",
     ),
     (
-        140,
-        "signals",
-        lambda v: v and v.allow_draft_events,
-        "allow_draft_events accepts security events in the form of drafts.",
-    ),
-    (
         91,
         "link_verified_email",
         lambda v: v and not v.is_over(clock.now()),
@@ -171,7 +168,7 @@ def check_declarations(**kwargs: Any) -> Messages:
     """PHI_OIDC, its providers, claims, sinks and keys.
 
     E001 to E007, E100; W001 to W006, W011 to W015, W022, W034, W040, W045, W091, W092, W108,
-    W120, W140.
+    W120.
     """
     try:
         unknown = list_unknown_options()
@@ -179,8 +176,8 @@ def check_declarations(**kwargs: Any) -> Messages:
     except ImproperlyConfigured as fault:
         yield error(2, str(fault))
         return
-    yield from (error(1, text) for text in unknown)
-    yield from (error(2, text) for text in mistakes)
+    yield from (error(1, text, _find_hint(text)) for text in unknown)
+    yield from (error(2, text, _find_hint(text)) for text in mistakes)
     invalid = list(mistakes)
     for get in (conf.person_label, _get_retention_key_stores):
         try:
@@ -221,6 +218,14 @@ def check_declarations(**kwargs: Any) -> Messages:
             yield error(
                 7, f"PHI_OIDC: the purpose of {name!r} is not a known HL7 PurposeOfUse code.", hint
             )
+
+
+def _find_hint(text: str) -> str | None:
+    """Return the line that installs the app whose option a message names."""
+    found = _MISSING_APP.search(text)
+    if found is None:
+        return None
+    return in_settings(f'INSTALLED_APPS += ["{found[1]}"]')
 
 
 def _get_retention_key_stores() -> list[retention_keys.RetentionKeyStore]:

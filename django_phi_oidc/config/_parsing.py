@@ -31,6 +31,8 @@ from ..errors import DeclarationInvalid
 T = TypeVar("T")
 Parser = Callable[[str, Any], Any]
 """From the path of an option and its raw value to the parsed value. Raises: DeclarationInvalid."""
+ADD_APP = "Add it to INSTALLED_APPS."
+"""The end of the message about an option of an app that is not installed."""
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EMAIL_ADDRESS_PATTERN = re.compile(r"[^@\s,<>]+@[^@\s,<>]+")
 
@@ -45,13 +47,15 @@ def parse_declaration(
     raw: Any,
     *,
     known: Collection[str] | None = None,
+    find_app: Callable[[str], str | None] = lambda name: None,
     list_faults: Callable[[T], Iterable[str]] = lambda declaration: (),
     **identity: Any,
 ) -> T:
     """Return an instance of declaration_class, a dataclass, from the options in raw.
 
     path: of the declaration in the setting; empty for the setting itself. known: the options that
-    are allowed here, if not all. list_faults: yields mistakes that involve several options, as text
+    are allowed here, if not those of declaration_class. find_app: returns the app that would
+    declare an unknown option. list_faults: yields mistakes that involve several options, as text
     that follows the path. identity: fields that are not options.
 
     Raises: DeclarationInvalid with all mistakes.
@@ -59,7 +63,7 @@ def parse_declaration(
     parsers = get_parsers(cast(type, declaration_class))
     parsers = {name: parser for name, parser in parsers.items() if name not in identity}
     known = parsers if known is None else known
-    mistakes = list_unknown_options(path, parse_mapping(path, raw), known)
+    mistakes = list_unknown_options(path, parse_mapping(path, raw), known, find_app=find_app)
     required = {
         f.name
         for f in fields(cast(Any, declaration_class))
@@ -69,7 +73,7 @@ def parse_declaration(
         f"{path} lacks {name}." for name in parsers if name in required and name not in raw
     ]
     try:
-        options = [(name, value) for name, value in raw.items() if name in known]
+        options = [(name, raw[name]) for name in raw if name in known and name in parsers]
         values = parse_each(
             lambda name, value: parsers[name](join_path(path, name), value), options
         )
@@ -114,9 +118,15 @@ def mapping_of(parse: Callable[[Any, Any], T]) -> Callable[[str, Any], Mapping[s
     return lambda path, raw: parse_each(parse, parse_mapping(path, raw).items())
 
 
-def list_unknown_options(path: str, raw: Mapping[Any, Any], known: Collection[str]) -> list[str]:
-    """Return a message for each option of raw that does not exist, with the nearest one that
-    does.
+def list_unknown_options(
+    path: str,
+    raw: Mapping[Any, Any],
+    known: Collection[str],
+    *,
+    find_app: Callable[[str], str | None] = lambda name: None,
+) -> list[str]:
+    """Return a message for each option of raw that does not exist, with the app that would declare
+    it, or the nearest one that exists.
     """
     if path:
         prefix = f"{path}: "
@@ -125,6 +135,10 @@ def list_unknown_options(path: str, raw: Mapping[Any, Any], known: Collection[st
 
     messages = []
     for name in sorted(ascii(name)[:66].strip("'") for name in raw if name not in known):
+        app = find_app(name)
+        if app is not None:
+            messages.append(f"{prefix}{name} is an option of {app}. {ADD_APP}")
+            continue
         nearest = get_close_matches(name.lower(), [option.lower() for option in known], n=1)
         hint = next(
             (f"; did you mean {option}?" for option in known if nearest == [option.lower()]), "."

@@ -78,6 +78,9 @@ def _flatten(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             member = getattr(value, field.name)
             if field.name in _URL_OPTIONS:
                 yield f"{path}.{field.name}", _reduce_url(member) if member else ""
+            elif field.name == "app_options":
+                for name, option in member:
+                    yield from _flatten(f"{path}.{name}", option)
             elif field.repr and field.compare:
                 yield from _flatten(f"{path}.{field.name}", member)
     elif isinstance(value, Mapping):

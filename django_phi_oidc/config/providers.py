@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from ..contrib.federation.declaration import FederationDeclaration, is_entity_identifier
-from ..contrib.scim.declaration import SCIMDeclaration
-from ..contrib.shared_signals.declaration import SignalsDeclaration
+from ..errors import DeclarationInvalid
 from ._parsing import (
     checked,
     fail,
+    get_parsers,
     is_url,
+    join_path,
     parse_choices,
     parse_declaration,
     parse_duration,
+    parse_each,
+    parse_mapping,
     parse_name,
     parse_nonempty,
     parse_raw,
@@ -41,6 +43,7 @@ from .request_parameters import (
     parse_end_session_parameters,
 )
 from .resource_scopes import ScopeDeclaration, parse_scopes
+from .sections import ProviderOption, find_app_of_provider_option, get_provider_options
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
 from .verified_email import MAX_EMAIL_LINKING, EmailLinking
 
@@ -77,6 +80,9 @@ DPoPMode = Literal["never", "auto", "require"]
 ClaimsRequestMode = Literal["scopes", "parameter", "parameter_null"]
 ReauthenticationMode = Literal["verify", "request", "never"]
 SecurityProfile = Literal["baseline", "heart", "fapi2"]
+
+
+OptionT = TypeVar("OptionT", bound=ProviderOption)
 
 
 class Label(ABC):  # noqa: B024 -- a register of types
@@ -154,14 +160,10 @@ class ProviderDeclaration:
     """An OpenID Provider. Option names are those of OIDC Core and RFC 7591 where these have one."""
 
     name: str
+    app_options: Annotated[tuple[tuple[str, ProviderOption], ...], parse_raw] = ()
+    """The options that apps add, by name; see `find_option`."""
     issuer: Annotated[str, _parse_issuer]
     """As in the provider's metadata and ID Tokens, byte for byte."""
-    federation: FederationDeclaration | None = None
-    """With [OpenID Federation](../how-to/federation.md), a dictionary: the metadata come from the
-    trust chain of the issuer, `client_id` is the entity identifier of the portal, and the provider
-    registers the portal automatically. [Its options](#federation). Default: none, so the metadata
-    come from discovery.
-    """
     metadata_url: Annotated[str, _parse_metadata_url] = ""
     """URL of the metadata, if it is elsewhere: a document of OpenID Connect Discovery, of RFC 8414,
     or SMART's `.well-known/smart-configuration`. It must name the issuer.
@@ -381,19 +383,16 @@ class ProviderDeclaration:
     account](../how-to/migrate-existing-users.md#by-verified-e-mail-address):
     `{"accounts_created_before": …, "until": …}`, two dates such as `"2026-12-31"`. Default: off.
     """
-    signals: SignalsDeclaration | None = None
-    """[Security events](../how-to/shared-signals.md) that the provider sends, such as "session
-    revoked" and "account disabled", a dictionary: [its options](#signals). Default: none are
-    received.
-    """
-    scim: SCIMDeclaration | None = None
-    """[Accounts that the identity system manages](../how-to/joiners-movers-leavers.md) by SCIM 2.0,
-    a dictionary:
-    [its options](#scim). Default: off.
-    """
     third_party_login: bool = False
     """Another site, such as the start page of a hospital, may start a sign-in with this provider at
     [`oidc/initiate/`](../how-to/third-party-login.md)."""
+
+    def find_option(self, declaration_class: type[OptionT]) -> OptionT | None:
+        """Return the option that an app adds with that class; None: it is not declared."""
+        for _, option in self.app_options:
+            if isinstance(option, declaration_class):
+                return option
+        return None
 
     @property
     def accepted_acr_values(self) -> tuple[str, ...]:
@@ -458,9 +457,38 @@ def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
     # The name is part of redirect URIs: providers compare these byte for byte, and browsers
     # normalise them.
     parse_name(path, name)
-    return parse_declaration(
-        ProviderDeclaration, path, raw, name=name, list_faults=_list_provider_faults
-    )
+    classes = get_provider_options()
+    mistakes = []
+    app_options: dict[str, ProviderOption] = {}
+    try:
+        app_options = parse_each(
+            lambda option, value: parse_declaration(
+                classes[option], join_path(path, option), value
+            ),
+            [
+                (option, value)
+                for option, value in parse_mapping(path, raw).items()
+                if option in classes and value is not None
+            ],
+        )
+    except DeclarationInvalid as error:
+        mistakes.append(str(error))
+    try:
+        provider = parse_declaration(
+            ProviderDeclaration,
+            path,
+            raw,
+            known={*get_parsers(ProviderDeclaration), *classes} - {"name", "app_options"},
+            find_app=find_app_of_provider_option,
+            list_faults=_list_provider_faults,
+            name=name,
+            app_options=tuple(app_options.items()),
+        )
+    except DeclarationInvalid as error:
+        mistakes.insert(0, str(error))
+    if mistakes:
+        raise DeclarationInvalid("\n".join(mistakes))
+    return provider
 
 
 def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
@@ -491,24 +519,8 @@ def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
         yield from _list_heart_faults(provider)
     elif provider.profile == "fapi2":
         yield from _list_fapi2_faults(provider)
-    if provider.federation is not None:
-        yield from _list_federation_faults(provider, provider.federation)
-    if (
-        provider.scim is not None
-        and provider.scim.subject == "invitation"
-        and provider.provisioning != "invitation"
-    ):
-        yield "['scim']['subject'] invitation requires provisioning: invitation."
-
-    tokens = None
-    if provider.scim:
-        tokens = provider.scim.access_tokens
-
-    if tokens is not None and tokens.audience == provider.client_id:
-        yield (
-            "['scim']['access_tokens']['audience'] is the "
-            "client_id, which is the audience of ID Tokens."
-        )
+    for _, option in provider.app_options:
+        yield from option.list_faults(provider)
 
 
 def _list_authentication_faults(provider: ProviderDeclaration) -> Iterator[str]:
@@ -617,38 +629,3 @@ def _list_heart_faults(provider: ProviderDeclaration) -> Iterator[str]:
     }
     if violated := [name for name, holds in conditions.items() if not holds]:
         yield f"['profile'] heart does not permit this value of {', '.join(violated)}."
-
-
-def _list_federation_faults(
-    provider: ProviderDeclaration, federation: FederationDeclaration
-) -> Iterator[str]:
-    """Yield what contradicts automatic registration, by which the provider knows only the portal's
-    public keys.
-
-    Spec: OpenID Federation 1.0 12.1, 12.1.1.2; 3.1.1 (jwks), for the keys.
-    """
-    if not is_entity_identifier(provider.client_id):
-        yield (
-            "['client_id'] is the portal's entity identifier with "
-            "federation: an https URL without query or fragment."
-        )
-    if provider.token_endpoint_auth_method not in (
-        "private_key_jwt",
-        "self_signed_tls_client_auth",
-    ):
-        yield (
-            "['token_endpoint_auth_method'] is private_key_jwt or "
-            "self_signed_tls_client_auth with federation."
-        )
-    if not provider.request_object_signing_alg and provider.par != "require":
-        yield "['federation'] requires request_object_signing_alg, or par: require."
-    for option in ("metadata_overrides", "metadata_url", "metadata_issuer"):
-        if getattr(provider, option):
-            yield (
-                f"[{option!r}] would replace what the trust chain "
-                "has verified: not with federation."
-            )
-    if {key.thumbprint for key in federation.keys} & {
-        key.thumbprint for key in provider.client_keys
-    }:
-        yield "['federation']['keys'] has a key of client_keys: use separate keys."

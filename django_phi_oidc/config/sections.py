@@ -1,15 +1,23 @@
 """The sections of `PHI_OIDC`: each app declares its own options. No Django.
 
 A section is a frozen dataclass whose fields are top-level options of the setting. An option whose
-type is a dataclass is a group, such as KEYS: its members can be read one by one.
+type is a dataclass is a group, such as KEYS: its members can be read one by one. An app may also
+add one option to the dictionary of a provider.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, cast, get_type_hints
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from ..errors import DeclarationInvalid
 from ._parsing import Parser, get_parsers, list_unknown_options, parse_each, parse_option
+
+if TYPE_CHECKING:
+    from .providers import ProviderDeclaration
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +30,20 @@ class Section:
     """A frozen dataclass."""
 
 
+class ProviderOption:
+    """An option that an app adds to the dictionary of a provider: the base of its dataclass."""
+
+    __slots__ = ()
+
+    def list_faults(self, provider: "ProviderDeclaration") -> Iterator[str]:
+        """Yield mistakes that involve other options of the provider, as text that follows its
+        path.
+        """
+        yield from ()
+
+
+_provider_options: dict[str, type[ProviderOption]] = {}
+"""The options that installed apps add to the dictionary of a provider, by name."""
 _sections: dict[str, Section] = {}
 """The sections of the installed apps, by the name of the app, in the order of INSTALLED_APPS."""
 
@@ -34,6 +56,19 @@ def register_section(app: str, options: type) -> None:
             raise ValueError(f"{app} and {section.app} both declare the option {name}.")
 
     _sections[app] = Section(app, options)
+
+
+def register_provider_option(name: str, declaration_class: type[ProviderOption]) -> None:
+    """Add an option to the dictionaries of providers. Raises: ValueError if another class has the
+    name.
+    """
+    if _provider_options.setdefault(name, declaration_class) is not declaration_class:
+        raise ValueError(f"Two apps add the option {name} to a provider.")
+
+
+def get_provider_options() -> Mapping[str, type[ProviderOption]]:
+    """Return the options that installed apps add to the dictionary of a provider, by name."""
+    return _provider_options
 
 
 def iter_sections() -> Iterator[Section]:
@@ -60,7 +95,7 @@ def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
 def list_unknown(raw: Mapping[str, Any]) -> list[str]:
     """Return a message for each option that does not exist."""
     known = [name for section in iter_sections() for name in get_parsers(section.options)]
-    return list_unknown_options("", raw, known)
+    return list_unknown_options("", raw, known, find_app=find_app_of_option)
 
 
 def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
@@ -75,6 +110,36 @@ def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
     except DeclarationInvalid as error:
         return str(error).split("\n")
     return []
+
+
+def find_app_of_option(name: str) -> str | None:
+    """Return the app of this package that declares a top-level option, installed or not."""
+    for config in _iter_app_configs():
+        if config.options is not None and name in get_parsers(config.options):
+            return str(config.name)
+    return None
+
+
+def find_app_of_provider_option(name: str) -> str | None:
+    """Return the app of this package that adds an option to a provider, installed or not."""
+    for config in _iter_app_configs():
+        if config.provider_option is not None and name == config.provider_option[0]:
+            return str(config.name)
+    return None
+
+
+def _iter_app_configs() -> Iterator[Any]:
+    """Yield the configuration class of each app of this package.
+
+    They are imported here because they import Django, and only after a mistake in the setting.
+    """
+    folders = [_PACKAGE / "audit", *sorted((_PACKAGE / "contrib").iterdir())]
+    for folder in folders:
+        if (folder / "apps.py").exists():
+            app = ".".join([_PACKAGE.name, *folder.relative_to(_PACKAGE).parts])
+            for value in vars(import_module(f"{app}.apps")).values():
+                if isinstance(value, type) and getattr(value, "name", None) == app:
+                    yield value
 
 
 def _find_section(option: str) -> Section | None:

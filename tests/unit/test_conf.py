@@ -10,12 +10,14 @@ from django.utils.translation import gettext_lazy
 
 from django_phi_oidc import conf, options
 from django_phi_oidc.audit import conf as audit_conf
+from django_phi_oidc.checks.core import check_declarations
+from django_phi_oidc.config import sections
 from django_phi_oidc.config.core_options import CoreOptions
 from django_phi_oidc.contrib.emergency import conf as emergency_conf
 from django_phi_oidc.contrib.monitoring import conf as monitoring_conf
 from django_phi_oidc.contrib.siem import conf as siem_conf
 from django_phi_oidc.crypto.conf import get_key_source
-from tests.support.phi_oidc_settings import override_phi_oidc, remove_phi_oidc
+from tests.support.phi_oidc_settings import override_phi_oidc, override_provider, remove_phi_oidc
 
 pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(databases=["default", "phi_audit"])]
 WRONG: dict[str, Any] = {
@@ -114,3 +116,27 @@ def test_emergency_without_any_mail_address_is_refused(settings: Any) -> None:
 
 def test_top_level_options_of_the_core_are_few() -> None:
     assert len(CoreOptions.__dataclass_fields__) == 15
+
+
+def test_option_of_an_app_that_is_not_installed_is_reported_with_the_line_to_add(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = {section.app: section for section in sections.iter_sections()}
+    monkeypatch.setattr(sections, "_sections", {**installed})
+    sections._sections.pop("django_phi_oidc.contrib.siem")
+    monkeypatch.setattr(sections, "_provider_options", {})
+    settings.PHI_OIDC = override_provider({**settings.PHI_OIDC, "SIEM": {}}, scim={"subject": "extension"})
+    found = {(message.id, message.msg, message.hint) for message in check_declarations(None)}
+    app = "django_phi_oidc.contrib"
+    assert found == {
+        (
+            "django_phi_oidc.E001",
+            f"PHI_OIDC: SIEM is an option of {app}.siem. Add it to INSTALLED_APPS.",
+            f'In your settings: INSTALLED_APPS += ["{app}.siem"]',
+        ),
+        (
+            "django_phi_oidc.E002",
+            f"PHI_OIDC['PROVIDERS']['default']: scim is an option of {app}.scim. Add it to INSTALLED_APPS.",
+            f'In your settings: INSTALLED_APPS += ["{app}.scim"]',
+        ),
+    }

@@ -4,6 +4,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ...extensions import metadata_sources
+from .declaration import FederationDeclaration
 
 
 class FederationConfig(FeatureConfig):
@@ -13,6 +14,7 @@ class FederationConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.federation"
     label = "phi_oidc_federation"
     verbose_name = gettext_lazy("OpenID Federation")
+    provider_option = ("federation", FederationDeclaration)
 
     def ready(self) -> None:
         from .metadata_source import trust_chain_source

@@ -113,10 +113,12 @@ def _iterate_expiries(federation: FederationDeclaration) -> Iterator[datetime]:
 
 
 def _list_members() -> list[Member]:
-    providers = conf.providers().values()
-    return [
-        (provider, provider.federation) for provider in providers if provider.federation is not None
-    ]
+    members = []
+    for provider in conf.providers().values():
+        federation = provider.find_option(FederationDeclaration)
+        if federation is not None:
+            members.append((provider, federation))
+    return members
 
 
 def _get_client_id(member: Member) -> str:

@@ -3,7 +3,7 @@ No Django.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,8 @@ from ...config._parsing import (
     parse_strings,
 )
 from ...config.client_keys import ClientKey, parse_client_keys
+from ...config.providers import ProviderDeclaration
+from ...config.sections import ProviderOption
 
 MAX_ENTITY_IDENTIFIER_LENGTH = 255
 _PRIVATE_MEMBERS = frozenset({"d", "k"})
@@ -103,7 +105,7 @@ def _parse_trust_mark(path: str, raw: Any) -> TrustMark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederationDeclaration:
+class FederationDeclaration(ProviderOption):
     """Membership in a federation. Option names are those of OpenID Federation 1.0, where it has
     one.
     """
@@ -133,3 +135,33 @@ class FederationDeclaration:
     `trust_mark`, the JWT.
     Default: not published.
     """
+
+    def list_faults(self, provider: ProviderDeclaration) -> Iterator[str]:
+        """Yield what contradicts automatic registration, by which the provider knows only the
+        public keys of the portal.
+
+        Spec: OpenID Federation 1.0 12.1, 12.1.1.2; 3.1.1 (jwks), for the keys.
+        """
+        if not is_entity_identifier(provider.client_id):
+            yield (
+                "['client_id'] is the portal's entity identifier with "
+                "federation: an https URL without query or fragment."
+            )
+        if provider.token_endpoint_auth_method not in (
+            "private_key_jwt",
+            "self_signed_tls_client_auth",
+        ):
+            yield (
+                "['token_endpoint_auth_method'] is private_key_jwt or "
+                "self_signed_tls_client_auth with federation."
+            )
+        if not provider.request_object_signing_alg and provider.par != "require":
+            yield "['federation'] requires request_object_signing_alg, or par: require."
+        for option in ("metadata_overrides", "metadata_url", "metadata_issuer"):
+            if getattr(provider, option):
+                yield (
+                    f"[{option!r}] would replace what the trust chain "
+                    "has verified: not with federation."
+                )
+        if {key.thumbprint for key in self.keys} & {key.thumbprint for key in provider.client_keys}:
+            yield "['federation']['keys'] has a key of client_keys: use separate keys."

@@ -45,7 +45,7 @@ def fetch_trust_chain(
     timeout_seconds: for all requests together. Requires: a federation is declared.
     Raises: TransportError, MetadataError. Spec: OpenID Federation 1.0 10.1 to 10.3.
     """
-    federation = declaration.federation
+    federation = declaration.find_option(FederationDeclaration)
     if federation is None:
         raise MetadataError(Code.TRUST_CHAIN_INVALID)
     search = _ChainSearch(

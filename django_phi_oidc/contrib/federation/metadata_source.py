@@ -13,6 +13,7 @@ from ...http.transport import Transport
 from ...oidc.jwks import JSONWebKeySet
 from ...oidc.metadata import ProviderMetadata
 from ...provider.provider_findings import ProviderFinding, diagnose_request_error
+from .declaration import FederationDeclaration
 from .entity_statement import OPENID_RELYING_PARTY
 from .entity_statements import fetch_trust_chain
 from .federation_diagnostics import check_own_trust_chain, check_trust_chain
@@ -33,7 +34,7 @@ class TrustChainSource:
     """The source for providers that are declared as members of a federation."""
 
     def is_declared(self, declaration: ProviderDeclaration) -> bool:
-        return declaration.federation is not None
+        return declaration.find_option(FederationDeclaration) is not None
 
     def fetch_metadata(
         self,

@@ -40,7 +40,7 @@ class EntityConfigurationView(View):
         host = request.get_host()
         of_host = [provider for provider in found if urlsplit(provider.client_id).netloc == host]
         declaration = (of_host or found)[0]
-        federation = declaration.federation
+        federation = declaration.find_option(FederationDeclaration)
         if federation is None:
             raise Http404
         providers = [provider for provider in found if provider.client_id == declaration.client_id]
@@ -57,7 +57,7 @@ def _is_at(request: HttpRequest, provider: ProviderDeclaration) -> bool:
     """Return whether the path of the request is that of the portal's entity configuration for the
     provider.
     """
-    if provider.federation is None:
+    if provider.find_option(FederationDeclaration) is None:
         return False
     url = build_entity_configuration_url(provider.client_id)
     return urlsplit(url).path == request.path

@@ -17,6 +17,7 @@ from ...claims.retention import lock_subjects_of_users
 from ...sessions.account_access import disable_account
 from ...sessions.models import OIDCSession
 from ...subjects.models import PairwiseSubject
+from . import conf as scim_conf
 from .memberships import sync_group_roles
 from .models import SCIMUser
 from .scim_groups import lock_groups_of_user
@@ -50,7 +51,7 @@ def attach_account(
         else:
             row = SCIMUser.objects.filter(pk=pk, deleted_at=None).first()
 
-        if row is None or row.provider not in conf.scim():
+        if row is None or row.provider not in scim_conf.scim():
             raise SCIMRefused(
                 404, "", "There is no SCIM user with this id, of a provider with the option scim."
             )

@@ -14,7 +14,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ..._internal import clock
 from ..._internal.admin_columns import create_time_column, format_utc, keep_dates_together
 from ..._internal.bounded_lists import CappedPaginator
@@ -22,6 +21,7 @@ from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin
 from ...audit.request_context import Actor
 from ...provider.labels import get_provider_label, list_provider_choices
+from . import conf
 from .clients import (
     DEFAULT_LIFETIME,
     DEFAULT_OVERLAP,

@@ -5,6 +5,7 @@ from django.utils.translation import gettext_lazy
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
 from ...extensions import personal_data_sources, role_sources
+from .declaration import SCIMDeclaration
 
 
 class SCIMConfig(FeatureConfig):
@@ -14,6 +15,7 @@ class SCIMConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.scim"
     label = "phi_oidc_scim"
     verbose_name = gettext_lazy("SCIM")
+    provider_option = ("scim", SCIMDeclaration)
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.SECURITY_OFFICER: (
             "phi_oidc_scim.view_scimclient",

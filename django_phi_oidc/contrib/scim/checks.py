@@ -10,6 +10,7 @@ from ... import conf
 from ..._internal.check_messages import Messages, error, register_check, warning
 from ...checks.client_certificates import check_client_cert_header
 from ...extensions import client_authenticators
+from . import conf as scim_conf
 from .declaration import list_mixed_roles
 
 
@@ -19,7 +20,7 @@ def check_scim(**kwargs: Any) -> Messages:
     are of two providers and cannot be distinguished; E107, W107: `allow_client_cert_header`;
     W150: roles of a group and of a claim.
     """
-    declared = conf.scim()
+    declared = scim_conf.scim()
     if not declared:
         return
     if find_spec("scim2_models") is None:

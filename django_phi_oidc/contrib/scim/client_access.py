@@ -8,9 +8,9 @@ from datetime import datetime
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ...errors import ClientTokenInvalid
 from ...extensions import client_authenticators
+from . import conf as scim_conf
 from .clients import SCIMTokenRefused
 
 
@@ -43,7 +43,7 @@ def authenticate_access_token(
     """
     accepted = {
         name: scim.access_tokens
-        for name, scim in conf.scim().items()
+        for name, scim in scim_conf.scim().items()
         if scim.access_tokens is not None
     }
     authenticate = next(iter(client_authenticators), None)

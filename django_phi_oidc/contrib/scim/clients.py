@@ -10,10 +10,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ..._internal import randomness
 from ...audit.events import Action, Origin
 from ...audit.outbox import enqueue
+from . import conf
 from .models import SCIMClient, SCIMToken
 
 TOKEN_PREFIX = "phi_scim_"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...config.accepted_tokens import ClientTokensDeclaration
+from ...config.providers import ProviderDeclaration
 from ...config.roles import RoleRule, get_managed_roles
+from ...config.sections import ProviderOption
 
 SCIM_GROUPS_CLAIM = "scim_groups"
 """In rules, the names of the groups in which SCIM clients have put the person. No claim of the
@@ -18,7 +20,7 @@ SUBJECT_SCHEMA = "urn:ietf:params:scim:schemas:extension:phi_oidc:2.0:User"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SCIMDeclaration:
+class SCIMDeclaration(ProviderOption):
     """How SCIM clients of the provider authenticate, and how their persons are recognised at the
     sign-in.
     """
@@ -34,6 +36,16 @@ class SCIMDeclaration:
     provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are accepted
     in place of a client's token, a dictionary: [its options](#access_tokens). Default: none.
     """
+
+    def list_faults(self, provider: ProviderDeclaration) -> Iterator[str]:
+        if self.subject == "invitation" and provider.provisioning != "invitation":
+            yield "['scim']['subject'] invitation requires provisioning: invitation."
+        tokens = self.access_tokens
+        if tokens is not None and tokens.audience == provider.client_id:
+            yield (
+                "['scim']['access_tokens']['audience'] is the "
+                "client_id, which is the audience of ID Tokens."
+            )
 
 
 def list_mixed_roles(

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from ... import conf
 from ...access.role_sync import sync_roles_of_many
 from ...audit.events import Origin
+from . import conf as scim_conf
 from .declaration import SCIM_GROUPS_CLAIM
 from .models import SCIMMembership
 
@@ -32,7 +33,7 @@ class GroupRoleSource:
     provider_option = "scim"
 
     def is_declared(self, provider: str) -> bool:
-        return provider in conf.scim()
+        return provider in scim_conf.scim()
 
     def get_values(self, user_pk: Any, *, provider: str) -> list[str]:
         return list_group_names(user_pk, provider=provider)

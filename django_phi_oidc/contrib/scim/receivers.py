@@ -8,7 +8,7 @@ from django.db.models import Model
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 
-from ... import conf
+from . import conf
 from .models import SCIMUser
 
 

@@ -26,10 +26,9 @@ from scim2_models import (
     SearchRequest,
 )
 
-from ... import conf
 from ...audit.outbox import batch_delivery
 from ...audit.request_context import use_origin
-from . import scim_groups, scim_users
+from . import conf, scim_groups, scim_users
 from .member_operations import split_member_operations
 from .models import SCIMGroup, SCIMUser
 from .schemas import (

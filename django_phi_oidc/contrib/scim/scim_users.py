@@ -29,6 +29,7 @@ from ...sessions.account_access import disable_account, enable_account
 from ...subjects.account_fields import build_account_fields, create_username
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
 from ...subjects.models import PairwiseSubject
+from . import conf as scim_conf
 from .memberships import sync_group_roles
 from .models import MAX_LENGTH, SCIMGroup, SCIMMembership, SCIMUser
 
@@ -263,7 +264,7 @@ def _find_account(sub: str, request: ClientRequest) -> Any:
 
 @sensitive_variables("sub")
 def _validate_sub(sub: str, request: ClientRequest) -> None:
-    if conf.scim()[request.provider.name].subject != "extension":
+    if scim_conf.scim()[request.provider.name].subject != "extension":
         raise SCIMRefused(400, "invalidValue", "This provider's clients send no sub.")
     try:
         validate_linkable_sub(sub, provider=request.provider)

@@ -8,9 +8,9 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from ... import conf
 from ..._internal.view_decorators import public_view
 from ...sessions.backchannel_logout import SessionlessView
+from . import conf
 
 
 @method_decorator(

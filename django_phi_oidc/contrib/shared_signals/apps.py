@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ...extensions import sign_in_demands, sign_in_observers
+from .declaration import SignalsDeclaration
 
 
 class SharedSignalsConfig(FeatureConfig):
@@ -16,6 +17,7 @@ class SharedSignalsConfig(FeatureConfig):
     name = "django_phi_oidc.contrib.shared_signals"
     label = "phi_oidc_shared_signals"
     verbose_name = gettext_lazy("Shared Signals")
+    provider_option = ("signals", SignalsDeclaration)
     beat: ClassVar[Mapping[str, float]] = {
         "phi_oidc.poll_signals": 1,
     }

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from ...config._parsing import checked, is_url, parse_string, parse_strings
+from ...config.sections import ProviderOption
 
 Delivery = Literal["push", "poll"]
 TokenClaimsChange = Literal["end", "refresh"]
@@ -35,7 +36,7 @@ _parse_header_value = checked(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignalsDeclaration:
+class SignalsDeclaration(ProviderOption):
     """A stream of security events of the OpenID Shared Signals Framework 1.0 (SSF)."""
 
     delivery: Delivery

@@ -81,7 +81,7 @@ def address_security_event_token(
     claims = _parse_jws(token).payload
     rule = Code.ISS_INVALID
     for declaration in declarations:
-        signals = declaration.signals
+        signals = declaration.find_option(SignalsDeclaration)
         if signals is None or claims.get("iss") != get_transmitter_issuer(declaration, signals):
             continue
         if _is_audience(claims, declaration=declaration, signals=signals):

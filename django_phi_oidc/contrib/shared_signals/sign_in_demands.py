@@ -14,12 +14,13 @@ from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ...audit.request_context import SUBJECT_KEY, Actor
 from ...crypto import keyring
 from ...extensions import SignIn, SignInObserver
 from ...replay.cache import find_end_of_memory, is_remembered, remember, remember_in_transaction
 from ...subjects.linking import list_subject_digests
+from . import conf
+from .declaration import SignalsDeclaration
 
 MEMORY = timedelta(days=366)
 """Longer than any session here or at the provider."""
@@ -62,13 +63,13 @@ class DemandObserver(SignInObserver):
     @sensitive_variables()
     def prepare_session(self, sign_in: SignIn) -> None:
         """Apply the demands that were stored before the person had a pseudonym."""
-        if sign_in.provider.signals:
+        if sign_in.provider.find_option(SignalsDeclaration) is not None:
             keys = keyring.get_keys("subject")
             digests = list_subject_digests(sign_in.provider.issuer, sign_in.sub, keys)
             adopt_demands(sign_in.subject.uuid, digests)
 
     def get_session_entries(self, sign_in: SignIn) -> Mapping[str, Any]:
-        if sign_in.provider.signals:
+        if sign_in.provider.find_option(SignalsDeclaration) is not None:
             return {SUBJECT_KEY: str(sign_in.subject.uuid)}
         return {}
 
@@ -83,7 +84,7 @@ def is_new_sign_in_demanded(actor: Actor) -> bool:
     An unknown time of authentication counts as earlier. Takes one SELECT if a provider sends
     security events.
     """
-    if not actor.origin.session or not conf.has_signals():
+    if not actor.origin.session or not conf.signals():
         return False
     identifiers = [value for value in (actor.origin.session, actor.subject) if value]
     return is_remembered(_KIND, identifiers, until=(actor.auth_time or _UNKNOWN_TIME) + MEMORY)

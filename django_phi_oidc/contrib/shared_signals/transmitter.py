@@ -138,12 +138,13 @@ def get_transmitter(provider_name: str) -> Transmitter:
     events.
     """
     provider = get_provider(provider_name)
-    if provider.declaration.signals is None:
+    signals = provider.declaration.find_option(SignalsDeclaration)
+    if signals is None:
         raise AccountError(Code.PROVIDER_UNKNOWN)
     key = os.getpid(), provider
     if transmitter := _transmitters.get(key):
         return transmitter
-    return _transmitters.setdefault(key, Transmitter(provider, provider.declaration.signals))
+    return _transmitters.setdefault(key, Transmitter(provider, signals))
 
 
 @receiver(setting_changed, dispatch_uid="django_phi_oidc.contrib.shared_signals.transmitter")

@@ -21,6 +21,7 @@ from ...sessions.backchannel_logout import (
 )
 from ...sessions.lifecycle import EndedSession
 from ...sessions.tasks import retry_on_lost_connection, revoke_after_commit
+from . import conf as signals_conf
 from .declaration import SignalsDeclaration
 from .event_reception import (
     RETRIABLE_ERRORS,
@@ -48,10 +49,11 @@ class EventPushView(SessionlessView):
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest) -> HttpResponse:
+        declared = conf.providers()
         providers = [
-            p
-            for p in conf.providers().values()
-            if p.signals is not None and p.signals.delivery == "push"
+            declared[name]
+            for name, signals in signals_conf.signals().items()
+            if signals.delivery == "push"
         ]
         if not providers:
             return HttpResponse(status=404)
@@ -61,9 +63,10 @@ class EventPushView(SessionlessView):
             token = _get_token(request)
             declaration = address_security_event_token(token, providers)
             provider_name = declaration.name
-            if declaration.signals is not None:
-                _authenticate(request, declaration.signals)
-                _process(token, declaration, declaration.signals, origin=origin)
+            signals = declaration.find_option(SignalsDeclaration)
+            if signals is not None:
+                _authenticate(request, signals)
+                _process(token, declaration, signals, origin=origin)
         except SecurityEventTokenInvalid as refusal:
             report_refused_event(refusal, provider=provider_name, origin=origin, now=clock.now())
             body = {"err": get_error_code(refusal.rule), "description": str(refusal)}

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group
 from django.core.management import call_command
 from django.test import Client
 
-from django_phi_oidc import conf
+from django_phi_oidc.contrib.scim import conf as scim_conf
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block, commands
 from tests.support.scim_fixtures import SCIM
@@ -27,7 +27,7 @@ def test_access_tokens_are_declared(settings: Any) -> None:
     names: dict[str, Any] = {"PHI_OIDC": deepcopy(settings.PHI_OIDC)}
     exec(block(PAGE, "scim-settings") + block(PAGE, "scim-access-tokens"), names)
     settings.PHI_OIDC = names["PHI_OIDC"]
-    tokens = conf.scim()["default"].access_tokens
+    tokens = scim_conf.scim()["default"].access_tokens
     assert tokens is not None
     assert (tokens.clients, tokens.scope, tokens.get_sub("hr-sync")) == ({"hr-sync"}, "scim", "hr-sync")
 

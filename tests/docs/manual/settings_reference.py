@@ -17,8 +17,8 @@ TABLE = re.compile(
     re.DOTALL,
 )
 HEAD = "| option | meaning | default |\n|---|---|---|"
-KEYS = {"name", "provider"}
-"""Fields for the name of a declaration are not options."""
+NO_OPTIONS = {"app_options", "name", "provider"}
+"""Fields for the name of a declaration, and for the options that apps add, are not options."""
 UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
 
@@ -70,7 +70,7 @@ def read_defaults(kind: type) -> Mapping[str, Any]:
     return {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(kind)
-        if field.name not in KEYS
+        if field.name not in NO_OPTIONS
     }
 
 

@@ -11,7 +11,6 @@ from django.core.management.base import CommandError
 from django.urls import NoReverseMatch, reverse
 from django.views.decorators.debug import sensitive_variables
 
-from .... import conf
 from ...._internal import clock
 from ...._internal.command_arguments import (
     Options,
@@ -24,7 +23,7 @@ from ...._internal.command_output import Output
 from ....audit.request_context import current_origin
 from ....errors import PhiOidcError
 from ....management.subcommands._arguments import get_provider, parse_portal_origin
-from .. import event_streams
+from .. import conf, event_streams
 from ..event_poll import PollResult, poll_events
 from ..event_stream import EventStream
 from ..transmitter import Transmitter, get_transmitter
@@ -83,7 +82,7 @@ def _get_transmitter(options: Options) -> Transmitter:
     """Raises: CommandError if the provider is unknown or sends no events, or if it is not named and
     several do.
     """
-    names = [name for name, provider in conf.providers().items() if provider.signals is not None]
+    names = list(conf.signals())
     if options["provider"] is not None:
         name = get_provider(options["provider"]).name
         if name not in names:

@@ -135,7 +135,7 @@ def test_known_fault_is_reported_if_it_matters(slug: str, options: dict[str, Any
 def test_member_of_a_federation_is_declared_with_it(slug: str) -> None:
     declaration = parse_provider("default", build_declaration(SUPPORTED[slug]))
     assert find_codes(slug, declaration) == set()
-    assert find_codes(slug, replace(declaration, federation=None)) == {("failure", "federation_undeclared")}
+    assert find_codes(slug, replace(declaration, app_options=())) == {("failure", "federation_undeclared")}
 
 
 def test_recognized_provider_is_named_with_its_page() -> None:

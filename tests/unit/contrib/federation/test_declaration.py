@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.contrib.federation.declaration import FederationDeclaration
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support.client_keys import create_private_key_pem
 
@@ -34,7 +35,8 @@ def parse(federation: Any = FEDERATION, **changes: Any) -> ProviderDeclaration:
 def test_declaration_has_the_options_of_the_federation(tmp_path: Path) -> None:
     (path := tmp_path / "anchor.json").write_text(json.dumps(JWKS))
     marks = [{"trust_mark_type": "https://ta.example/mark", "trust_mark": "a.b.c"}]
-    federation = parse({**FEDERATION, "trust_anchor_keys": path, "trust_marks": marks}).federation
+    provider = parse({**FEDERATION, "trust_anchor_keys": path, "trust_marks": marks})
+    federation = provider.find_option(FederationDeclaration)
     assert federation is not None
     assert json.loads(federation.trust_anchor_keys) == JWKS
     assert [dict(mark) for mark in federation.trust_marks] == marks
@@ -45,7 +47,7 @@ def test_declaration_has_the_options_of_the_federation(tmp_path: Path) -> None:
 
 
 def test_provider_without_federation_is_not_affected() -> None:
-    assert parse(None, client_id="portal", par="auto").federation is None
+    assert parse(None, client_id="portal", par="auto").app_options == ()
 
 
 @pytest.mark.parametrize("option", ["trust_anchor", "trust_anchor_keys", "authority_hints", "keys"])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.contrib.shared_signals.declaration import SignalsDeclaration
 from django_phi_oidc.errors import DeclarationInvalid
 
 PROVIDER = {"issuer": "https://op.example", "client_id": "portal", "client_secret": "a secret"}
@@ -22,11 +23,13 @@ VALID = {
 
 
 def test_no_signals_are_declared_by_default() -> None:
-    assert parse_provider("default", PROVIDER).signals is None
+    assert parse_provider("default", PROVIDER).find_option(SignalsDeclaration) is None
 
 
 def test_repr_shows_no_secret() -> None:
-    signals = parse_provider("default", {**PROVIDER, "signals": {**VALID, "access_token": "canary"}}).signals
+    provider = parse_provider("default", {**PROVIDER, "signals": {**VALID, "access_token": "canary"}})
+    signals = provider.find_option(SignalsDeclaration)
+    assert signals is not None
     assert "canary" not in repr(signals)
     assert "Bearer x" not in repr(signals)
 
@@ -48,7 +51,7 @@ def test_repr_shows_no_secret() -> None:
     ],
 )
 def test_one_wrong_value_is_refused(option: str, value: Any) -> None:
-    assert parse_provider("default", {**PROVIDER, "signals": VALID}).signals is not None
+    assert parse_provider("default", {**PROVIDER, "signals": VALID}).find_option(SignalsDeclaration) is not None
     with pytest.raises(DeclarationInvalid) as raised:
         parse_provider("default", {**PROVIDER, "signals": {**VALID, option: value}})
     assert option in str(raised.value)

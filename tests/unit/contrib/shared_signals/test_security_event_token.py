@@ -53,7 +53,7 @@ def verify(keys: JSONWebKeySet, declare: Declare, now: datetime) -> Verify:
 
     def verify(token: str, **declared: Any) -> SecurityEventToken:
         signals = SignalsDeclaration(delivery="push", **declared)
-        declaration = declare(signals=signals, id_token_signed_response_alg=("ES256",))
+        declaration = declare(app_options=(("signals", signals),), id_token_signed_response_alg=("ES256",))
         return verify_security_event_token(token, keys=keys, declaration=declaration, signals=signals, now=now)
 
     return verify
@@ -337,11 +337,12 @@ def test_unverified_issuer_and_audience_select_the_provider(
     declare: Declare, sign: Sign, changes: dict[str, Any], expected: str
 ) -> None:
     push = SignalsDeclaration(delivery="push")
+    other = SignalsDeclaration(delivery="push", transmitter=OTHER)
     providers = [
         declare(name="without"),
-        declare(name="first", signals=push),
-        declare(name="second", client_id="lab-client", signals=push),
-        declare(name="third", client_id="third-client", signals=SignalsDeclaration(delivery="push", transmitter=OTHER)),
+        declare(name="first", app_options=(("signals", push),)),
+        declare(name="second", client_id="lab-client", app_options=(("signals", push),)),
+        declare(name="third", client_id="third-client", app_options=(("signals", other),)),
     ]
     token = sign(claims(**changes), header=TYP)
     if expected.endswith("_invalid"):
