@@ -57,6 +57,7 @@ def test_g9_copy_has_the_lines_that_were_given_and_the_event_its_digest(person: 
         "event": str(newer),
         "name": "",
         "occurred_at": "2026-11-24T12:00:00+00:00",
+        "on_behalf_of": "",
         "own": False,
         "purpose": "TREAT",
         "resource": resource,

@@ -106,6 +106,8 @@ def test_json_is_one_object_per_line(person: Person) -> None:
         "name": "",
         "roles": [],
         "own": False,
+        "on_behalf_of": "",
+        "on_behalf_of_name": "",
         "purpose": "TREAT",
         "purpose_name": "treatment",
         "action": "access.granted",
@@ -136,7 +138,8 @@ def test_csv_has_no_formulas(sign: str, person: Person) -> None:
 
 def test_empty_csv_has_its_header(person: Person) -> None:
     assert run(person.user.pk, "--csv").strip() == (
-        "occurred_at,actor,name,roles,own,purpose,purpose_name,action,resource,claims,emergency,event"
+        "occurred_at,actor,name,roles,own,on_behalf_of,on_behalf_of_name,purpose,purpose_name,action,resource,claims,"
+        "emergency,event"
     )
     assert run(person.user.pk) == run(person.user.pk, "--json") == ""
 
