@@ -4,5 +4,5 @@ from django.urls import include, path
 
 urlpatterns = [
     path("oidc/", include("django_phi_oidc.urls")),
-    path("api/account/", include("django_phi_oidc.contrib.rest_framework.account_urls")),
+    path("api/account/", include("django_phi_oidc.contrib.account_api.account_urls")),
 ]

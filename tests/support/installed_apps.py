@@ -22,7 +22,7 @@ CONTRIB_APPS = (
     "django_phi_oidc.contrib.shared_signals",
     "django_phi_oidc.contrib.siem",
 )
-"""Without `rest_framework`, which needs a further package."""
+"""Without `rest_framework` and `account_api`, which need a further package."""
 ALL_APPS = (*CORE_APPS, *CONTRIB_APPS, "django_phi_oidc.testing")
 VARIABLE = "PHI_TEST_APPS"
 

@@ -11,6 +11,5 @@ class RestFrameworkConfig(FeatureConfig):
     default = True
     name = "django_phi_oidc.contrib.rest_framework"
     label = "phi_oidc_rest_framework"
-    requires = ("django_phi_oidc.contrib.apis",)
     verbose_name = gettext_lazy("Django REST framework")
     requires = ("django_phi_oidc.contrib.apis",)

@@ -36,9 +36,9 @@ from ..individual_rights.own_account import (
     list_held_claims,
     list_own_sessions,
 )
-from .authentication import BearerAuthentication
-from .exceptions import service_unavailable
-from .permissions import HasScope, RequireAssurance
+from ..rest_framework.authentication import BearerAuthentication
+from ..rest_framework.exceptions import service_unavailable
+from ..rest_framework.permissions import HasScope, RequireAssurance
 
 SCOPE = "account"
 """The scope that an access token needs. A session of the portal needs none."""

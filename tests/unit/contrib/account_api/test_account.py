@@ -138,7 +138,7 @@ def test_session_needs_a_csrf_token(person: SignedIn, phone: SignedIn) -> None:
 
 
 def test_disclosures_are_paged_and_recorded(person: SignedIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_phi_oidc.contrib.rest_framework.account._DISCLOSURES_PER_PAGE", 2)
+    monkeypatch.setattr("django_phi_oidc.contrib.account_api.account._DISCLOSURES_PER_PAGE", 2)
     look(by=STAFF, count=3, resource=f"Patient/{person.user.pk}", at=clock.now() - timedelta(days=1))
     first = person.client().get(f"{BASE}disclosures/").json()
     assert [row["resource"] for row in first["disclosures"]] == [f"Patient/{person.user.pk}"] * 2
