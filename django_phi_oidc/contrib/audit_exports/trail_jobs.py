@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.db.models import Q
 from django.http import (
     FileResponse,
@@ -68,7 +68,6 @@ require_export_permission = partial(
 )
 
 
-@admin.register(TrailJob)
 class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
     """The jobs of a worker: the exports of this user, and the verifications of all users."""
 

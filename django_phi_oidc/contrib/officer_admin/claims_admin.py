@@ -84,7 +84,6 @@ ClaimEndFilter = create_state_filter(
 )
 
 
-@admin.register(StoredClaim)
 class StoredClaimAdmin(SubjectRowsAdmin):
     list_display = ("person", "claim", "purpose_label", "retention", "obtained")
     list_display_links = ("claim",)

@@ -104,7 +104,6 @@ class SessionSelectionForm(forms.Form):
         )
 
 
-@admin.register(SessionEndJob)
 class SessionEndJobAdmin(ReadOnlyAdmin):
     """The requests to end many sessions. Adding one ends them."""
 

@@ -90,7 +90,6 @@ RevocationStateFilter = create_state_filter(
 )
 
 
-@admin.register(OIDCSession)
 class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
     """Live and ended sessions."""
 
@@ -250,7 +249,6 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
         return None
 
 
-@admin.register(PendingRevocation)
 class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):
     """Tokens to revoke at the provider, and revoked ones."""
 

@@ -74,7 +74,6 @@ def _is_held(subject: PairwiseSubject) -> bool:
     return subject.held_until is not None and subject.held_until > clock.now()
 
 
-@admin.register(PairwiseSubject)
 @method_decorator(sensitive_post_parameters("sub"), name="add_view")
 class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
     """Adding links a person to a user, deleting unlinks one. Nothing can be changed."""
