@@ -5,7 +5,6 @@ Each module implements one section of the specifications. The function that buil
 next to the one that processes its response, with a `Transport` between them. Everything that a
 check depends on is a keyword argument. The steps of a sign-in:
 
-    federation     validate_trust_chain, process_trust_chain, in place of metadata               OpenID Federation
     metadata       build_metadata_request, process_metadata_response, build_jwks_request, ...    Discovery 4
     request_object build_signed_parameters: the request as a signed JWT                          RFC 9101
     pushed_authorization  build_par_request, process_par_response                                RFC 9126
@@ -16,9 +15,6 @@ check depends on is a keyword argument. The steps of a sign-in:
     refresh        build_refresh_request, process_refresh_response, verify_refreshed_id_token    Core 12
     dpop           create_proof_key, create_proof, verify_proof                                  RFC 9449
     revocation     build_revocation_request, process_revocation_response                         RFC 7009
-    access_token   get_resource_server, verify_access_token: tokens for an API of the portal     RFC 9068
-    confirmation   validate_confirmation: the key that an access token is bound to               RFC 8705 3
-    introspection  build_introspection_request, process_introspection_response                   RFC 7662
     rp_initiated_logout  build_end_session_url, build_hint_parameters                            RP-Initiated Logout 2
 
 Below them, `jose` parses a JWS, `jwks` selects a key, `client_auth` authenticates the client, and

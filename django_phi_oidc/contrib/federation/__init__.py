@@ -1,5 +1,5 @@
 """OpenID Federation 1.0, as far as a relying party with automatic registration needs it. No Django,
-clock or network.
+clock or network in these modules:
 
     entity_statement      the signed statements of an entity about itself and about its subordinates    3, 8.1, 9
     trust_chain           validate_trust_chain, from a provider to the declared trust anchor            4, 6.2, 10
