@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from django.db import connections, transaction
 
 from .._internal.overrides import override_global
-from .log.reader import trusted_transaction
 from .partitions import list_partition_names
 from .router import AUDIT_ALIAS
+from .trusted_transaction import trusted_transaction
 
 _UNIQUE_COLUMNS = {
     "auditevent": ("id = NEW.id",),

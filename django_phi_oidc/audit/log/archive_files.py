@@ -14,10 +14,10 @@ from ..models import AuditEvent
 from ..partitions import list_gaps
 from ..search import find_oldest_event_id
 from ..storage import translate_database_errors
+from ..trusted_transaction import trusted_transaction
 from .archive import LogArchive, find_verified_event, verify_sealed_event
 from .models import ArchiveFile
 from .ranges import find_newest_checkpoint
-from .reader import trusted_transaction
 from .signing_keys import get_public_keys
 from .tree_storage import LogDamaged
 

@@ -18,7 +18,8 @@ from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.compact import CompactRange
 from ..merkle.proof import build_consistency_proof, verify_consistency
 from ..merkle.rfc6962 import MAX_TREE_SIZE
-from .reader import RawCheckpoint, read_checkpoints, read_event_id, trusted_transaction
+from ..trusted_transaction import trusted_transaction
+from .reader import RawCheckpoint, read_checkpoints, read_event_id
 from .signing_keys import find_epoch, get_checkpoint_origin
 from .tree_storage import LogDamaged, read_compact_range, read_nodes
 

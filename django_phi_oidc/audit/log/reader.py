@@ -6,17 +6,18 @@ is built of the columns as they are. PostgreSQL sends them by binary COPY, and c
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import connections
 
 from ...crypto import keyring
 from ..events import Event, create_mac_function, serialize_columns
 from ..merkle.rfc6962 import MAX_TREE_SIZE
 from ..router import AUDIT_ALIAS
+from ..trusted_transaction import trusted_transaction
 
 _EVENT_TABLE, _LEAF_TABLE, _QUEUE_TABLE, _CHECKPOINT_TABLE = (
     f"phi_oidc_audit_audit{name}" for name in ("event", "leaf", "unsealed", "checkpoint")
@@ -45,25 +46,6 @@ _BINARY_TYPES = tuple(
     {"uuid": "bytea", "timestamptz": "int8"}.get(type_, type_) for type_ in _COLUMN_TYPES.values()
 )
 _TIME_ORIGIN = datetime(2000, 1, 1)  # noqa: DTZ001 -- in UTC, and written without an offset
-# One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would
-# spill to disk.
-_DISABLED_PLANNER_OPTIONS = (
-    *(
-        "enable_hashjoin",
-        "enable_mergejoin",
-        "enable_bitmapscan",
-        "enable_seqscan",
-        "enable_sort",
-        "jit",
-    ),
-)
-# Operators and types of pg_catalog come first, so that others with the same name and arguments
-# replace none of them.
-_SEARCH_PATH_SQL = f"""
-    pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', (
-        SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n
-        JOIN pg_catalog.pg_class c ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: E501, S608
 UUID_BYTES = 16
 _ID_START = b'"id":"'
 """The last one is that of the event: `detail` comes before it, and then only texts, in which quotes
@@ -315,35 +297,6 @@ def create_mac_calculator() -> Callable[[str, bytes], bytes | None]:
         return mac(canonical)
 
     return compute
-
-
-@contextmanager
-def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
-    """Open a transaction of the audit database in which no function or operator replaces one of
-    PostgreSQL.
-
-    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path), and in
-    it a function that returns for an altered row what was sealed. NOT defended: functions that were
-    replaced in `pg_catalog` itself.
-    """
-    connection = connections[AUDIT_ALIAS]
-    if connection.vendor != "postgresql":
-        # SQLite has no schemas, and a transaction would take the write lock.
-        yield
-        return
-    options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {
-        "max_parallel_workers_per_gather": "0"
-    }
-    settings = [
-        f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in options.items()
-    ]
-    with transaction.atomic(using=AUDIT_ALIAS):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT "
-                f"{', '.join([_SEARCH_PATH_SQL, *(settings if force_index_lookups else ())])}"
-            )
-        yield
 
 
 def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[RawEvent]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from ..merkle.compact import CompactRange
 from ..merkle.rfc6962 import HASH_BYTES, hash_leaf
 from ..models import AuditEvent, AuditLeaf, AuditNode
+from ..trusted_transaction import trusted_transaction
 from .archive_records import DetachedLeaves, Gap
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
-from .reader import RawEvent, as_bytes, find_canonical_id, read_leaves, trusted_transaction
+from .reader import RawEvent, as_bytes, find_canonical_id, read_leaves
 from .tree_storage import STORED_LEVELS, LogDamaged, find_absent_leaf_hashes, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)

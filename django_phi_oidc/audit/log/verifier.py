@@ -16,6 +16,7 @@ from ..merkle.checkpoint import Checkpoint, LogKey
 from ..merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..models import AuditLeaf, AuditNode
 from ..triggers import list_deviations
+from ..trusted_transaction import trusted_transaction
 from .archive_records import DetachedLeaves
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
 from .ranges import (
@@ -38,7 +39,6 @@ from .reader import (
     read_leaves_beyond,
     read_orphaned_queue_ids,
     read_queued_leafless_events,
-    trusted_transaction,
 )
 from .recovery import LogRestore, read_declared_restores
 from .replayer import ArchivedEventLookup, KnownRoot, LogReplay, MacCalculator

@@ -1,0 +1,57 @@
+"""Transactions of the audit database in which no function replaces one of PostgreSQL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connections, transaction
+
+from .models import AuditEvent
+from .router import AUDIT_ALIAS
+
+_EVENT_TABLE = AuditEvent._meta.db_table
+# One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would
+# spill to disk.
+_DISABLED_PLANNER_OPTIONS = (
+    "enable_hashjoin",
+    "enable_mergejoin",
+    "enable_bitmapscan",
+    "enable_seqscan",
+    "enable_sort",
+    "jit",
+)
+# Operators and types of pg_catalog come first, so that others with the same name and arguments
+# replace none of them.
+_SEARCH_PATH_SQL = f"""
+    pg_catalog.set_config('search_path', pg_catalog.concat('pg_catalog, ', (
+        SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_namespace n
+        JOIN pg_catalog.pg_class c ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{_EVENT_TABLE}')), ', pg_temp'), true)"""  # noqa: E501, S608
+
+
+@contextmanager
+def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
+    """Open a transaction of the audit database in which no function or operator replaces one of
+    PostgreSQL.
+
+    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path), and in
+    it a function that returns for an altered row what was sealed. NOT defended: functions that were
+    replaced in `pg_catalog` itself.
+    """
+    connection = connections[AUDIT_ALIAS]
+    if connection.vendor != "postgresql":
+        # SQLite has no schemas, and a transaction would take the write lock.
+        yield
+        return
+    options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {
+        "max_parallel_workers_per_gather": "0"
+    }
+    settings = [
+        f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in options.items()
+    ]
+    with transaction.atomic(using=AUDIT_ALIAS):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT "
+                f"{', '.join([_SEARCH_PATH_SQL, *(settings if force_index_lookups else ())])}"
+            )
+        yield
