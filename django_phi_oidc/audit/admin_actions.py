@@ -121,11 +121,11 @@ class RowActionsAdmin(ReadOnlyAdmin):
         action_location: the page that shows them, since Django 6.1.
         """
         if action_location:
-            location = {"action_location": action_location}
+            # The stubs are those of an earlier version.
+            actions = super().get_actions(request, action_location=action_location)  # type: ignore[call-arg]
         else:
-            location = {}
+            actions = super().get_actions(request)
 
-        actions = super().get_actions(request, **location)
         hidden = getattr(request, "phi_oidc_hidden_actions", ())
         return {name: action for name, action in actions.items() if name not in hidden}
 

@@ -114,14 +114,17 @@ def record_configuration(component: str, *, now: datetime) -> EffectiveConfigura
         own.seen_at = now
         if is_change:
             own.number = newest.number + 1
-            fields: Any = {
-                "action": Action.CONFIGURATION_CHANGED,
-                "origin": current_origin(),
-                "now": now,
-            }
-            fields["resource"] = f"Configuration/{component}"
-            details = _compare(configuration, None if own == newest else newest)
-            enqueue_many([NewEvent(detail=detail, **fields) for detail in details])
+            events = []
+            for detail in _compare(configuration, None if own == newest else newest):
+                event = NewEvent(
+                    action=Action.CONFIGURATION_CHANGED,
+                    origin=current_origin(),
+                    now=now,
+                    resource=f"Configuration/{component}",
+                    detail=detail,
+                )
+                events.append(event)
+            enqueue_many(events)
         own.save(update_fields=["seen_at", "number"])
     return configuration
 

@@ -82,7 +82,7 @@ def report_refusal(
         # In the form of an event id: the form must not show whether a refusal was throttled.
         reference = str(randomness.uuid7(now))
     elif audit_error is None:
-        event_fields = {"outcome": "failure", **event_fields}
+        event_fields.setdefault("outcome", "failure")
         try:
             reference = str(record(action, origin=origin, now=now, reason=reason, **event_fields))
         except AuditUnavailable as error:

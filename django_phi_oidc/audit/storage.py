@@ -210,13 +210,12 @@ def _count_metric(event: Event) -> None:
     # Provider and reason of a host project's action are not from a closed list, and may be personal
     # data.
     is_builtin = event.action in DETAIL_KEYS
-    if is_builtin:
-        labels = {"provider": event.provider, "reason": event.reason}
-    else:
-        labels = {"provider": "", "reason": ""}
-
     metrics.increment(
-        metrics.COMMITTED_EVENTS, action=event.action, outcome=event.outcome, **labels
+        metrics.COMMITTED_EVENTS,
+        action=event.action,
+        outcome=event.outcome,
+        provider=event.provider if is_builtin else "",
+        reason=event.reason if is_builtin else "",
     )
 
 

@@ -125,17 +125,23 @@ def _discard_id_tokens(
     for subject in (subject for subject in subjects if subject.pk in discarded):
         if subject.is_held(now=now):
             raise HeldForLegalReasons
-        fields: Any = {"subject": str(subject.uuid), "origin": origin, "now": now}
         for names in discarded[subject.pk]:
-            # A token that could not be decrypted has no names.
-            nameless = NewEvent(
-                Action.CLAIM_SCRUBBED, **fields, detail={"cause": cause, "claims": [], "counts": []}
+            scrubbed = _create_scrub_events(
+                names, cause=cause, subject=str(subject.uuid), origin=origin, now=now
             )
-            scrubbed = _create_scrub_events(names, cause=cause, **fields) or [nameless]
-            events += [
-                event._replace(detail={**(event.detail or {}), "place": "id_token"})
-                for event in scrubbed
-            ]
+            if not scrubbed:
+                # A token that could not be decrypted has no names.
+                nameless = NewEvent(
+                    Action.CLAIM_SCRUBBED,
+                    subject=str(subject.uuid),
+                    origin=origin,
+                    now=now,
+                    detail={"cause": cause, "claims": [], "counts": []},
+                )
+                scrubbed = [nameless]
+            for event in scrubbed:
+                detail = {**(event.detail or {}), "place": "id_token"}
+                events.append(event._replace(detail=detail))
     enqueue_many(events)
     return sum(len(names) for tokens in discarded.values() for names in tokens)
 

@@ -55,11 +55,9 @@ def get_past_limit_condition(*, now: datetime) -> Q:
         obtained_at__lte=now - UNDECLARED_MARGIN
     )
     for claim in stored:
-        if claim.retention == "session":
-            without_session = {"session": NO_SESSION}
-        else:
-            without_session = {}
-
         limit = find_limit(claim, has_session=False) or timedelta(0)
-        condition |= Q(name=claim.name, obtained_at__lte=now - limit, **without_session)
+        is_past_limit = Q(name=claim.name, obtained_at__lte=now - limit)
+        if claim.retention == "session":
+            is_past_limit &= Q(session=NO_SESSION)
+        condition |= is_past_limit
     return condition

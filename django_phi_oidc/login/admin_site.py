@@ -54,9 +54,12 @@ def use_oidc_login(site: AdminSite) -> None:
             return HttpResponseRedirect(index_url)
         if request.user.is_authenticated:
             try:
-                fields: Any = {"reason": PERMISSION_MISSING, "detail": {"page": "login"}}
                 event_id = record_request_event(
-                    request, Action.ACCESS_DENIED, outcome="failure", **fields
+                    request,
+                    Action.ACCESS_DENIED,
+                    outcome="failure",
+                    reason=PERMISSION_MISSING,
+                    detail={"page": "login"},
                 )
             except AuditUnavailable:
                 return render_trail_unavailable(request, site)

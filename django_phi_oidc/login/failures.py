@@ -268,9 +268,10 @@ def _report(
     metrics.increment(
         metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code
     )
-    fields = {"code": code, "provider": provider, "stage": stage}
     log_fields = {
-        **fields,
+        "code": code,
+        "provider": provider,
+        "stage": stage,
         "detail": "".join(f" {name}={_format_log_value(value)}" for name, value in detail.items()),
         "remedy": get_remedy(code, str(detail.get("provider_error", ""))),
     }
@@ -286,7 +287,14 @@ def _report(
         provider=provider,
         detail={"stage": stage, **detail},
     ).reference
-    sign_in_refused.send_robust(sender=attempt.view, request=request, reference=reference, **fields)
+    sign_in_refused.send_robust(
+        sender=attempt.view,
+        request=request,
+        provider=provider,
+        code=code,
+        stage=stage,
+        reference=reference,
+    )
     return reference
 
 

@@ -237,11 +237,16 @@ class BackchannelLogoutView(SessionlessView):
             # The provider is declared, but from an unverified token.
             rule = getattr(refusal, "rule", "")
             fields = {"reason": refusal.code, "rule": rule, "provider": provider_name}
-            options: Any = {"origin": origin, "now": clock.now(), "provider": provider_name}
-            if rule:
-                options["detail"] = {"rule": rule}
             log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
-            report_refusal(Action.LOGOUT_REFUSED, refusal.code, log=log, **options)
+            report_refusal(
+                Action.LOGOUT_REFUSED,
+                refusal.code,
+                log=log,
+                origin=origin,
+                now=clock.now(),
+                provider=provider_name,
+                detail={"rule": rule} if rule else None,
+            )
             return JsonResponse(
                 {"error": "invalid_request", "error_description": str(refusal)}, status=400
             )

@@ -218,18 +218,19 @@ def link_existing_users(
         PairwiseSubject.objects.bulk_create(subjects.values())
         _insert_digests([(subjects[sub], digests[sub]) for sub in users])
         report_changes(list(locked.values()), AccountChange.LINKED, provider=provider.name, now=now)
-        fields: dict[str, Any] = {
-            "action": Action.SUBJECT_LINKED,
-            "origin": origin,
-            "provider": provider.name,
-        }
-        fields |= {"now": now, "detail": {"created": False}}
-        enqueue_many(
-            [
-                NewEvent(subject=str(subject.uuid), resource=f"user/{subject.user_id}", **fields)
-                for subject in subjects.values()
-            ]
-        )
+        events = []
+        for subject in subjects.values():
+            event = NewEvent(
+                action=Action.SUBJECT_LINKED,
+                origin=origin,
+                now=now,
+                subject=str(subject.uuid),
+                provider=provider.name,
+                resource=f"user/{subject.user_id}",
+                detail={"created": False},
+            )
+            events.append(event)
+        enqueue_many(events)
 
 
 @sensitive_variables()

@@ -212,13 +212,13 @@ def _post(
         body=body,
         operation="add_checkpoint",
     )
-    options: dict[str, Any] = {"maxsize": 1}
     if request.url.startswith("https:"):
-        options |= {
-            "ssl_context": create_ssl_context(declaration.ca_bundle),
-            "cert_reqs": ssl.CERT_REQUIRED,
-        }
-    with urllib3.PoolManager(**options) as manager, TimedExchange(timeout_seconds) as exchange:
+        context = create_ssl_context(declaration.ca_bundle)
+        pool = urllib3.PoolManager(maxsize=1, ssl_context=context, cert_reqs=ssl.CERT_REQUIRED)
+    else:
+        pool = urllib3.PoolManager(maxsize=1)
+
+    with pool as manager, TimedExchange(timeout_seconds) as exchange:
         manager.pool_classes_by_scheme = {
             "http": TimedConnectionPool,
             "https": TimedTLSConnectionPool,

@@ -591,9 +591,8 @@ def _check_export(options: Options, output: Output) -> None:
 
     totals = {name: getattr(result, name) for name in (*names, "has_later_events")}
     totals |= {"sha256": result.sha256, "tree_size": size}
-    output.write_row(
-        totals, lambda row: _EXPORT_SUMMARY.format(**row, faults=row["fault_count"] or "no")
-    )
+    summary = {**totals, "faults": result.fault_count or "no"}
+    output.write_row(totals, lambda row: _EXPORT_SUMMARY.format_map(summary))
     if result.fault_count:
         raise CommandError("The file is not what was exported with these filters.")
     if not result.is_verified:

@@ -48,7 +48,7 @@ def request_job(kind: str, *, asked_by: str, now: datetime, **fields: Any) -> Tr
     open_jobs = TrailJob.objects.filter(kind=kind, state__in=_OPEN_STATES)
     if kind == TrailJob.VERIFICATION and (job := open_jobs.first()):
         return job
-    fields = {"id": randomness.uuid7(now), **fields}
+    fields.setdefault("id", randomness.uuid7(now))
     return TrailJob.objects.create(kind=kind, asked_by=asked_by, asked_at=now, **fields)
 
 

@@ -149,13 +149,15 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
             result, fault = verify_uploaded_file(
                 request, form.cleaned_data["file"], filters_form.get_filters()
             )
-        context = {
-            "form": form,
-            "result": result,
-            "fault": fault,
+        return self.render_page(
+            request,
+            "file",
+            title=_("Verify an exported file"),
+            form=form,
+            result=result,
+            fault=fault,
             **build_file_context(filters_form),
-        }
-        return self.render_page(request, "file", title=_("Verify an exported file"), **context)
+        )
 
     @require_export_permission
     def export_view(self, request: HttpRequest) -> HttpResponseBase:
@@ -193,25 +195,28 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
         else:
             resource = ""
 
-        fields: dict[str, Any] = {
-            "resource": resource,
-            "detail": {
-                "format": export_format,
-                "filters": list(requested_filters.list_used_names()),
-            },
+        detail = {
+            "format": export_format,
+            "filters": list(requested_filters.list_used_names()),
         }
         origin = Actor.from_request(request).origin
-        subjects = requested_filters.list_subjects() or ("",)
-        record_many(
-            [
-                NewEvent(Action.AUDIT_EXPORTED, origin, now, subject=subject, **fields)
-                for subject in subjects
-            ]
-        )
+        events = []
+        for subject in requested_filters.list_subjects() or ("",):
+            event = NewEvent(
+                Action.AUDIT_EXPORTED,
+                origin,
+                now,
+                subject=subject,
+                resource=resource,
+                detail=detail,
+            )
+            events.append(event)
+        record_many(events)
         if job_id:
             parameters = {**form.build_query_parameters(), "until": until.isoformat()}
-            fields = {"id": job_id, "format": export_format, "filters": parameters}
-            return self._create_job_response(TrailJob.EXPORT, request, **fields)
+            return self._create_job_response(
+                TrailJob.EXPORT, request, id=job_id, format=export_format, filters=parameters
+            )
         name = f"audit-trail-{now:%Y%m%dT%H%M%SZ}.{FILE_EXTENSIONS[export_format]}"
         return StreamingHttpResponse(
             _stream_export(filters, export_format),

@@ -177,8 +177,6 @@ class DisclosureAccounting:
                 "withheld": self.count_withheld(),
                 "suspended_until": until.isoformat(timespec="seconds"),
             }
-        fields: Any = {"origin": self.origin, "now": self.now, "purpose": PATIENT_REQUEST}
-        fields |= {"action": Action.SUBJECT_ACCOUNTED, "resource": f"user/{self.user_pk}"}
         try:
             # The copy is rolled back if the events fail. The events are committed before it: if its
             # COMMIT fails, they name a copy that does not exist, and nothing is displayed.
@@ -186,10 +184,19 @@ class DisclosureAccounting:
                 detail["sha256"] = store_copy(
                     self.user_pk, list(map(_format_line, rows)), now=self.now
                 )
-                subjects = self.subject_uuids or ("",)
-                record_many(
-                    [NewEvent(subject=subject, detail=detail, **fields) for subject in subjects]
-                )
+                events = []
+                for subject in self.subject_uuids or ("",):
+                    event = NewEvent(
+                        action=Action.SUBJECT_ACCOUNTED,
+                        origin=self.origin,
+                        now=self.now,
+                        subject=subject,
+                        purpose=PATIENT_REQUEST,
+                        resource=f"user/{self.user_pk}",
+                        detail=detail,
+                    )
+                    events.append(event)
+                record_many(events)
         except KeyMissing as error:
             raise AuditUnavailable from error
 

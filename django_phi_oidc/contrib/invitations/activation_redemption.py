@@ -73,16 +73,25 @@ def redeem_code(
         if have_privileges_grown(user, activation):
             raise ActivationRefused(PRIVILEGES_GROWN, user=user.pk)
         try:
-            fields: Any = {"provider": provider, "keys": keys, "origin": origin, "now": now}
-            subject = link_existing_user(user, sub=sub, is_code_locked=True, **fields)
+            subject = link_existing_user(
+                user,
+                sub=sub,
+                provider=provider,
+                keys=keys,
+                origin=origin,
+                now=now,
+                is_code_locked=True,
+            )
         except SubjectTaken as error:
             raise ActivationRefused(error.code, user=user.pk) from error
-        fields = {
-            "subject": str(subject.uuid),
-            "provider": provider.name,
-            "resource": f"user/{user.pk}",
-        }
-        enqueue(Action.ACTIVATION_REDEEMED, origin=origin, now=now, **fields)
+        enqueue(
+            Action.ACTIVATION_REDEEMED,
+            origin=origin,
+            now=now,
+            subject=str(subject.uuid),
+            provider=provider.name,
+            resource=f"user/{user.pk}",
+        )
     return subject
 
 

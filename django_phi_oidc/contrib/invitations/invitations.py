@@ -67,20 +67,33 @@ def create_invitations(
         privileges = _list_privileges_of_all(users_by_id)
         codes = {pk: create_code() for pk in user_ids}
         expires_at = now + lifetime
-        fields: Any = {
-            "provider": provider.name,
-            "created_at": now,
-            "created_by": origin.actor,
-            "expires_at": expires_at,
-        }
-        ActivationCode.objects.bulk_create(
-            _create_row(pk, code, privileges[pk], issuer=provider.issuer, key=key, **fields)
-            for pk, code in codes.items()
-        )
-        detail = {"until": expires_at.isoformat(timespec="seconds")}
-        fields = {"provider": provider.name, "origin": origin, "now": now, "detail": detail}
-        issued = Action.ACTIVATION_ISSUED
-        enqueue_many([NewEvent(action=issued, resource=f"user/{pk}", **fields) for pk in user_ids])
+        rows = []
+        for pk, code in codes.items():
+            row = _create_row(
+                pk,
+                code,
+                privileges[pk],
+                issuer=provider.issuer,
+                key=key,
+                provider=provider.name,
+                created_at=now,
+                created_by=origin.actor,
+                expires_at=expires_at,
+            )
+            rows.append(row)
+        ActivationCode.objects.bulk_create(rows)
+        events = []
+        for pk in user_ids:
+            event = NewEvent(
+                action=Action.ACTIVATION_ISSUED,
+                origin=origin,
+                now=now,
+                provider=provider.name,
+                resource=f"user/{pk}",
+                detail={"until": expires_at.isoformat(timespec="seconds")},
+            )
+            events.append(event)
+        enqueue_many(events)
     return [
         Invitation(user_id=pk, code=format_code(code), expires_at=expires_at)
         for pk, code in codes.items()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import urllib3
 
@@ -275,10 +274,13 @@ def _post(
     An encoded body is accepted, because the status is the acknowledgement: a refusal would send the
     batch again.
     """
-    options: dict[str, Any] = {"maxsize": 1}
     if request.url.startswith("https:"):
-        options |= {"ssl_context": build_ssl_context(declaration), "cert_reqs": ssl.CERT_REQUIRED}
-    with urllib3.PoolManager(**options) as manager, TimedExchange(timeout_seconds) as exchange:
+        context = build_ssl_context(declaration)
+        pool = urllib3.PoolManager(maxsize=1, ssl_context=context, cert_reqs=ssl.CERT_REQUIRED)
+    else:
+        pool = urllib3.PoolManager(maxsize=1)
+
+    with pool as manager, TimedExchange(timeout_seconds) as exchange:
         manager.pool_classes_by_scheme = {
             "http": TimedConnectionPool,
             "https": TimedTLSConnectionPool,

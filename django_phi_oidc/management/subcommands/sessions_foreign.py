@@ -61,7 +61,7 @@ def end_foreign(options: Options, output: Output) -> EndedSessions | None:
         row = {"sessions": counts[SESSIONS], "tokens": counts[REVOCABLE_TOKENS]}
         output.preview(
             row,
-            "{sessions} sessions would be ended, {tokens} tokens would be revoked.".format(**row),
+            "{sessions} sessions would be ended, {tokens} tokens would be revoked.".format_map(row),
         )
         return None
     if not options["yes"]:

@@ -236,12 +236,15 @@ class CSVImportMixin:
     def _render_upload(
         self, request: HttpRequest, form: CSVUploadForm, *, status: int = 200
     ) -> HttpResponse:
-        context: dict[str, Any] = {"form": form, "template_url": self._get_url("template")}
-        context |= {
-            "columns": self.csv_import.columns,
-            "other_columns": self.csv_import.other_columns,
-        }
-        return self._render(request, "upload", status=status, **context)
+        return self._render(
+            request,
+            "upload",
+            status=status,
+            form=form,
+            template_url=self._get_url("template"),
+            columns=self.csv_import.columns,
+            other_columns=self.csv_import.other_columns,
+        )
 
     @sensitive_variables()
     def _render_preview(
@@ -354,24 +357,35 @@ class CSVImportMixin:
         file = csv_rows.render_csv(
             columns, codes, delimiter=checked.delimiter, has_bom=checked.has_bom
         )
-        context: dict[str, Any] = {"count": count, "skipped": len(checked.problems)}
-        context["codes"] = self._encrypt(request, {"file": _compress(file)}, "codes")
-        return self._render(request, "codes", codes_url=self._get_url("codes"), **context)
+        return self._render(
+            request,
+            "codes",
+            codes_url=self._get_url("codes"),
+            count=count,
+            skipped=len(checked.problems),
+            codes=self._encrypt(request, {"file": _compress(file)}, "codes"),
+        )
 
     def _record_forbidden(self, request: HttpRequest, checked: csv_rows.CheckedFile) -> None:
         """Record the accounts that the administrator may not invite or link. Raises:
         AuditUnavailable.
         """
-        fields: dict[str, Any] = {"origin": Actor.from_request(request).origin, "now": clock.now()}
-        fields |= {"outcome": "failure", "reason": "permission_missing"}
-        fields["detail"] = {"page": f"{self.opts.model_name}/import"}
-        forbidden = [row for row in checked.rows if row.is_forbidden]
-        record_many(
-            [
-                NewEvent(Action.ACCESS_DENIED, resource=f"user/{row.user.pk}", **fields)
-                for row in forbidden
-            ]
-        )
+        origin = Actor.from_request(request).origin
+        now = clock.now()
+        events = []
+        for row in checked.rows:
+            if row.is_forbidden:
+                event = NewEvent(
+                    Action.ACCESS_DENIED,
+                    origin=origin,
+                    now=now,
+                    outcome="failure",
+                    reason="permission_missing",
+                    resource=f"user/{row.user.pk}",
+                    detail={"page": f"{self.opts.model_name}/import"},
+                )
+                events.append(event)
+        record_many(events)
 
     def _require_permission(self, request: HttpRequest) -> None:
         if not self.has_add_permission(request):  # type: ignore[attr-defined]  # of the ModelAdmin

@@ -107,9 +107,7 @@ def _invite_one(options: Options, output: Output) -> None:
     (invitation,) = _create_invitations([user.pk], provider=provider)
     expires_at = format_value(invitation.expires_at)
     row = {**build_user_row(user), "code": invitation.code, "expires_at": expires_at}
-    output.write_row(
-        row, lambda row: "User {user} was invited: {code}, until {expires_at}.".format(**row)
-    )
+    output.write_row(row, "User {user} was invited: {code}, until {expires_at}.".format_map)
 
 
 def _revoke(options: Options, output: Output) -> None:

@@ -352,9 +352,7 @@ def _rotate(options: Options, output: Output) -> None:
         for (column, _), it in zip(column_usage, results, strict=True)
     ]
     summary = {"key": ring[0].id, "done": done, "columns": columns}
-    output.write_row(
-        summary, lambda row: "{done} texts were encrypted again with key {key}.".format(**row)
-    )
+    output.write_row(summary, "{done} texts were encrypted again with key {key}.".format_map)
     faults = []
     if count := sum(result.undecryptable for result in results):
         faults.append(f"{count} texts cannot be decrypted.")

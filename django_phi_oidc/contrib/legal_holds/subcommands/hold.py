@@ -105,8 +105,12 @@ def _find_suspension(options: Options) -> AccountingSuspension | None:
                 "A suspension of the accounting needs --suspend-accounting-until."
             )
         return None
-    fields = {"purposes": purposes or ["HLEGAL"], "oral_statement_at": stated_at}
-    return AccountingSuspension(until=until, agency=options["agency"], **fields)
+    return AccountingSuspension(
+        until=until,
+        agency=options["agency"],
+        purposes=purposes or ["HLEGAL"],
+        oral_statement_at=stated_at,
+    )
 
 
 def _release(options: Options, output: Output) -> None:

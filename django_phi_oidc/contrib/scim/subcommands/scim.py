@@ -112,7 +112,7 @@ def _show_token(issued: IssuedToken, output: Output) -> None:
     fields = {"client": issued.client.name, "provider": issued.client.provider}
     row = {**fields, "token": issued.token, "expires_at": format_value(issued.expires_at)}
     text = "The token of client {client}, for provider {provider}, until {expires_at}: {token}"
-    output.write_row(row, lambda row: text.format(**row))
+    output.write_row(row, text.format_map)
 
 
 def _revoke(options: Options, output: Output) -> None:
