@@ -7,5 +7,6 @@ clock or network in these modules:
     provider_metadata     the metadata and keys of a provider, from its trust chain                     5.1.3, 5.2.1
     entity_configuration  the signed statement of the portal about itself                               3, 5.1.2, 12.1
 
-`entity_statements` fetches the statements between these functions.
+`entity_statements` fetches the statements between these functions. `metadata_source` is registered
+with the core, which then fetches no metadata of its own. `views` publishes the entity configuration.
 """  # noqa: E501

@@ -118,9 +118,12 @@ def test_metadata_and_keys_are_validated_over_a_socket(tls: ssl.SSLContext, auth
 
 FORKING_PROGRAM = """
 import os
+import django
 from django.conf import settings
-settings.configure(PHI_OIDC={"PROVIDERS": {"a": {
+apps = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+settings.configure(INSTALLED_APPS=[*apps, "django_phi_oidc", "django_phi_oidc.audit"], PHI_OIDC={"PROVIDERS": {"a": {
     "issuer": "https://127.0.0.1", "client_id": "portal", "client_secret": "s"}}})
+django.setup()
 from django_phi_oidc.provider.registry import get_provider
 before = get_provider()
 assert get_provider() is before
