@@ -38,7 +38,7 @@ class EmergencyConfig(FeatureConfig):
     def ready(self) -> None:
         # These modules import models.
         from .access_override import EMERGENCY_OVERRIDES, SPOOL_QUEUE
-        from .assurance import OFFERED_ACR_OBSERVER
+        from .emergency_assurance import OFFERED_ACR_OBSERVER
         from .personal_data import EMERGENCY_DATA
 
         super().ready()

@@ -22,8 +22,8 @@ from ...access.responses import set_private_headers
 from ...audit.request_context import Actor, keep_reference
 from ...errors import AuditUnavailable, EmergencyRefused
 from . import conf
-from .assurance import get_emergency_assurance
 from .declaration import EmergencyDeclaration
+from .emergency_assurance import get_emergency_assurance
 from .forms import EmergencyForm
 from .lifecycle import (
     TOO_MANY_UNREVIEWED,

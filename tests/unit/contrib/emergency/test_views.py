@@ -19,7 +19,7 @@ from django.urls import include, path
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.request_context import ASSURANCE_KEY
-from django_phi_oidc.contrib.emergency.assurance import OFFERED_ACR_KEY, select_offered_acr_values
+from django_phi_oidc.contrib.emergency.emergency_assurance import OFFERED_ACR_KEY, select_offered_acr_values
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
