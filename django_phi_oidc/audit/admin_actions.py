@@ -61,7 +61,10 @@ def confirmed_action(
                 )
                 model_admin.message_user(request, message % {"most": max_rows}, messages.ERROR)
                 return None
-            rows = [row for row in selected if can_apply(row)]
+            rows = []
+            for row in selected:
+                if can_apply(row):
+                    rows.append(row)
             is_confirmed = request.POST.get("post") == "yes"
             # Since the page was shown, a row may have left the filter of the list.
             chosen = max(len(request.POST.getlist(ACTION_CHECKBOX_NAME)), len(selected))
@@ -127,7 +130,11 @@ class RowActionsAdmin(ReadOnlyAdmin):
             actions = super().get_actions(request)
 
         hidden = getattr(request, "phi_oidc_hidden_actions", ())
-        return {name: action for name, action in actions.items() if name not in hidden}
+        result = {}
+        for name, action in actions.items():
+            if name not in hidden:
+                result[name] = action
+        return result
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Return the list. A requested action is kept: its rows may have changed since the page was
@@ -135,17 +142,17 @@ class RowActionsAdmin(ReadOnlyAdmin):
         """
         changelist = super().get_changelist_instance(request)
         # Since Django 6.1 an action is an object, before a tuple.
-        actions = {
-            name: getattr(action, "func", None) or action[0]
-            for name, action in self.get_actions(request).items()
-        }
+        actions = {}
+        for name, action in self.get_actions(request).items():
+            actions[name] = getattr(action, "func", None) or action[0]
         rows = list(changelist.result_list)
         for row in rows:
             row.has_action = any(action.can_apply(row) for action in actions.values())
         if "action" not in request.POST:
-            hidden = {
-                name for name, action in actions.items() if not any(map(action.can_apply, rows))
-            }
+            hidden = set()
+            for name, action in actions.items():
+                if not any(map(action.can_apply, rows)):
+                    hidden.add(name)
             request.phi_oidc_hidden_actions = hidden  # type: ignore[attr-defined]  # for get_actions
             if hidden == actions.keys():
                 changelist.list_display = [

@@ -209,13 +209,14 @@ class AuditedAdmin(ThemedModelAdmin):
         codenames |= {
             name: codename for name, codename in self.operation_permissions if name in codenames
         }
-        existing = {
-            get_permission_codename(name, self.opts) for name in self.opts.default_permissions
-        }
+        existing = set()
+        for name in self.opts.default_permissions:
+            existing.add(get_permission_codename(name, self.opts))
         existing |= {codename for codename, _ in self.opts.permissions}
-        permissions = [
-            f"{self.opts.app_label}.{name}" for name in codenames.values() if name in existing
-        ]
+        permissions = []
+        for name in codenames.values():
+            if name in existing:
+                permissions.append(f"{self.opts.app_label}.{name}")
         return next((name for name in permissions if not request.user.has_perm(name)), "")
 
     def _log_denied_access(self, pattern: URLPattern) -> URLPattern:
@@ -242,12 +243,13 @@ class AuditedAdmin(ThemedModelAdmin):
                     ""
                 ]
                 try:
-                    event_ids = [
-                        record_access_denied(
-                            request, self.opts, *row_keys, operation=action, resource=resource
+                    event_ids = []
+                    for action in actions:
+                        event_ids.append(
+                            record_access_denied(
+                                request, self.opts, *row_keys, operation=action, resource=resource
+                            )
                         )
-                        for action in actions
-                    ]
                 except AuditUnavailable:
                     return render_trail_unavailable(request, self.admin_site)
                 permission = self._find_missing_permission(request, page, actions[0])
@@ -400,11 +402,20 @@ class TrailAdminMixin:
         """
         # Keys without a row come from the URL, and are not written to the event. PostgreSQL refuses
         # a NUL.
-        keys = [key for key in row_keys if "\0" not in str(key)]
+        keys = []
+        for key in row_keys:
+            if "\0" not in str(key):
+                keys.append(key)
         with translate_database_errors():
-            rows = [key for key in keys if self.model._base_manager.filter(pk=key).exists()]
+            rows = []
+            for key in keys:
+                if self.model._base_manager.filter(pk=key).exists():
+                    rows.append(key)
         event_id = record_access_denied(request, self.opts, *rows)
-        required = [name for name in (self.get_view_permission(), permission) if name]
+        required = []
+        for name in (self.get_view_permission(), permission):
+            if name:
+                required.append(name)
         missing = next((name for name in required if not request.user.has_perm(name)), "")
         raise RecordedRefusal(reference=str(event_id), permission=missing)
 
@@ -414,10 +425,10 @@ class TrailAdminMixin:
         """
         prefix = f"{self.opts.app_label}_{self.opts.model_name}"
         wrap = self.admin_site.admin_view
-        return [
-            path(route, wrap(view), name=f"{prefix}_{name}")
-            for name, (route, view) in views.items()
-        ]
+        urls = []
+        for name, (route, view) in views.items():
+            urls.append(path(route, wrap(view), name=f"{prefix}_{name}"))
+        return urls
 
     def render_page(
         self, request: HttpRequest, template_name: str, **context: Any

@@ -80,7 +80,10 @@ def read_configuration() -> EffectiveConfiguration:
     it.
     """
     messages = run_checks(tags=[Tags.security], include_deployment_checks=True)
-    ids = {str(message.id) for message in messages if message.id and not message.is_silenced()}
+    ids = set()
+    for message in messages:
+        if message.id and not message.is_silenced():
+            ids.add(str(message.id))
     return EffectiveConfiguration(
         options={
             path: _hash(describe_value(value))[:16]
@@ -130,7 +133,11 @@ def record_configuration(component: str, *, now: datetime) -> EffectiveConfigura
 
 
 def _list_key_rings() -> list[str]:
-    return [ring for ring in KEY_VARIABLES if ring in KEY_RINGS or get_key_source(ring)]
+    key_rings = []
+    for ring in KEY_VARIABLES:
+        if ring in KEY_RINGS or get_key_source(ring):
+            key_rings.append(ring)
+    return key_rings
 
 
 def _is_active(row: RecordedConfiguration, *, now: datetime) -> bool:

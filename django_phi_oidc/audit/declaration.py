@@ -79,7 +79,10 @@ def _parse_tiles(path: str, value: Any) -> Path | str:
 
 def _parse_networks(path: str, value: Any) -> tuple[Network, ...]:
     try:
-        return tuple(ipaddress.ip_network(str(network)) for network in value)
+        networks = []
+        for network in value:
+            networks.append(ipaddress.ip_network(str(network)))
+        return tuple(networks)
     except (TypeError, ValueError):
         fail(path, "must be a list of networks")
 

@@ -249,7 +249,9 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
         clean_texts = tuple(map(sanitize_text, texts))
 
     values = {key: _sanitize_value(value) for key, value in detail.items()}
-    originals = [list(value) if isinstance(value, tuple) else value for value in detail.values()]
+    originals = []
+    for value in detail.values():
+        originals.append(list(value) if isinstance(value, tuple) else value)
     if clean_texts != texts or list(values.values()) != originals:
         values[SANITIZED_KEY] = True
     if not mac_key:

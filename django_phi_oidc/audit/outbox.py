@@ -99,7 +99,10 @@ def enqueue_many(
     authenticated = _insert_rows(events, using=using)
     if not authenticated:
         return ()
-    movable = [item for item in authenticated if item.mac]
+    movable = []
+    for item in authenticated:
+        if item.mac:
+            movable.append(item)
 
     def move_committed_events() -> None:
         deferred = _deferred_events.get()
@@ -227,7 +230,11 @@ def list_waiting_events(action: Action) -> list[Event]:
     """
     rows = AuditOutbox.objects.filter(event__contains=f'"{action}"').order_by("id")
     events = [waiting.event for row in rows if (waiting := _parse_row(row))]
-    return [event for event in events if event.action == action]
+    waiting_events = []
+    for event in events:
+        if event.action == action:
+            waiting_events.append(event)
+    return waiting_events
 
 
 def raise_or_enqueue_alert(rule: str, *, now: datetime, count: int, reason: str) -> None:

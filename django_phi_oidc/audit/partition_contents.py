@@ -19,7 +19,10 @@ def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> lis
     the default partition.
     """
     first, end = partition.bounds
-    kept = [other for other in list_partitions() if other.end_id and other not in removed]
+    kept = []
+    for other in list_partitions():
+        if other.end_id and other not in removed:
+            kept.append(other)
     if any(other.bounds[1] > first and other.bounds[0] < end for other in kept):
         return []
     with connections[AUDIT_ALIAS].cursor() as cursor:
@@ -31,7 +34,10 @@ def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> lis
             ">= %s AND id < %s)) AS leaves GROUP BY range ORDER BY 1",
             [first, end],
         )
-        return [(int(start), int(stop)) for start, stop in cursor.fetchall()]
+        leaves = []
+        for start, stop in cursor.fetchall():
+            leaves.append((int(start), int(stop)))
+        return leaves
 
 
 def find_end_of_events(partition: Partition) -> tuple[int, int]:

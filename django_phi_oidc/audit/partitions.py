@@ -157,7 +157,10 @@ def list_partition_names() -> dict[str, list[str]]:
     """Return the names of the partitions by table; empty for a table without. Raises:
     DatabaseError.
     """
-    return {table: [partition.name for partition in list_partitions(table)] for table in _KEYS}
+    partition_names = {}
+    for table in _KEYS:
+        partition_names[table] = [partition.name for partition in list_partitions(table)]
+    return partition_names
 
 
 def create_partitions() -> int:
@@ -297,11 +300,11 @@ def list_past_partitions(table: str = EVENT_TABLE, *, now: datetime) -> list[Par
     DatabaseError.
     """
     current = _get_bound(_get_month(now, 0))
-    return [
-        partition
-        for partition in list_partitions(table)
-        if partition.end_id and partition.end_id <= current
-    ]
+    past_partitions = []
+    for partition in list_partitions(table):
+        if partition.end_id and partition.end_id <= current:
+            past_partitions.append(partition)
+    return past_partitions
 
 
 def attach_partition(name: str) -> list[str]:

@@ -77,7 +77,11 @@ class EventFilters:
 
     def list_used_names(self) -> tuple[str, ...]:
         """Return the names of the non-empty filters."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name))
+        used_names = []
+        for field in fields(self):
+            if getattr(self, field.name):
+                used_names.append(field.name)
+        return tuple(used_names)
 
     def list_subjects(self) -> tuple[str, ...]:
         """Return the subjects that the filters name."""
@@ -264,7 +268,9 @@ def list_events_of_query(
         *(("subject", value) for value in query.subjects),
         *(("resource", value) for value in query.resources),
     ]
-    parts = [_filter_by_index(*value, id_range, events) for value in values]
+    parts = []
+    for value in values:
+        parts.append(_filter_by_index(*value, id_range, events))
     return _fetch_event_page(parts, before, after, page_size)
 
 
@@ -326,7 +332,11 @@ def list_refusals(first: uuid.UUID, last: uuid.UUID) -> list[AuditEvent]:
         rows = list(
             AuditEvent.objects.filter(id__range=(first, last)).order_by("id")[:_MAX_CHECKED_EVENTS]
         )
-    return [row for row in rows if row.action in SHOWN_REFUSAL_ACTIONS]
+    refusals = []
+    for row in rows:
+        if row.action in SHOWN_REFUSAL_ACTIONS:
+            refusals.append(row)
+    return refusals
 
 
 def find_checkpoint(tree_size: int) -> AuditCheckpoint | None:
@@ -413,7 +423,10 @@ def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[_Query
     """Return a query for each meaning of the search, with the order of the index that it uses."""
     parts, conditions = _plan_query(filters, id_range)
     rest = {f"{name}__in": values for name, values in conditions.items()}
-    return [(rows.filter(**rest), order) for rows, order in parts]
+    query_parts = []
+    for rows, order in parts:
+        query_parts.append((rows.filter(**rest), order))
+    return query_parts
 
 
 def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryPart], _Conditions]:
@@ -456,7 +469,11 @@ def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
 
 
 def _split(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
+    result = []
+    for part in text.split(","):
+        if part:
+            result.append(part)
+    return tuple(result)
 
 
 def _filter_by_index(
@@ -509,7 +526,9 @@ def _compile_window(
     With OR, the database might choose to scan the table. Django does not support limits in the
     parts of a union on SQLite. As subqueries they work everywhere.
     """
-    querysets = [_limit_rows(limit, *part, newest_first=newest_first) for part in parts]
+    querysets = []
+    for part in parts:
+        querysets.append(_limit_rows(limit, *part, newest_first=newest_first))
     compiled = [queryset.query.get_compiler(AUDIT_ALIAS).as_sql() for queryset in querysets]
     if len(compiled) == 1:
         return compiled[0][0], list(compiled[0][1])
@@ -519,9 +538,9 @@ def _compile_window(
 
 
 def _compile_conditions(conditions: _Conditions) -> tuple[str, list[str]]:
-    texts = [
-        f"{name} IN ({', '.join(['%s'] * len(values))})" for name, values in conditions.items()
-    ]
+    texts = []
+    for name, values in conditions.items():
+        texts.append(f"{name} IN ({', '.join(['%s'] * len(values))})")
     return " AND ".join(texts) or "1 = 1", [
         value for values in conditions.values() for value in values
     ]

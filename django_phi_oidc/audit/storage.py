@@ -97,10 +97,9 @@ def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEv
             "%d events are stored without a MAC until its key is back: %s", len(new_events), error
         )
         attributed = map(attribute_to_command, new_events)
-        events = [
-            build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="")
-            for new_event in attributed
-        ]
+        events = []
+        for new_event in attributed:
+            events.append(build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=""))
         return [AuthenticatedEvent(event, b"") for event in events]
     return [authenticate_event(new_event, keys=keys) for new_event in new_events]
 
@@ -191,7 +190,10 @@ def build_rows(events: Sequence[AuthenticatedEvent]) -> list[AuditEvent]:
     # The fields of an event are in the order of the columns: values by position take half the time
     # of those by name.
     create_row: Any = AuditEvent
-    return [create_row(*item.event, item.mac) for item in events]
+    rows = []
+    for item in events:
+        rows.append(create_row(*item.event, item.mac))
+    return rows
 
 
 def log_events(events: Sequence[AuthenticatedEvent]) -> None:
@@ -250,7 +252,11 @@ def store_events(
         with suppress(*EVENT_ERRORS):
             insert_events(events, timeout_seconds=timeout_seconds)
             return events
-    return [item for item in events if _store_event(item, timeout_seconds=timeout_seconds)]
+    result = []
+    for item in events:
+        if _store_event(item, timeout_seconds=timeout_seconds):
+            result.append(item)
+    return result
 
 
 def store_missing_events(
@@ -260,10 +266,14 @@ def store_missing_events(
     only the others.
     """
     macs = get_stored_macs([item.event.id for item in events])
-    stored = [
-        item for item in events if item.event.id in macs and _is_stored(item, macs[item.event.id])
-    ]
-    missing = [item for item in events if item.event.id not in macs]
+    stored = []
+    for item in events:
+        if item.event.id in macs and _is_stored(item, macs[item.event.id]):
+            stored.append(item)
+    missing = []
+    for item in events:
+        if item.event.id not in macs:
+            missing.append(item)
     return [*stored, *store_events(missing, timeout_seconds=timeout_seconds)]
 
 
@@ -295,7 +305,10 @@ def has_valid_row_mac(row: AuditEvent) -> bool:
 
 def has_valid_mac(item: AuthenticatedEvent) -> bool:
     """Whether the MAC of the event is valid under a configured key. Raises: KeyMissing."""
-    keys = [key for key in keyring.get_keys("audit_mac") if key.id == item.event.mac_key]
+    keys = []
+    for key in keyring.get_keys("audit_mac"):
+        if key.id == item.event.mac_key:
+            keys.append(key)
     return any(hmac.compare_digest(compute_mac(item.event, key.material), item.mac) for key in keys)
 
 

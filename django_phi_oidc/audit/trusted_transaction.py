@@ -45,9 +45,9 @@ def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
     options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {
         "max_parallel_workers_per_gather": "0"
     }
-    settings = [
-        f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in options.items()
-    ]
+    settings = []
+    for name, value in options.items():
+        settings.append(f"pg_catalog.set_config('{name}', '{value}', true)")
     with transaction.atomic(using=AUDIT_ALIAS):
         with connection.cursor() as cursor:
             cursor.execute(

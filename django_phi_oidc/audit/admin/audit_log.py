@@ -88,7 +88,9 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             filters = form.get_filters()
             parameters = form.build_query_parameters()
         else:
-            faults += [fault for errors in form.errors.values() for fault in errors]
+            for errors in form.errors.values():
+                for fault in errors:
+                    faults.append(fault)
         matches = self._find_people(request, filters.search)
         person_links = _build_person_links(matches, parameters)
         if matches.is_single and is_valid:
@@ -349,18 +351,26 @@ def _find_archives(
 
 def _build_person_links(found: FoundPeople, parameters: Mapping[str, str]) -> list[AdminLink]:
     """Return a link for each person to the events by and about it, with the other filters."""
-    rest = {key: value for key, value in parameters.items() if key != "search"}
-    return [
-        AdminLink(person.label, f"?{urlencode({**rest, 'person': person.person_filter})}")
-        for person in found.people
-    ]
+    rest = {}
+    for key, value in parameters.items():
+        if key != "search":
+            rest[key] = value
+    person_links = []
+    for person in found.people:
+        person_links.append(
+            AdminLink(person.label, f"?{urlencode({**rest, 'person': person.person_filter})}")
+        )
+    return person_links
 
 
 def _build_routine_link(parameters: Mapping[str, str]) -> AdminLink | None:
     """Return the link that shows or hides routine events; None if the filters select actions."""
     if "action" in parameters:
         return None
-    rest = {key: value for key, value in parameters.items() if key != "routine"}
+    rest = {}
+    for key, value in parameters.items():
+        if key != "routine":
+            rest[key] = value
     if "routine" in parameters:
         return AdminLink(gettext("Hide routine events"), f"?{urlencode(rest)}")
     return AdminLink(

@@ -84,7 +84,10 @@ def _build_filter(
 
 
 def _list_outcomes() -> list[tuple[str, str]]:
-    return [(outcome, get_outcome_label(outcome)) for outcome in OUTCOMES]
+    outcomes: list[tuple[str, str]] = []
+    for outcome in OUTCOMES:
+        outcomes.append((outcome, get_outcome_label(outcome)))
+    return outcomes
 
 
 def _list_times(now: datetime) -> Iterator[tuple[str, str]]:
@@ -111,7 +114,10 @@ def _list_actions(selected: str) -> Iterator[tuple[str, str]]:
     """Return groups of actions, then the single actions by label."""
     actions = list_actions()
     disclosures = DISCLOSURE_ACTIONS | get_registered_disclosure_actions()
-    sign_ins = [action for action in actions if action.partition(".")[0] in _SIGN_IN_PREFIXES]
+    sign_ins = []
+    for action in actions:
+        if action.partition(".")[0] in _SIGN_IN_PREFIXES:
+            sign_ins.append(action)
     yield ",".join(sorted(disclosures)), _("Any use of personal data")
     yield ",".join(sign_ins), _("Any sign-in or sign-out")
     if selected and "," not in selected and selected not in actions:
@@ -124,7 +130,10 @@ def _list_actions(selected: str) -> Iterator[tuple[str, str]]:
 
 def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideBarFilter:
     """Return the part that the selected person has in the events."""
-    rest = {key: value for key, value in parameters.items() if key not in PERSON_FILTERS}
+    rest = {}
+    for key, value in parameters.items():
+        if key not in PERSON_FILTERS:
+            rest[key] = value
     account, *subjects = [part for part in parameters.get("person", "").split(",") if part] or [""]
     actor = account or parameters.get("actor", "")
     subject = parameters.get("subject", "")
@@ -153,7 +162,10 @@ def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideB
             name = f"{person or ''} {uuid}".strip()
 
         choices.append((_("About %(person)s") % {"person": name}, {"subject": uuid}))
-    current = {key: parameters[key] for key in PERSON_FILTERS if key in parameters}
+    current = {}
+    for key in PERSON_FILTERS:
+        if key in parameters:
+            current[key] = parameters[key]
     links = (
         FilterChoice(
             display=label, query_string=f"?{urlencode({**rest, **own})}", selected=own == current

@@ -53,22 +53,26 @@ class EventTableRow:
 
 def build_event_table(events: Sequence[AuditEvent], people: People) -> list[EventTableRow]:
     """Return a row for each event, without a query."""
-    accounts = {event.id: people.find_actor(_get_account_key(event)) for event in events}
-    return [
-        EventTableRow(
-            event=event,
-            time=format_utc(event.occurred_at),
-            action=get_action_label(event.action),
-            outcome="" if event.outcome == OUTCOMES[0] else get_outcome_label(event.outcome),
-            reason=get_reason_label(event.reason) if event.reason else "",
-            purpose=get_purpose_label(event.purpose) if event.purpose else "",
-            actor=people.find_actor(event.actor),
-            represented=people.find_actor(event.on_behalf_of),
-            subject=people.find_subject(event.subject) or accounts[event.id],
-            record="" if accounts[event.id] else get_record_label(event.resource),
+    accounts = {}
+    for event in events:
+        accounts[event.id] = people.find_actor(_get_account_key(event))
+    event_table = []
+    for event in events:
+        event_table.append(
+            EventTableRow(
+                event=event,
+                time=format_utc(event.occurred_at),
+                action=get_action_label(event.action),
+                outcome="" if event.outcome == OUTCOMES[0] else get_outcome_label(event.outcome),
+                reason=get_reason_label(event.reason) if event.reason else "",
+                purpose=get_purpose_label(event.purpose) if event.purpose else "",
+                actor=people.find_actor(event.actor),
+                represented=people.find_actor(event.on_behalf_of),
+                subject=people.find_subject(event.subject) or accounts[event.id],
+                record="" if accounts[event.id] else get_record_label(event.resource),
+            )
         )
-        for event in events
-    ]
+    return event_table
 
 
 def find_people_of_events(

@@ -61,9 +61,9 @@ def check_audit_database(**kwargs: Any) -> Messages:
             15, f"ATOMIC_REQUESTS on {AUDIT_ALIAS!r} would roll events back with the request.", hint
         )
     declared: list[Any] = list(settings.DATABASE_ROUTERS)
-    routers = [
-        import_string(router) if isinstance(router, str) else type(router) for router in declared
-    ]
+    routers = []
+    for router in declared:
+        routers.append(import_string(router) if isinstance(router, str) else type(router))
     if not any(issubclass(router, AuditRouter) for router in routers):
         path = "django_phi_oidc.audit.router.AuditRouter"
 
@@ -153,9 +153,11 @@ def _list_own_labels() -> list[str]:
 
 
 def _list_own_models() -> list[str]:
-    return [
-        model._meta.label for config in list_installed_features() for model in config.get_models()
-    ]
+    own_models = []
+    for config in list_installed_features():
+        for model in config.get_models():
+            own_models.append(model._meta.label)
+    return own_models
 
 
 @register_check(Tags.database, deploy=True)

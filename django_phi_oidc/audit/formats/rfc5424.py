@@ -46,7 +46,9 @@ def build_message(item: LogItem, text: str, *, hostname: str) -> bytes:
         time = item.sealed_at
         message_id = "checkpoint"
         parameters = {"checkpoint": str(item.tree_size)}
-    escaped = {name: re.sub(r'(["\\\]])', r"\\\1", value) for name, value in parameters.items()}
+    escaped = {}
+    for name, value in parameters.items():
+        escaped[name] = re.sub(r'(["\\\]])', r"\\\1", value)
     data = "".join(f' {name}="{value}"' for name, value in escaped.items())
     host = _header_field(hostname, 255)
     message_id = _header_field(message_id, 32)

@@ -127,7 +127,9 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
         restore_events: list[tuple[int, bytes]] = []
         events = enumerate(_read_events(file), start=header["first"])
         for batch in split_into_batches(events, BATCH_SIZE):
-            restore_events += [event for event in batch if is_restore_event(event[1])]
+            for event in batch:
+                if is_restore_event(event[1]):
+                    restore_events.append(event)
             ids += [find_canonical_id(canonical) for _, canonical in batch]
             ids = [min(ids), max(ids)]
             tree.extend([hash_leaf(canonical) for _, canonical in batch])

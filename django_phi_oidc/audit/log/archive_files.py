@@ -71,14 +71,16 @@ def list_restore_events(
     stored = ArchiveFile.objects.exclude(restore_events=[]).values_list("restore_events", flat=True)
     known_indexes = {leaf_index for leaf_index, _ in known}
     # The rows are not trusted: they may have anything.
-    pairs = [
-        item for items in stored if isinstance(items, list) for item in items if _is_pair(item)
-    ]
-    events = [
-        (index, text.encode("utf-8", "replace"))
-        for index, text in pairs
-        if index not in known_indexes
-    ]
+    pairs = []
+    for items in stored:
+        if isinstance(items, list):
+            for item in items:
+                if _is_pair(item):
+                    pairs.append(item)
+    events = []
+    for index, text in pairs:
+        if index not in known_indexes:
+            events.append((index, text.encode("utf-8", "replace")))
     with translate_database_errors(), trusted_transaction():
         newest = None
         if events:

@@ -96,7 +96,10 @@ def build_detached_leaves(
     leaves = _list_detached(record) | {
         partition.suffix: ranges for partition, ranges in detaching.items()
     }
-    entries = [f"{name}:{start}-{end}" for name, ranges in leaves.items() for start, end in ranges]
+    entries = []
+    for name, ranges in leaves.items():
+        for start, end in ranges:
+            entries.append(f"{name}:{start}-{end}")
     items = textwrap.wrap(
         " ".join(entries), MAX_CHARACTERS, break_long_words=False, break_on_hyphens=False
     )
@@ -107,7 +110,11 @@ def build_detached_leaves(
 
 def _list_detached(record: ArchiveRecord) -> dict[str, Sequence[LeafRange]]:
     attached = {partition.suffix for partition in list_partitions(LEAF_TABLE)}
-    return {name: ranges for name, ranges in record.detached_leaves.items() if name not in attached}
+    detached = {}
+    for name, ranges in record.detached_leaves.items():
+        if name not in attached:
+            detached[name] = ranges
+    return detached
 
 
 def _parse_detached_leaves(items: Any) -> dict[str, list[LeafRange]]:

@@ -158,7 +158,10 @@ def read_public_key(source: str | Path) -> Ed25519PublicKey:
 
 def read_public_keys(texts: Sequence[str]) -> list[Ed25519PublicKey]:
     """Return the keys. texts: of keys, or paths of files that hold them. Raises: KeyMissing."""
-    return [read_public_key(Path(text) if Path(text).is_file() else text) for text in texts]
+    public_keys = []
+    for text in texts:
+        public_keys.append(read_public_key(Path(text) if Path(text).is_file() else text))
+    return public_keys
 
 
 def build_witness_policy(texts: Sequence[str], *, quorum: int | None) -> WitnessPolicy:

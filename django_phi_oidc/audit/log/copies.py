@@ -124,9 +124,10 @@ class _CopyReplay:
             self._archive_index += 1
             yield from self._add_event(self._archive_index - 1, item["event"], number)
         else:
-            members = {
-                name: value for name, value in item.items() if name not in ("leaf_index", "mac")
-            }
+            members = {}
+            for name, value in item.items():
+                if name not in ("leaf_index", "mac"):
+                    members[name] = value
             yield from self._add_event(item["leaf_index"], members, number)
 
     def end(self) -> Iterator[LogFinding]:
@@ -136,7 +137,10 @@ class _CopyReplay:
         for checkpoint in self._unseen:
             size = checkpoint.tree_size
             epoch = _split_origin(checkpoint.origin)[1]
-            declared = [lost for opened, lost in self._restores if opened > epoch and lost >= size]
+            declared = []
+            for opened, lost in self._restores:
+                if opened > epoch and lost >= size:
+                    declared.append(lost)
             if declared:
                 yield self._report_declared_fork(size, declared[0])
             elif size > self._size:
@@ -381,10 +385,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     summary = VerificationSummary()
     try:
-        keys = [
-            read_public_key(Path(text) if Path(text).is_file() else text)
-            for text in options.public_key
-        ]
+        keys = []
+        for text in options.public_key:
+            keys.append(read_public_key(Path(text) if Path(text).is_file() else text))
         findings = verify_copy(
             read_copy_lines(options.file),
             keys=keys,

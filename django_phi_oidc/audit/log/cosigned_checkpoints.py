@@ -88,10 +88,12 @@ def list_cosignatures(note: str) -> dict[str, datetime | None]:
     """
     keys = get_witness_keys()
     times = verify_cosignatures(build_cosigned_note(note), keys.values())
-    return {
-        name: datetime.fromtimestamp(times[key.name], UTC) if key.name in times else None
-        for name, key in keys.items()
-    }
+    cosignatures = {}
+    for name, key in keys.items():
+        cosignatures[name] = (
+            datetime.fromtimestamp(times[key.name], UTC) if key.name in times else None
+        )
+    return cosignatures
 
 
 def find_cosigned_checkpoint(
@@ -156,10 +158,9 @@ def find_seen_place(keys: Sequence[LogKey]) -> tuple[int, int] | None:
     quorum; None if nothing is known outside, and no quorum is declared. keys: of the log.
     Raises: SealingRefused if the witness file cannot be read; KeyMissing.
     """
-    places = [
-        (epoch, checkpoint.tree_size)
-        for epoch, checkpoint in get_witnessed_checkpoints(keys).items()
-    ]
+    places = []
+    for epoch, checkpoint in get_witnessed_checkpoints(keys).items():
+        places.append((epoch, checkpoint.tree_size))
     # An earlier epoch may have been larger before its restore.
     if places:
         seen = [max(places)]

@@ -109,7 +109,10 @@ def draw_sample(share: float, tree_size: int) -> list[Part]:
     part_count = math.ceil(tree_size / length)
     # The parts with the smallest of random keys: each subset is equally likely.
     drawn = sorted(range(part_count), key=lambda _: token_bytes(8))[: math.ceil(share * part_count)]
-    return [(part * length, min((part + 1) * length, tree_size)) for part in sorted(drawn)]
+    sample = []
+    for part in sorted(drawn):
+        sample.append((part * length, min((part + 1) * length, tree_size)))
+    return sample
 
 
 def draw_start(tree_size: int) -> int:

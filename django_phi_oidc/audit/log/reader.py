@@ -250,10 +250,14 @@ def read_checkpoints(
             f"%s) ORDER BY tree_size {order} LIMIT %s",
             [after_size, below_size, below_size == MAX_TREE_SIZE, limit],
         )
-        return [
-            RawCheckpoint(_as_integer(size), as_bytes(root), _as_integer(epoch), str(note or ""))
-            for size, root, epoch, note in cursor.fetchall()
-        ]
+        checkpoints = []
+        for size, root, epoch, note in cursor.fetchall():
+            checkpoints.append(
+                RawCheckpoint(
+                    _as_integer(size), as_bytes(root), _as_integer(epoch), str(note or "")
+                )
+            )
+        return checkpoints
 
 
 def read_checkpoints_without_size(*, limit: int) -> list[str]:
@@ -387,10 +391,10 @@ def _convert_sqlite_row(row: Sequence[Any]) -> list[Any]:
         "timestamptz": _find_microseconds,
     }
     types = zip(_COLUMN_TYPES.values(), row, strict=True)
-    return [
-        None if value is None else converters.get(type_, _find_text)(value)
-        for type_, value in types
-    ]
+    sqlite_row = []
+    for type_, value in types:
+        sqlite_row.append(None if value is None else converters.get(type_, _find_text)(value))
+    return sqlite_row
 
 
 def _parse_id_bytes(value: Any) -> bytes:

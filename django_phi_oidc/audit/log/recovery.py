@@ -91,15 +91,18 @@ def read_declared_restores(archived_events: Iterable[tuple[int, bytes]] = ()) ->
     NOT checked: whether an event is as it was sealed, and whether a restore opened that epoch. An
     event that cannot be parsed is ignored.
     """
-    stored_events = [
-        (row.leaf_index, row.canonical or b"")
-        for row in read_restore_events()
-        if row.leaf_index >= 0
-    ]
-    restores = [
-        _parse_restore_event(*event) for event in sorted([*stored_events, *archived_events])
-    ]
-    return [restore for restore in restores if restore is not None]
+    stored_events = []
+    for row in read_restore_events():
+        if row.leaf_index >= 0:
+            stored_events.append((row.leaf_index, row.canonical or b""))
+    restores = []
+    for event in sorted([*stored_events, *archived_events]):
+        restores.append(_parse_restore_event(*event))
+    declared_restores = []
+    for restore in restores:
+        if restore is not None:
+            declared_restores.append(restore)
+    return declared_restores
 
 
 def _parse_restore_event(leaf_index: int, canonical: bytes) -> LogRestore | None:

@@ -313,11 +313,10 @@ class LogReplay:
         if not was_anchored or leaf_range.has_gap(start, end):
             # An earlier finding reported the cause, or that nothing is known from there on.
             return
-        blocks = [
-            index
-            for index, node in _enumerate_level(nodes, 8)
-            if stored.get((8, index), node) != node
-        ]
+        blocks = []
+        for index, node in _enumerate_level(nodes, 8):
+            if stored.get((8, index), node) != node:
+                blocks.append(index)
         where = f"leaves {start} to {end - 1}"
         if blocks and self._is_anchored:
             where = ", ".join(f"leaves {index * 256} to {index * 256 + 255}" for index in blocks)
@@ -350,14 +349,14 @@ def _report_returned_events(leaf_range: _LeafRange) -> Iterator[LogFinding]:
 
 def _get_stored_nodes(start: int, end: int) -> dict[tuple[int, int], bytes]:
     """Return the stored nodes that the leaves [start, end) complete, by level and index."""
-    return {
-        (level, index): as_bytes(node_hash)
-        for level in STORED_LEVELS
-        if end >> level > start >> level
-        for index, node_hash in AuditNode.objects.filter(
-            level=level, node_index__gte=start >> level, node_index__lt=end >> level
-        ).values_list("node_index", "node_hash")
-    }
+    stored_nodes = {}
+    for level in STORED_LEVELS:
+        if end >> level > start >> level:
+            for index, node_hash in AuditNode.objects.filter(
+                level=level, node_index__gte=start >> level, node_index__lt=end >> level
+            ).values_list("node_index", "node_hash"):
+                stored_nodes[(level, index)] = as_bytes(node_hash)
+    return stored_nodes
 
 
 def _report_altered_nodes(nodes: CompletedNodes, stored_nodes: StoredNodes) -> Iterator[LogFinding]:
@@ -391,17 +390,18 @@ def _describe_moved_leaves(leaf_range: _LeafRange, start: int, end: int) -> str:
     if not all(ids):
         # A leaf without a row has no id.
         return ""
-    moved = [
-        place
-        for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True))
-        if id_ != expected
-    ]
+    moved = []
+    for place, (id_, expected) in enumerate(zip(ids, sorted(ids), strict=True)):
+        if id_ != expected:
+            moved.append(place)
     if len(moved) > 2:
-        moved = [place for place in range(1, len(ids)) if ids[place] <= ids[place - 1]]
-    names = [
-        f"{start + place} (event {format_event_id(ids[place])})"
-        for place in moved[:_MAX_NAMED_LEAVES]
-    ]
+        moved = []
+        for place in range(1, len(ids)):
+            if ids[place] <= ids[place - 1]:
+                moved.append(place)
+    names = []
+    for place in moved[:_MAX_NAMED_LEAVES]:
+        names.append(f"{start + place} (event {format_event_id(ids[place])})")
     if names:
         return f" Not in their order: the leaves {', '.join(names)}."
     return ""

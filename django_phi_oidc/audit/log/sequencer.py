@@ -250,9 +250,9 @@ def _insert_leaves(first_leaf_index: int, leaves: Sequence[Leaf]) -> Iterator[No
                 chunk = enumerate(
                     leaves[start : start + _COPY_CHUNK_SIZE], start=first_leaf_index + start
                 )
-                rows = [
-                    _COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_) for index, (id_, hash_) in chunk
-                ]
+                rows = []
+                for index, (id_, hash_) in chunk:
+                    rows.append(_COPY_ROW.pack(3, 8, index, 16, id_, 32, hash_))
                 copy.write(b"".join((b"" if start else _COPY_HEADER, *rows)))
             copy.write(_COPY_TRAILER)
             yield

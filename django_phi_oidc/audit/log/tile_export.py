@@ -136,12 +136,15 @@ def read_level(level: int, start: int, end: int) -> list[bytes]:
         nodes = AuditNode.objects.filter(
             level=level * LEVEL_STEP, node_index__gte=start, node_index__lt=end
         )
-        return [
-            as_bytes(value)
-            for value in nodes.order_by("node_index").values_list("node_hash", flat=True)
-        ]
+        result = []
+        for value in nodes.order_by("node_index").values_list("node_hash", flat=True):
+            result.append(as_bytes(value))
+        return result
     leaf_hashes = find_leaf_hashes(start, end)
-    return [leaf_hashes[index] for index in sorted(leaf_hashes)]
+    result = []
+    for index in sorted(leaf_hashes):
+        result.append(leaf_hashes[index])
+    return result
 
 
 def _add_cosignatures(store: TileStore, exported: Checkpoint) -> None:

@@ -50,7 +50,9 @@ def read_nodes(places: Sequence[tuple[int, int]]) -> list[bytes]:
         # A size that nothing signed may need more hashes than memory can hold.
         is_complete = end - start <= len(stored)
         if is_complete:
-            hashes = [stored.get((stored_level, place), b"") for place in range(start, end)]
+            hashes = []
+            for place in range(start, end):
+                hashes.append(stored.get((stored_level, place), b""))
         else:
             hashes = []
 
@@ -123,7 +125,10 @@ def find_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
             node_index__gte=start // TILE_WIDTH,
             node_index__lt=-(-end // TILE_WIDTH),
         )
-        needed = {index // TILE_WIDTH for index in range(start, end) if index not in hashes}
+        needed = set()
+        for index in range(start, end):
+            if index not in hashes:
+                needed.add(index // TILE_WIDTH)
         for tile_index, node_hash in nodes.values_list("node_index", "node_hash"):
             if tile_index in needed:
                 tile = _read_tile(tile_index, as_bytes(node_hash))
@@ -142,7 +147,10 @@ def find_absent_leaf_hashes(start: int, end: int) -> dict[int, bytes]:
 
 def split_tile(content: bytes) -> list[bytes]:
     """Return the hashes of a tile."""
-    return [content[start : start + HASH_BYTES] for start in range(0, len(content), HASH_BYTES)]
+    tile = []
+    for start in range(0, len(content), HASH_BYTES):
+        tile.append(content[start : start + HASH_BYTES])
+    return tile
 
 
 def _read_tile(tile_index: int, node_hash: bytes) -> Sequence[bytes]:
@@ -191,8 +199,8 @@ def build_node_rows(completed_nodes: Mapping[int, tuple[int, Sequence[bytes]]]) 
     """Return the rows of the nodes that `CompactRange.extend(…, kept_levels=STORED_LEVELS)` has
     completed.
     """
-    return [
-        AuditNode(level=level, node_index=first + offset, node_hash=node_hash)
-        for level, (first, hashes) in completed_nodes.items()
-        for offset, node_hash in enumerate(hashes)
-    ]
+    node_rows = []
+    for level, (first, hashes) in completed_nodes.items():
+        for offset, node_hash in enumerate(hashes):
+            node_rows.append(AuditNode(level=level, node_index=first + offset, node_hash=node_hash))
+    return node_rows

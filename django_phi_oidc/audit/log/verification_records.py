@@ -45,7 +45,10 @@ def read_record(name: str, keys: Sequence[LogKey]) -> dict[str, Any] | None:
     note = VerificationRecord.objects.filter(name=name).values_list("note", flat=True).first()
     if note is None:
         return None
-    current = [key for key in keys if not isinstance(key, RetiredKey)]
+    current = []
+    for key in keys:
+        if not isinstance(key, RetiredKey):
+            current.append(key)
     try:
         content = json.loads(verify_statement(note, current, name=_get_key_name(name)))
     except (CheckpointInvalid, ValueError):

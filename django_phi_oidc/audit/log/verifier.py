@@ -299,10 +299,8 @@ class _Verification:
                 )
                 yield LogFinding(kind=FindingKind.TREE_ALTERED, text=text)
         leafless = [read_queued_leafless_events(covered)]
-        leafless += [
-            read_leafless_events(covered, first_id=first, end_id=end)
-            for first, end in self._read_ids
-        ]
+        for first, end in self._read_ids:
+            leafless.append(read_leafless_events(covered, first_id=first, end_id=end))
         for event in chain.from_iterable(leafless):
             if finding := _check_leafless_event(
                 event, self._missing_events, self._compute_mac, overdue_id
@@ -461,9 +459,10 @@ def _check_witnessed_checkpoints(
     findings = []
     for checkpoint in witnessed_checkpoints:
         epoch = find_epoch(checkpoint.origin)
-        later_restores = [
-            restores[number] for number in sorted(restores) if epoch is not None and number > epoch
-        ]
+        later_restores = []
+        for number in sorted(restores):
+            if epoch is not None and number > epoch:
+                later_restores.append(restores[number])
         if (
             epoch is not None
             and later_restores

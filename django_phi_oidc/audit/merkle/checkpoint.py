@@ -173,12 +173,15 @@ def _has_signature(
     """Return whether one of keys signed under that name. Raises: CheckpointInvalid for an invalid
     signature of one.
     """
-    key_ids = [(key, compute_key_id(name, key)) for key in keys]
+    key_ids = []
+    for key in keys:
+        key_ids.append((key, compute_key_id(name, key)))
     verified = False
     for line in signatures:
-        matching = [
-            key for key, key_id in key_ids if (line.key_name, line.key_id) == (name, key_id)
-        ]
+        matching = []
+        for key, key_id in key_ids:
+            if (line.key_name, line.key_id) == (name, key_id):
+                matching.append(key)
         if matching and not any(is_valid_signature(key, line.signature, body) for key in matching):
             raise CheckpointInvalid("A signature of the log's key is not valid.")
         verified = verified or bool(matching)

@@ -150,9 +150,14 @@ def _compute_subtree_roots(
     subtrees: Sequence[tuple[int, int]], read_nodes: NodesReader
 ) -> list[bytes]:
     """Return the roots over the leaves [start, end) of each subtree. All nodes are read at once."""
-    places = [list_perfect_subtrees(*subtree) for subtree in subtrees]
+    places = []
+    for subtree in subtrees:
+        places.append(list_perfect_subtrees(*subtree))
     nodes = iter(read_nodes(list(chain.from_iterable(places))))
-    return [compute_root_of_subtrees(islice(nodes, len(part))) for part in places]
+    subtree_roots = []
+    for part in places:
+        subtree_roots.append(compute_root_of_subtrees(islice(nodes, len(part))))
+    return subtree_roots
 
 
 def _validate_hash_lengths(hashes: Sequence[bytes]) -> None:

@@ -321,7 +321,10 @@ def _verify(options: Options, output: Output) -> None:
         return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
     archive_files.register_missing_archives(verified)
-    restore_events = [event for archive in verified for event in archive.restore_events]
+    restore_events = []
+    for archive in verified:
+        for event in archive.restore_events:
+            restore_events.append(event)
     summary = VerificationSummary()
     unsealed_after = timedelta(seconds=options["unsealed_after"])
     cosigned, findings = cosigned_checkpoints.verify_witnesses(
