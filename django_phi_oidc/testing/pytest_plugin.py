@@ -83,7 +83,10 @@ def get_outcomes(session: pytest.Session) -> "dict[str, AttackOutcome]":
 
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": settings.SETTINGS_MODULE}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        codes = {item.code for item in session.items if isinstance(item, AttackItem)}
+        codes = set()
+        for item in session.items:
+            if isinstance(item, AttackItem):
+                codes.add(item.code)
         command = [
             *ATTACK_COMMAND,
             *(argument for code in sorted(codes) for argument in ("--only", code)),
@@ -91,9 +94,10 @@ def get_outcomes(session: pytest.Session) -> "dict[str, AttackOutcome]":
         process = subprocess.run(  # noqa: S603
             command, env=environment, capture_output=True, text=True, check=False
         )
-        outcomes = [
-            parse_json(line) for line in process.stdout.splitlines() if line.startswith("{")
-        ]
+        outcomes = []
+        for line in process.stdout.splitlines():
+            if line.startswith("{"):
+                outcomes.append(parse_json(line))
         if not outcomes:
             raise AttackTestFailure(process.stderr)
         stash[_OUTCOMES_KEY] = {outcome.name: outcome for outcome in outcomes}

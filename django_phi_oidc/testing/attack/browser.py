@@ -145,7 +145,9 @@ class Browser:
         )
 
     def _parse_response(self, response: Any) -> PortalResponse:
-        cookies = [morsel.OutputString() for morsel in response.cookies.values()]
+        cookies = []
+        for morsel in response.cookies.values():
+            cookies.append(morsel.OutputString())
         self._store_cookies(cookies)
         headers = [*response.items(), *(("Set-Cookie", cookie) for cookie in cookies)]
         return PortalResponse(

@@ -303,7 +303,9 @@ def use_stolen_tokens_after_logout(environment: AttackEnvironment) -> None:
     with environment.override_declaration():
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-        kinds = {token.kind for token in environment.op.active_tokens}
+        kinds = set()
+        for token in environment.op.active_tokens:
+            kinds.add(token.kind)
         environment.assert_control("refresh_token" in kinds, "the provider issued no refresh token")
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         environment.report_fault(

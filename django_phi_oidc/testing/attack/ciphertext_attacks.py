@@ -135,7 +135,10 @@ def _list_forged_state_cookies(browser: Browser, earlier_cookies: set[str]) -> l
         name for name in browser.cookies if name.startswith(STATE_COOKIE_PREFIX)
     } - earlier_cookies
     forged = list_forged_ciphertexts(browser.cookies[name], context=[PENDING_SIGN_IN, name])
-    return [{**browser.cookies, name: ciphertext} for ciphertext in forged]
+    state_cookies = []
+    for ciphertext in forged:
+        state_cookies.append({**browser.cookies, name: ciphertext})
+    return state_cookies
 
 
 def _report_accepted_step_up(environment: AttackEnvironment, page: PortalResponse) -> None:

@@ -112,7 +112,9 @@ class Portal:
         """Return the portal's registration at the provider."""
         declaration = self.declaration
         replaced = _list_replaced_options(declaration)
-        keys = [key.build_public_jwk() for key in declaration.client_keys]
+        keys = []
+        for key in declaration.client_keys:
+            keys.append(key.build_public_jwk())
         encryption = declaration.id_token_encryption
         names = ("oidc_authentication_callback", "oidc_logged_out", "oidc_backchannel_logout")
         callback, logged_out, logout = (f"{PORTAL_URL}{reverse(name)}" for name in names)

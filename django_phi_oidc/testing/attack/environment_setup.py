@@ -94,10 +94,14 @@ def _create_accounts(declaration: ProviderDeclaration) -> list[Account]:
     """Return accounts whose sign-ins have the levels that the project requires."""
     acr = next(iter(declaration.accepted_acr_values), DEMO_ACR)
     vot = next(iter(declaration.vtr), "")
-    return [
-        Account(account.username, account.password, acr=acr, vot=vot, amr=declaration.amr_required)
-        for account in demo_accounts()
-    ]
+    accounts = []
+    for account in demo_accounts():
+        accounts.append(
+            Account(
+                account.username, account.password, acr=acr, vot=vot, amr=declaration.amr_required
+            )
+        )
+    return accounts
 
 
 @contextmanager
@@ -152,7 +156,10 @@ def _override_connection_settings(alias: str, key: str, **overrides: str) -> Ite
 
 def create_claim_values(claim_declarations: Mapping[str, ClaimDeclaration]) -> dict[str, Any]:
     """Return an invented, plausible value for each claim."""
-    return {name: _create_claim_value(name, claim) for name, claim in claim_declarations.items()}
+    claim_values = {}
+    for name, claim in claim_declarations.items():
+        claim_values[name] = _create_claim_value(name, claim)
+    return claim_values
 
 
 def _create_claim_value(name: str, claim: ClaimDeclaration) -> Any:
@@ -165,18 +172,18 @@ def _create_claim_value(name: str, claim: ClaimDeclaration) -> Any:
     if name == "email":
         return f"{randomness.token_b64url(12)}@example.org".lower()
     if claim.members or name == "address":
-        return {
-            member: f"{text} {member}" for member in claim.members or ("street_address", "locality")
-        }
+        claim_value = {}
+        for member in claim.members or ("street_address", "locality"):
+            claim_value[member] = f"{text} {member}"
+        return claim_value
     return text
 
 
 def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     """Return the settings that keep an attack away from the project's data."""
-    caches = {
-        alias: {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"}
-        for alias in settings.CACHES
-    }
+    caches = {}
+    for alias in settings.CACHES:
+        caches[alias] = {"BACKEND": LOCMEM_CACHE_BACKEND, "LOCATION": f"attack-{alias}"}
     overrides: dict[str, Any] = {"ROOT_URLCONF": _create_urlconf(), "CACHES": caches}
     declared = getattr(settings, "PHI_OIDC", {})
     if "retention" in declared.get("KEYS", {}):
@@ -206,8 +213,13 @@ def _use_in_memory_broker() -> Iterator[None]:
     """Keep messages away from the project's broker."""
     previous = {name: current_app.conf.get(name) for name in _BROKER_SETTINGS}
     # Environment variables take precedence over Celery's settings.
-    names = [f"CELERY_{name.upper()}" for name in _BROKER_SETTINGS]
-    variables = {name: os.environ.pop(name) for name in names if name in os.environ}
+    names = []
+    for name in _BROKER_SETTINGS:
+        names.append(f"CELERY_{name.upper()}")
+    variables = {}
+    for name in names:
+        if name in os.environ:
+            variables[name] = os.environ.pop(name)
     current_app.conf.update(dict.fromkeys(_BROKER_SETTINGS, "memory://"))
     try:
         if not current_app.connection_for_write().as_uri().startswith("memory:"):

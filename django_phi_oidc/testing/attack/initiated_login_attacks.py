@@ -130,7 +130,9 @@ def _initiate(browser: Browser, method: str, **parameters: list[str]) -> PortalR
     query = urlencode(parameters, doseq=True)
     if method == "get":
         return browser.get(f"{url}?{query}")
-    fields = {name: values[0] for name, values in parameters.items()}
+    fields = {}
+    for name, values in parameters.items():
+        fields[name] = values[0]
     return browser.post(url, **{"csrfmiddlewaretoken": "", **fields})
 
 
@@ -147,10 +149,13 @@ def _sign_in(
 def _forbids_frames(page: PortalResponse) -> bool:
     """Return whether the page can't be in a frame of another site. Spec: RFC 7034; CSP 3 6.4.2."""
     policy = page.join_header_values("Content-Security-Policy")
-    directives = [directive.split() for directive in policy.split(";")]
-    ancestors = [
-        sources for name, *sources in filter(None, directives) if name.lower() == "frame-ancestors"
-    ]
+    directives = []
+    for directive in policy.split(";"):
+        directives.append(directive.split())
+    ancestors = []
+    for name, *sources in filter(None, directives):
+        if name.lower() == "frame-ancestors":
+            ancestors.append(sources)
     if ancestors:
         return all(sources in (["'none'"], ["'self'"]) for sources in ancestors)
     return page.join_header_values("X-Frame-Options").upper() in ("DENY", "SAMEORIGIN")

@@ -246,9 +246,10 @@ def _send_email(environment: AttackEnvironment, **claims: Any) -> None:
     def add_email(endpoint: str, exchange: MutableExchange) -> None:
         honest_hook(endpoint, exchange)
         if endpoint == "userinfo" and isinstance(exchange.reply.json, dict):
-            known = {
-                name: value for name, value in exchange.reply.json.items() if name not in claims
-            }
+            known = {}
+            for name, value in exchange.reply.json.items():
+                if name not in claims:
+                    known[name] = value
             exchange.reply.json = known | {
                 name: value for name, value in claims.items() if value is not OMITTED
             }

@@ -210,7 +210,9 @@ def change_foreign_person(environment: AttackEnvironment) -> None:
         data = {"schemas": [PATCH_SCHEMA], "Operations": [DISABLE]}
         operation = {"method": "PATCH", "path": f"/{path}", "data": data}
         bulk = other.send("POST", "Bulk", {"schemas": [BULK_SCHEMA], "Operations": [operation]})
-        statuses = [str(part.get("status")) for part in bulk.body.get("Operations", ())]
+        statuses = []
+        for part in bulk.body.get("Operations", ()):
+            statuses.append(str(part.get("status")))
         environment.report_fault(
             "" if statuses == ["404"] else f"a bulk request is answered by {statuses}"
         )
@@ -379,13 +381,14 @@ def send_oversized_requests(environment: AttackEnvironment) -> None:
 def _read_privileges(account: Any) -> dict[str, Any]:
     user = get_user_model()._base_manager.get(pk=account)
     names = ("is_staff", "is_superuser", "password", user.USERNAME_FIELD)
-    values = {name: getattr(user, name, None) for name in names}
-    relations = {
-        name: set(getattr(user, name).values_list("pk", flat=True))
-        if hasattr(user, name)
-        else set()
-        for name in ("groups", "user_permissions")
-    }
+    values = {}
+    for name in names:
+        values[name] = getattr(user, name, None)
+    relations = {}
+    for name in ("groups", "user_permissions"):
+        relations[name] = (
+            set(getattr(user, name).values_list("pk", flat=True)) if hasattr(user, name) else set()
+        )
     return values | relations
 
 
@@ -421,7 +424,10 @@ def _assert_hidden(
     recorded.
     """
     _assert_refused(environment, answer, fault, expected_status=404)
-    resource = {name: value for name, value in answer.body.items() if name != "detail"}
+    resource = {}
+    for name, value in answer.body.items():
+        if name != "detail":
+            resource[name] = value
     environment.report_fault(f"{fault}: the response has data" if secret in str(resource) else "")
 
 

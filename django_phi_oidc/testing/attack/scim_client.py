@@ -103,7 +103,9 @@ class AttackSCIMClient:
 
     def create_group(self, name: str, *member_ids: str) -> SCIMAnswer:
         """Create a group with these members."""
-        members = [{"value": member_id} for member_id in member_ids]
+        members = []
+        for member_id in member_ids:
+            members.append({"value": member_id})
         return self.send(
             "POST", "Groups", {"schemas": [GROUP_SCHEMA], "displayName": name, "members": members}
         )
@@ -135,7 +137,9 @@ def override_scim_declaration(environment: AttackEnvironment, **options: Any) ->
     declared = get_phi_oidc_setting()
     declarations = {**declared["PROVIDERS"], OTHER_PROVIDER: _OTHER_DECLARATION}
     scim = {"subject": "extension", **options}
-    providers = {name: {**declaration, "scim": scim} for name, declaration in declarations.items()}
+    providers = {}
+    for name, declaration in declarations.items():
+        providers[name] = {**declaration, "scim": scim}
     with override_settings(PHI_OIDC={**declared, "PROVIDERS": providers}):
         environment.portal.mark_refusals_seen()
         yield
@@ -163,7 +167,9 @@ def revoke_scim_client(client: AttackSCIMClient) -> None:
 def _run(command: str, name: str, **options: Any) -> str:
     """Run the subcommand and return the token that it shows, if it shows one."""
     output = io.StringIO()
-    arguments = [f"--{option.replace('_', '-')}={value}" for option, value in options.items()]
+    arguments = []
+    for option, value in options.items():
+        arguments.append(f"--{option.replace('_', '-')}={value}")
     call_command("phi_oidc", "scim", command, name, *arguments, "--json", stdout=output)
     return str(json.loads(output.getvalue()).get("token", ""))
 

@@ -145,10 +145,11 @@ def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
                 urls, f"the page of {provisioning!r} has no link to sign in again"
             )
             # Other links may be in the layout of the project.
-            prompts = [
-                get_authorization_parameters(environment, browser.get(url)).get("prompt", "")
-                for url in urls
-            ]
+            prompts = []
+            for url in urls:
+                prompts.append(
+                    get_authorization_parameters(environment, browser.get(url)).get("prompt", "")
+                )
             is_asked = any(
                 {"login", "select_account"}.intersection(prompt.split()) for prompt in prompts
             )

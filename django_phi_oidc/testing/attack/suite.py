@@ -106,7 +106,11 @@ def select_attacks(provider_name: str, codes: Sequence[str] = ()) -> list[Attack
     if unknown := sorted(set(codes) - known):
         text = f"There is no attack for {', '.join(unknown)}.{suggest(unknown[0], known)}"
         raise CommandError(text, returncode=2)
-    return [attack for attack in attacks if not codes or attack.code in codes]
+    result = []
+    for attack in attacks:
+        if not codes or attack.code in codes:
+            result.append(attack)
+    return result
 
 
 def run_attacks(

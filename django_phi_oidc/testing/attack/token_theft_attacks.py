@@ -135,7 +135,9 @@ def _bind_tokens(environment: AttackEnvironment) -> Iterator[StolenTokens]:
         environment.op.state.dpop = "offered"
         browser = environment.create_browser()
         environment.assert_accepted(browser, browser.sign_in(environment.op))
-        by_kind = {token.kind: token for token in environment.op.active_tokens}
+        by_kind = {}
+        for token in environment.op.active_tokens:
+            by_kind[token.kind] = token
         environment.report_fault(
             "" if all(token.dpop_jkt for token in by_kind.values()) else "a token is not bound"
         )

@@ -35,12 +35,12 @@ def find_texts(texts: Mapping[str, str], content: bytes) -> set[str]:
     parts.
     """
     forms = {name: list_encoded_forms(text) for name, text in texts.items()}
-    return {
-        name
-        for part in iterate_decoded_content(content)
-        for name, encodings in forms.items()
-        if any(encoding in part for encoding in encodings)
-    }
+    result = set()
+    for part in iterate_decoded_content(content):
+        for name, encodings in forms.items():
+            if any(encoding in part for encoding in encodings):
+                result.add(name)
+    return result
 
 
 def iterate_decoded_content(content: bytes, depth: int = MAX_DEPTH) -> Iterator[bytes]:

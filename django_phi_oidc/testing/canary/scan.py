@@ -68,7 +68,10 @@ class LeftoverData:
             *(page for browser in self.browsers for page in browser.responses),
             *self.planted_responses,
         ):
-            headers = [(name, value) for name, value in page.headers if name != "Location"]
+            headers = []
+            for name, value in page.headers:
+                if name != "Location":
+                    headers.append((name, value))
             yield f"{headers}\n{page.body}".encode()
 
     def _iterate_urls(self) -> Iterator[bytes]:
@@ -79,7 +82,10 @@ class LeftoverData:
         for url in (url for browser in self.browsers for url in browser.visited_urls):
             parts = urlsplit(url)
             pairs = parse_qsl(parts.query, keep_blank_values=True)
-            values = [value for name, value in pairs if name not in protocol_names]
+            values = []
+            for name, value in pairs:
+                if name not in protocol_names:
+                    values.append(value)
             yield "\n".join([parts.path, parts.fragment, *values]).encode()
 
 
@@ -144,18 +150,21 @@ def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]
 
 
 def _find_texts_in_places(leftovers: LeftoverData, texts: Mapping[str, str]) -> dict[str, set[str]]:
-    return {
-        place: set().union(*(find_texts(texts, part) for part in leftovers.iterate_content(place)))
-        for place in PLACES
-    }
+    result = {}
+    for place in PLACES:
+        result[place] = set().union(
+            *(find_texts(texts, part) for part in leftovers.iterate_content(place))
+        )
+    return result
 
 
 def _list_revealed_claims() -> set[str]:
     """Return the names of the claims that were revealed with an event in the audit log."""
     events = AuditEvent.objects.filter(action=Action.CLAIM_REVEALED, outcome="success")
-    return {
-        json.loads(detail).get("claim", "") for detail in events.values_list("detail", flat=True)
-    }
+    revealed_claims = set()
+    for detail in events.values_list("detail", flat=True):
+        revealed_claims.add(json.loads(detail).get("claim", ""))
+    return revealed_claims
 
 
 def _create_canary_hook(
@@ -191,7 +200,9 @@ def _extract_texts(claim_values: Mapping[str, Any]) -> dict[str, str]:
 
 def _collect_secrets(environment: AttackEnvironment, callback_url: str) -> dict[str, str]:
     parameters = dict(parse_qsl(urlsplit(callback_url).query))
-    tokens: dict[str, str] = {token.kind: token.value for token in environment.op.tokens[-2:]}
+    tokens: dict[str, str] = {}
+    for token in environment.op.tokens[-2:]:
+        tokens[token.kind] = token.value
     return {
         **{name: parameters[name] for name in ("code", "state")},
         "id_token": environment.op.id_tokens[-1],

@@ -92,7 +92,10 @@ def handle_authorization(state: ProviderState, request: ReceivedRequest) -> Repl
             raise OAuthError("login_required", "No user is signed in, or the sign-in is too old.")
         return _create_login_reply(state, request, attempt)
     except OAuthError as error:
-        states = [value for name, value in pairs if name == "state"]
+        states = []
+        for name, value in pairs:
+            if name == "state":
+                states.append(value)
         query = {"error": error.error, "error_description": error.description, "iss": state.issuer}
         return _create_redirect(
             redirect_uri, query | ({"state": states[0]} if len(states) == 1 else {})
@@ -256,9 +259,10 @@ def handle_par(state: ProviderState, request: ReceivedRequest) -> Reply:
         client, form = authenticate_client(state, request)
         if "request_uri" in form:
             raise OAuthError("invalid_request", "A pushed request must not contain a request_uri.")
-        parameters = {
-            name: value for name, value in form.items() if name not in CREDENTIAL_PARAMETERS
-        }
+        parameters = {}
+        for name, value in form.items():
+            if name not in CREDENTIAL_PARAMETERS:
+                parameters[name] = value
         validate_redirect_uri(state, list(parameters.items()))
         validate_authorization_request(parameters, client, resources=state.resources)
         thumbprint = find_proof_thumbprint(state, request)
@@ -298,10 +302,16 @@ def _consume_pushed_request(
     Raises: UntrustedRedirectURI if the request_uri is unknown, used, expired or of another client.
     Spec: RFC 9126 4.
     """
-    uris = [value for name, value in pairs if name == "request_uri"]
+    uris = []
+    for name, value in pairs:
+        if name == "request_uri":
+            uris.append(value)
     if state.par == "off" or not any(value.startswith(REQUEST_URI_PREFIX) for value in uris):
         return None
-    client_ids = [value for name, value in pairs if name == "client_id"]
+    client_ids = []
+    for name, value in pairs:
+        if name == "client_id":
+            client_ids.append(value)
     if len(uris) != 1 or len(client_ids) != 1:
         raise UntrustedRedirectURI("client_id and request_uri are each required exactly once.")
     with state.lock:

@@ -165,7 +165,10 @@ def _parse_claims(value: str) -> Mapping[str, Mapping[str, Any]]:
         raise OAuthError("invalid_request", "claims is not JSON.") from error
     if not isinstance(parsed, dict):
         raise OAuthError("invalid_request", "claims is not a JSON object.")
-    members = {name: parsed[name] for name in ("id_token", "userinfo") if name in parsed}
+    members = {}
+    for name in ("id_token", "userinfo"):
+        if name in parsed:
+            members[name] = parsed[name]
     requests = [
         value
         for member in members.values()
@@ -187,5 +190,9 @@ def _list_requested_values(claims: Mapping[str, Mapping[str, Any]], name: str) -
     request = _find_id_token_claim(claims, name)
     values = request.get("values", [request["value"]] if "value" in request else [])
     if isinstance(values, list):
-        return tuple(value for value in values if isinstance(value, str))
+        requested_values = []
+        for value in values:
+            if isinstance(value, str):
+                requested_values.append(value)
+        return tuple(requested_values)
     return ()

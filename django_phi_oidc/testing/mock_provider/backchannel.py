@@ -81,7 +81,9 @@ def send_logout_token(
             headers={"Content-Type": "application/x-www-form-urlencoded"},
         )
         response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
+        headers = {}
+        for name, value in response.getheaders():
+            headers[name.lower()] = value
         return BackchannelLogoutResponse(
             status=response.status, headers=headers, body=response.read()
         )

@@ -55,16 +55,19 @@ def select_claims(
 ) -> dict[str, Any]:
     """Return those claims of the account that the scope or claim_names cover."""
     names = {name for value in scope for name in SCOPE_CLAIMS.get(value, ())} | set(claim_names)
-    return {
-        name: value
-        for name, value in account.claims.items()
-        if name in names and name not in PROTOCOL_CLAIMS
-    }
+    claims = {}
+    for name, value in account.claims.items():
+        if name in names and name not in PROTOCOL_CLAIMS:
+            claims[name] = value
+    return claims
 
 
 def list_supported_claims(accounts: Iterable[Account]) -> list[str]:
     """Return the names of all claims that this provider supports."""
-    scope_claims = {name for names in SCOPE_CLAIMS.values() for name in names}
+    scope_claims = set()
+    for names in SCOPE_CLAIMS.values():
+        for name in names:
+            scope_claims.add(name)
     return sorted(
         scope_claims
         | {name for account in accounts for name in account.claims}

@@ -32,7 +32,11 @@ def get_client_keys(client: Client) -> list[dict[str, Any]]:
     except (OSError, HTTPException, ValueError, RecursionError, LookupError, TypeError) as error:
         raise create_invalid_client_error("The key set of the client cannot be read.") from error
     if isinstance(keys, list):
-        return [key for key in keys if isinstance(key, dict)]
+        client_keys = []
+        for key in keys:
+            if isinstance(key, dict):
+                client_keys.append(key)
+        return client_keys
     return []
 
 
@@ -66,6 +70,9 @@ def encrypt_jwt(header: Mapping[str, Any], token: str, key: Mapping[str, Any]) -
     """Return the token as the plaintext of a JWE, by the alg, enc and zip of the header. Spec: RFC
     7516 5.1.
     """
-    algorithms = [str(header[name]) for name in ("alg", "enc", "zip") if name in header]
+    algorithms = []
+    for name in ("alg", "enc", "zip"):
+        if name in header:
+            algorithms.append(str(header[name]))
     registry = JWERegistry(algorithms=algorithms, strict_check_header=False)
     return encrypt_compact(dict(header), token, jwk.import_key(dict(key)), registry=registry)

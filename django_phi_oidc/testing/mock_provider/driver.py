@@ -66,7 +66,9 @@ class _LoginFormParser(HTMLParser):
         self.hidden_fields: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
+        attributes = {}
+        for name, value in attrs:
+            attributes[name] = value or ""
         if tag == "form":
             self.action = attributes.get("action", "")
         elif tag == "input" and attributes.get("type") == "hidden":

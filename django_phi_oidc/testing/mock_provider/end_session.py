@@ -78,11 +78,11 @@ def _parse_id_token_hint(state: ProviderState, token: str) -> dict[str, str]:
         and has_valid_signature(token, key.private_key.public_key(), alg=key.alg)
         for key in [*state.published_keys, *state.retired_keys]
     ):
-        return {
-            name: claims[name]
-            for name in ("aud", "sub", "sid")
-            if isinstance(claims.get(name), str)
-        }
+        token_hint = {}
+        for name in ("aud", "sub", "sid"):
+            if isinstance(claims.get(name), str):
+                token_hint[name] = claims[name]
+        return token_hint
     raise OAuthError("invalid_request", "The id_token_hint was not issued by this provider.")
 
 

@@ -36,7 +36,9 @@ _CLIENT_AUTH_ENDPOINTS = ("token", "revocation", "introspection")
 
 def handle_jwks(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Return the key set, current signing keys first. Spec: RFC 7517 5, OIDC Core 10.1.1."""
-    keys = [key.public_jwk() for key in state.published_keys]
+    keys = []
+    for key in state.published_keys:
+        keys.append(key.public_jwk())
     return Reply(headers=dict(_CACHE_HEADERS), json={"keys": keys})
 
 
@@ -44,12 +46,11 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
     """Return the metadata document. Spec: OIDC Discovery 3, RFC 8414, RFC 9126 5, RFC 9207 3."""
     issuer = state.issuer
     algs = sorted({key.alg for key in state.published_keys})
-    acr_values = {
-        acr
-        for account in state.accounts.values()
-        for acr in (account.acr, account.step_up_acr)
-        if acr
-    }
+    acr_values = set()
+    for account in state.accounts.values():
+        for acr in (account.acr, account.step_up_acr):
+            if acr:
+                acr_values.add(acr)
     metadata = {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/authorize",

@@ -85,7 +85,9 @@ def push_security_event(
             rest = connection.sock.dup()
 
         response = connection.getresponse()
-        received = {name.lower(): value for name, value in response.getheaders()}
+        received = {}
+        for name, value in response.getheaders():
+            received[name.lower()] = value
         body = response.read()
         if rest is not None:
             # The receiver closes the connection when it has finished the request, with its work in
@@ -306,7 +308,10 @@ def _change_subjects(state: ProviderState, request: ReceivedRequest, *, is_added
         client_id = _authorize(state, request)
         body = _get_body(request)
         stream = _get_stream(state, client_id, body.get("stream_id"))
-        subjects = [subject for subject in stream.subjects if subject != body.get("subject")]
+        subjects = []
+        for subject in stream.subjects:
+            if subject != body.get("subject"):
+                subjects.append(subject)
 
         if is_added:
             stream.subjects = [*subjects, body["subject"]]

@@ -91,7 +91,9 @@ class Reply:
         else:
             body = json.dumps(self.json).encode()
 
-        headers = {name.title(): value for name, value in self.headers.items()}
+        headers = {}
+        for name, value in self.headers.items():
+            headers[name.title()] = value
         if self.redirect_to:
             headers["Location"] = self.build_redirect_url()
         if self.json is not None:

@@ -151,7 +151,11 @@ class DemoProvider:
     def active_tokens(self) -> list[Token]:
         """The issued tokens that the provider still accepts."""
         now = self.state.clock()
-        return [token for token in self.tokens if token.is_active(now=now)]
+        tokens = []
+        for token in self.tokens:
+            if token.is_active(now=now):
+                tokens.append(token)
+        return tokens
 
     @property
     def id_tokens(self) -> list[str]:

@@ -60,7 +60,9 @@ class Client:
         """
         if self.sector_identifier:
             return self.sector_identifier
-        hosts = {urlsplit(uri).hostname or "" for uri in self.redirect_uris}
+        hosts = set()
+        for uri in self.redirect_uris:
+            hosts.add(urlsplit(uri).hostname or "")
         if len(hosts) != 1:
             raise ValueError(
                 f"Client {self.client_id} needs a sector_identifier: "
@@ -181,15 +183,17 @@ def demo_staff() -> tuple[Account, ...]:
         ("sara", "Sara Moreau", "security-officer"),
         ("hugo", "Hugo Silva", "help-desk"),
     )
-    return tuple(
-        Account(
-            username,
-            f"{username}-demo",
-            step_up_acr="urn:example:loa:3",
-            claims={"name": name, "preferred_username": username, "roles": [role]},
+    result = []
+    for username, name, role in staff:
+        result.append(
+            Account(
+                username,
+                f"{username}-demo",
+                step_up_acr="urn:example:loa:3",
+                claims={"name": name, "preferred_username": username, "roles": [role]},
+            )
         )
-        for username, name, role in staff
-    )
+    return tuple(result)
 
 
 def demo_client(base_url: str) -> Client:

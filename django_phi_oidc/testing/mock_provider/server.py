@@ -79,7 +79,9 @@ class ProviderRequestHandler(BaseHTTPRequestHandler):
 
     def _parse_request(self, body: bytes) -> ReceivedRequest:
         url = urlsplit(self.path)
-        headers = {name.lower(): value for name, value in self.headers.items()}
+        headers = {}
+        for name, value in self.headers.items():
+            headers[name.lower()] = value
         is_form = (
             headers.get("content-type", "").partition(";")[0].strip()
             == "application/x-www-form-urlencoded"
@@ -113,8 +115,13 @@ def _parse_pairs(text: str) -> ParameterPairs:
 
 def _parse_cookies(text: str) -> dict[str, str]:
     # http.cookies stops at the first invalid cookie, and other ports of this host set cookies, too.
-    pairs = [pair.strip().partition("=") for pair in text.split(";")]
-    return {name: value for name, _, value in pairs}
+    pairs = []
+    for pair in text.split(";"):
+        pairs.append(pair.strip().partition("="))
+    cookies = {}
+    for name, _, value in pairs:
+        cookies[name] = value
+    return cookies
 
 
 class ProviderServer(ThreadingHTTPServer):

@@ -77,7 +77,10 @@ def _generate_private_key(key_type: KeyType) -> PrivateKey:
 
 def create_signing_keys() -> dict[str, SigningKey]:
     """Return one new key for each algorithm of DEMO_ALGS."""
-    return {alg: create_signing_key(alg) for alg in DEMO_ALGS}
+    signing_keys = {}
+    for alg in DEMO_ALGS:
+        signing_keys[alg] = create_signing_key(alg)
+    return signing_keys
 
 
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:

@@ -188,7 +188,10 @@ class ProviderState:
             "token_endpoint": f"{self.issuer}/token",
             "pushed_authorization_request_endpoint": f"{self.issuer}/par",
         }
-        return {audiences[name] for name in self.assertion_audiences}
+        assertion_audiences = set()
+        for name in self.assertion_audiences:
+            assertion_audiences.add(audiences[name])
+        return assertion_audiences
 
     def get_cookie_name(self, purpose: str) -> str:
         """Return a cookie name that contains the port, because browsers send the cookies of a host
@@ -357,7 +360,11 @@ class ProviderState:
 
     def list_resource_scopes(self) -> list[str]:
         """Return the scopes of all APIs."""
-        return [scope for resource in self.resources.values() for scope in resource.scopes]
+        resource_scopes = []
+        for resource in self.resources.values():
+            for scope in resource.scopes:
+                resource_scopes.append(scope)
+        return resource_scopes
 
     def issue_token(
         self,

@@ -40,7 +40,10 @@ def handle_token(state: ProviderState, request: ReceivedRequest) -> Reply:
                 ).grant
                 resource = _find_resource(state, parameters, grant)
                 requested = parameters.get("scope", "").split()
-                scope = [value for value in grant.scope if not requested or value in requested]
+                scope = []
+                for value in grant.scope:
+                    if not requested or value in requested:
+                        scope.append(value)
                 # A refreshed ID Token has no nonce. Spec: OIDC Core 12.2.
                 nonce = ""
             case "client_credentials":
