@@ -149,20 +149,21 @@ class DisclosuresView(AccountAPIView):
         if page.older_key is None:
             begins_at = accounting.find_available_since()
 
-        disclosures = [
-            {
-                **{
-                    name: getattr(row, name)
-                    for name in ("id", "occurred_at", "action", "is_own", "resource", "claims")
-                },
-                "actor": "" if row.is_own else get_recipient_name(row.recipient),
-                "on_behalf_of": get_represented_name(row, self.actor),
-                "purpose": row.purpose,
-                "purpose_name": row.purpose_name,
-                "is_emergency": bool(row.emergency),
-            }
-            for row in page.rows
-        ]
+        disclosures = []
+        for row in page.rows:
+            disclosures.append(
+                {
+                    **{
+                        name: getattr(row, name)
+                        for name in ("id", "occurred_at", "action", "is_own", "resource", "claims")
+                    },
+                    "actor": "" if row.is_own else get_recipient_name(row.recipient),
+                    "on_behalf_of": get_represented_name(row, self.actor),
+                    "purpose": row.purpose,
+                    "purpose_name": row.purpose_name,
+                    "is_emergency": bool(row.emergency),
+                }
+            )
         cursors = {"newer": page.newer_key, "older": page.older_key}
         return Response(
             {"since": since, "begins_at": begins_at, **cursors, "disclosures": disclosures}

@@ -113,7 +113,11 @@ def has_accounts() -> bool:
 def list_backends() -> list[str]:
     """Return the authentication backends of django-allauth, and their subclasses."""
     classes = ((path, find_class(path)) for path in settings.AUTHENTICATION_BACKENDS)
-    return [path for path, cls in classes if cls and find_base(cls, PACKAGE)]
+    backends = []
+    for path, cls in classes:
+        if cls and find_base(cls, PACKAGE):
+            backends.append(path)
+    return backends
 
 
 def list_applications() -> list[SocialApplication]:

@@ -84,7 +84,10 @@ def _list_view_names(package: str) -> set[str]:
     """Return the names of the URL patterns whose views the package defines, or classes derived from
     its own.
     """
-    return {str(pattern.name or pattern.pattern) for pattern in _iterate_patterns_of(package)}
+    view_names = set()
+    for pattern in _iterate_patterns_of(package):
+        view_names.add(str(pattern.name or pattern.pattern))
+    return view_names
 
 
 def _iterate_patterns_of(package: str) -> Iterator[Any]:

@@ -106,7 +106,11 @@ def has_settings() -> bool:
 
 def list_replaced_settings() -> list[str]:
     """Return the names of the settings of mozilla-django-oidc that the project has."""
-    return [name for name in REPLACED_SETTINGS if hasattr(settings, name)]
+    replaced_settings = []
+    for name in REPLACED_SETTINGS:
+        if hasattr(settings, name):
+            replaced_settings.append(name)
+    return replaced_settings
 
 
 def read_mozilla_settings() -> SettingsPlan:
@@ -299,11 +303,11 @@ def list_api_authentication() -> list[str]:
 
 def _list_derived(paths: Any, module: str) -> list[str]:
     classes = ((path, find_class(path)) for path in paths)
-    return [
-        path
-        for path, cls in classes
-        if cls and find_base(cls, module) and find_base(cls, OWN_PACKAGE) is None
-    ]
+    derived = []
+    for path, cls in classes:
+        if cls and find_base(cls, module) and find_base(cls, OWN_PACKAGE) is None:
+            derived.append(path)
+    return derived
 
 
 def _is_weak_algorithm(value: Any) -> bool:

@@ -32,11 +32,10 @@ def list_overrides(cls: type, package: str) -> Iterator[str]:
     replaces.
     """
     base = find_base(cls, package)
-    own = [
-        vars(parent)
-        for parent in cls.__mro__
-        if not is_of_package(parent, package) and parent is not object
-    ]
+    own = []
+    for parent in cls.__mro__:
+        if not is_of_package(parent, package) and parent is not object:
+            own.append(vars(parent))
     names = {name for attributes in own for name in attributes if not name.startswith("__")}
     for name in sorted(names):
         replaced = getattr(base, name, None)

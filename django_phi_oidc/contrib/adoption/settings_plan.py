@@ -171,8 +171,13 @@ def list_variables(plan: SettingsPlan) -> list[Variable]:
     if len(plan.providers) != 1:
         return plan.variables
     ((_, options),) = plan.providers.items()
-    known = [(variable, options[name]) for name, variable in PROVIDER_VARIABLES.items()]
-    values = [Variable(name=name, value=value) for name, value in known if isinstance(value, str)]
+    known = []
+    for name, variable in PROVIDER_VARIABLES.items():
+        known.append((variable, options[name]))
+    values = []
+    for name, value in known:
+        if isinstance(value, str):
+            values.append(Variable(name=name, value=value))
     return [*values, *plan.variables]
 
 
@@ -186,9 +191,10 @@ def format_settings(plan: SettingsPlan) -> str:
     providers: dict[str, Any] = plan.providers
     if len(providers) == 1:
         ((name, options),) = providers.items()
-        others = {
-            option: value for option, value in options.items() if option not in PROVIDER_VARIABLES
-        }
+        others = {}
+        for option, value in options.items():
+            if option not in PROVIDER_VARIABLES:
+                others[option] = value
         provider = Call("read_provider()")
         providers = {name: {UNPACKED: provider, **others} if others else provider}
     members = {"PROVIDERS": providers, "CLAIMS": plan.claims}
@@ -202,7 +208,11 @@ def format_settings(plan: SettingsPlan) -> str:
 def list_functions(plan: SettingsPlan) -> list[str]:
     """Return the sorted names of the functions of `project_settings` that the lines call."""
     lines = format_settings(plan)
-    return [name for name in ("read_keys", "read_provider", "read_variable") if f"{name}(" in lines]
+    functions = []
+    for name in ("read_keys", "read_provider", "read_variable"):
+        if f"{name}(" in lines:
+            functions.append(name)
+    return functions
 
 
 def format_plan(plan: SettingsPlan) -> str:
@@ -233,7 +243,9 @@ def list_remarks(plan: SettingsPlan) -> dict[str, list[str]]:
 
 def list_urls(plan: SettingsPlan) -> list[str]:
     """Return the URLs to register at the providers, with the origin of the example."""
-    redirect_uris = [f"redirect URI: {PORTAL_ORIGIN}{path}" for path in plan.redirect_uris]
+    redirect_uris = []
+    for path in plan.redirect_uris:
+        redirect_uris.append(f"redirect URI: {PORTAL_ORIGIN}{path}")
     return [
         *redirect_uris,
         *(f"{name}: {PORTAL_ORIGIN}{path}" for name, path in LOGOUT_URLS.items()),
@@ -251,7 +263,9 @@ def format_list(title: str, items: Sequence[str], *, marker: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    lines = [wrapper.fill(item if item.isprintable() else ascii(item)) for item in items]
+    lines = []
+    for item in items:
+        lines.append(wrapper.fill(item if item.isprintable() else ascii(item)))
 
     if items:
         return "\n".join(["", f"{marker}{title}:", *lines, ""])
@@ -282,5 +296,8 @@ def _describe(value: Any) -> Any:
     if isinstance(value, EnvironmentVariable):
         return {"env": value.name}
     if isinstance(value, Mapping):
-        return {name: _describe(item) for name, item in value.items()}
+        result = {}
+        for name, item in value.items():
+            result[name] = _describe(item)
+        return result
     return value

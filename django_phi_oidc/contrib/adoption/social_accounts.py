@@ -85,11 +85,10 @@ def find_refusal(application: SocialApplication, provider: ProviderDeclaration |
     SocialAccount.provider does not show which of several applications with one name an account
     belongs to, so each of them must be of that provider.
     """
-    same_name = [
-        item
-        for item in list_applications()
-        if item.account_provider == application.account_provider
-    ]
+    same_name = []
+    for item in list_applications():
+        if item.account_provider == application.account_provider:
+            same_name.append(item)
     return next(filter(None, (_find_refusal_of_all(item, provider) for item in same_name)), "")
 
 

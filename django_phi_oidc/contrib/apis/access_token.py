@@ -77,11 +77,17 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
     servers = list(resource_servers)
     claims = _find_claims(token)
     if claims is None:
-        introspecting = [server for server in servers if server.api.method == "introspection"]
+        introspecting = []
+        for server in servers:
+            if server.api.method == "introspection":
+                introspecting.append(server)
         if len(introspecting) != 1:
             raise AccessTokenInvalid("token_malformed")
         return introspecting[0]
-    of_issuer = [server for server in servers if server.provider.issuer == claims.get("iss")]
+    of_issuer = []
+    for server in servers:
+        if server.provider.issuer == claims.get("iss"):
+            of_issuer.append(server)
     # The audience distinguishes several clients of one issuer.
     matching = [
         server for server in of_issuer if server.api.audience in id_token.get_audiences(claims)

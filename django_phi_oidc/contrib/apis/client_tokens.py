@@ -32,7 +32,9 @@ def authenticate_client(
     accepted, is_dpop and what it raises: as of `extensions.ClientAuthenticator`.
     """
     providers = conf.providers()
-    servers = [ResourceServer(tokens, providers[name]) for name, tokens in accepted.items()]
+    servers = []
+    for name, tokens in accepted.items():
+        servers.append(ResourceServer(tokens, providers[name]))
     provider = ""
     try:
         server = get_resource_server(token, servers)

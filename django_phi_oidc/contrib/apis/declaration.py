@@ -78,7 +78,11 @@ class APIDeclaration:
 
     def get_scopes(self, permission: str) -> tuple[str, ...]:
         """Return the scopes that include the permission, in the order of their declaration."""
-        return tuple(scope for scope, permissions in self.scopes if permission in permissions)
+        scopes = []
+        for scope, permissions in self.scopes:
+            if permission in permissions:
+                scopes.append(scope)
+        return tuple(scopes)
 
 
 def parse_api(provider: str, raw: Any) -> APIDeclaration:

@@ -73,7 +73,10 @@ def _csv_row(authenticated_event: AuthenticatedEvent) -> list[str]:
     event = authenticated_event.event
     at = event.occurred_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
     values = event._replace(occurred_at=f"{at}Z")  # type: ignore[arg-type]  # text, for CSV
-    return [escape_formulas(str(value)) for value in (*values, authenticated_event.mac.hex())]
+    row = []
+    for value in (*values, authenticated_event.mac.hex()):
+        row.append(escape_formulas(str(value)))
+    return row
 
 
 def _render_csv(rows: Iterable[Sequence[str]]) -> bytes:

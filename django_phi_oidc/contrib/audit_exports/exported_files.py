@@ -94,9 +94,10 @@ def verify_uploaded_file(
 
 def build_file_context(form: EventFiltersForm) -> dict[str, Any]:
     """Return the filters of the export for the template. Requires: form.is_valid()."""
-    parameters = {
-        key: value for key, value in form.build_query_parameters().items() if key != "routine"
-    }
+    parameters = {}
+    for key, value in form.build_query_parameters().items():
+        if key != "routine":
+            parameters[key] = value
     filters = form.get_filters()
     people = find_people(
         actors=[filters.actor, filters.on_behalf_of, filters.person.partition(",")[0]],

@@ -100,7 +100,9 @@ class TrailJobAdmin(TrailAdminMixin, ThemedModelAdmin):
         is_visible = Q(kind=TrailJob.VERIFICATION) | Q(asked_by=str(request.user.pk))
         jobs = list(TrailJob.objects.filter(is_visible).order_by("-asked_at")[:_MAX_LISTED_JOBS])
         people = find_people(actors={job.asked_by for job in jobs})
-        rows = [(job, people.find_actor(job.asked_by)) for job in jobs]
+        rows = []
+        for job in jobs:
+            rows.append((job, people.find_actor(job.asked_by)))
         return self.render_page(
             request, "change_list", title=_("Exports and verifications"), jobs=rows
         )

@@ -145,32 +145,30 @@ def check_members(
 
     is_keys_url_optional: the source of the members may have the keys without a jwks_uri.
     """
-    wrong = [
-        name
-        for name in (*REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS)
-        if not _is_valid_endpoint(members, name)
-    ]
+    wrong = []
+    for name in (*REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):
+        if not _is_valid_endpoint(members, name):
+            wrong.append(name)
     if is_keys_url_optional and "jwks_uri" not in members:
         wrong.remove("jwks_uri")
-    wrong += [
-        name
-        for name in _LIST_MEMBERS
-        if _find_string_list(members, name) is None and name in members
-    ]
-    wrong += [name for name in _BOOLEAN_MEMBERS if not isinstance(members.get(name, False), bool)]
-    wrong += [
-        name for name in ("mtls_endpoint_aliases",) if not isinstance(members.get(name, {}), dict)
-    ]
+    for name in _LIST_MEMBERS:
+        if _find_string_list(members, name) is None and name in members:
+            wrong.append(name)
+    for name in _BOOLEAN_MEMBERS:
+        if not isinstance(members.get(name, False), bool):
+            wrong.append(name)
+    for name in ("mtls_endpoint_aliases",):
+        if not isinstance(members.get(name, {}), dict):
+            wrong.append(name)
     if wrong:
         text = f"missing or of the wrong type: {', '.join(wrong)}"
         yield _failure(
             "metadata", Code.METADATA_INVALID, text, "The provider must fix its metadata."
         )
-    insecure = [
-        name
-        for name in list_endpoint_names(members)
-        if not is_allowed_url(members[name], allow_loopback_http)
-    ]
+    insecure = []
+    for name in list_endpoint_names(members):
+        if not is_allowed_url(members[name], allow_loopback_http):
+            insecure.append(name)
     if insecure:
         text = f"not https: {', '.join(insecure)}"
         yield _failure(
@@ -182,11 +180,11 @@ def check_members(
 
 def list_endpoint_names(members: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the existing endpoints that the portal may use."""
-    return tuple(
-        name
-        for name in (*REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS)
-        if isinstance(members.get(name), str)
-    )
+    endpoint_names = []
+    for name in (*REQUIRED_ENDPOINTS, *OPTIONAL_ENDPOINTS):
+        if isinstance(members.get(name), str):
+            endpoint_names.append(name)
+    return tuple(endpoint_names)
 
 
 def is_allowed_url(url: str, allow_loopback_http: bool) -> bool:
@@ -201,7 +199,11 @@ def is_allowed_url(url: str, allow_loopback_http: bool) -> bool:
 def list_usable_algs(members: Mapping[str, Any], allowed: tuple[str, ...]) -> tuple[str, ...]:
     """Return the allowed algorithms that the provider offers for ID Tokens."""
     offered = _find_string_list(members, "id_token_signing_alg_values_supported") or ()
-    return tuple(alg for alg in allowed if alg in offered)
+    usable_algs = []
+    for alg in allowed:
+        if alg in offered:
+            usable_algs.append(alg)
+    return tuple(usable_algs)
 
 
 def check_algorithms(members: Mapping[str, Any], *, allowed: tuple[str, ...]) -> ProviderFinding:
@@ -266,8 +268,13 @@ def check_keys(response: TransportResponse, *, algs: tuple[str, ...]) -> Iterato
 def check_key_set(key_set: JSONWebKeySet, *, algs: tuple[str, ...]) -> Iterator[ProviderFinding]:
     """Check the keys themselves, as above."""
     keys = key_set.keys
-    kids_by_alg = {alg: [key.kid for key in keys if key.can_verify(alg)] for alg in algs}
-    algs_without_key = [alg for alg, kids in kids_by_alg.items() if not kids]
+    kids_by_alg = {}
+    for alg in algs:
+        kids_by_alg[alg] = [key.kid for key in keys if key.can_verify(alg)]
+    algs_without_key = []
+    for alg, kids in kids_by_alg.items():
+        if not kids:
+            algs_without_key.append(alg)
     if len(algs_without_key) == len(algs):
         text = f"none of {len(keys)} keys is usable for {', '.join(algs) or 'an allowed algorithm'}"
         remedy = (
@@ -284,7 +291,10 @@ def check_key_set(key_set: JSONWebKeySet, *, algs: tuple[str, ...]) -> Iterator[
         yield _warning(
             "keys", Code.KEY_NOT_FOUND, text, "Register the client with another algorithm."
         )
-    ambiguous_algs = [alg for alg, kids in kids_by_alg.items() if len(set(kids)) < len(kids)]
+    ambiguous_algs = []
+    for alg, kids in kids_by_alg.items():
+        if len(set(kids)) < len(kids):
+            ambiguous_algs.append(alg)
     if ambiguous_algs:
         text = (
             f"several keys for {', '.join(ambiguous_algs)} have the "
@@ -609,11 +619,14 @@ def check_requested_claims(
     request = build_claims_request(
         claims, provider_declaration=declaration, transient_claims=transient
     )
-    missing = [scope for scope in request.scope.split() if scopes and scope not in scopes]
+    missing = []
+    for scope in request.scope.split():
+        if scopes and scope not in scopes:
+            missing.append(scope)
     names = dict.fromkeys([*claims, *transient])
-    missing += [
-        name for name in names if offered and name not in offered and name not in PROTOCOL_CLAIMS
-    ]
+    for name in names:
+        if offered and name not in offered and name not in PROTOCOL_CLAIMS:
+            missing.append(name)
     if missing:
         text = f"the metadata does not list the scope or claim {', '.join(missing)}"
         return _warning(

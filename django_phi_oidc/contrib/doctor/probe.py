@@ -251,9 +251,10 @@ def _check_tls(
     else:
         names = ()
 
-    mtls_urls = {
-        members[name] for name in diagnostics.list_endpoint_names(members) if name in names
-    }
+    mtls_urls = set()
+    for name in diagnostics.list_endpoint_names(members):
+        if name in names:
+            mtls_urls.add(members[name])
     allowed_urls = [
         url for url in urls if diagnostics.is_allowed_url(url, declaration.allow_loopback_http)
     ]

@@ -114,9 +114,9 @@ def _compare_registration(
     requested: Mapping[str, Any], registered: Mapping[str, Any]
 ) -> Iterator[ProviderFinding]:
     differences = compare_registration(requested, registered)
-    level_by_name: dict[str, FindingLevel] = {
-        difference.name: difference.level for difference in differences
-    }
+    level_by_name: dict[str, FindingLevel] = {}
+    for difference in differences:
+        level_by_name[difference.name] = difference.level
     for name, value in requested.items():
         if level := level_by_name.get(name):
             text = f"{name}: requested {value}, registered {registered.get(name, 'nothing')}"

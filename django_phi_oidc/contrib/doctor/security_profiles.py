@@ -63,5 +63,9 @@ def _list_fapi2_clauses(members: Mapping[str, Any]) -> Iterator[tuple[str, bool]
 def _get_values(members: Mapping[str, Any], name: str) -> frozenset[str]:
     values = members.get(name)
     if isinstance(values, list):
-        return frozenset(value for value in values if isinstance(value, str))
+        result = set()
+        for value in values:
+            if isinstance(value, str):
+                result.add(value)
+        return frozenset(result)
     return frozenset()

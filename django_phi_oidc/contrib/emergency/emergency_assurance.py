@@ -34,7 +34,11 @@ def select_offered_acr_values(supported: Iterable[str]) -> list[str]:
     known = {*supported}
     if declaration is None or declaration.acr is not None:
         return []
-    return [value for value in MULTI_FACTOR_ACR_VALUES if value in known]
+    acr_values = []
+    for value in MULTI_FACTOR_ACR_VALUES:
+        if value in known:
+            acr_values.append(value)
+    return acr_values
 
 
 class OfferedAcrObserver(SignInObserver):

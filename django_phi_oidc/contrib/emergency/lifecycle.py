@@ -166,9 +166,10 @@ def close_emergencies(
         if user_id is not None:
             rows = rows.filter(user=user_id)
 
-        closed = [
-            row for row in rows if _mark_closed(row, closed_at=now, close_reason=close_reason)
-        ]
+        closed = []
+        for row in rows:
+            if _mark_closed(row, closed_at=now, close_reason=close_reason):
+                closed.append(row)
         enqueue_many(
             [
                 _create_event(
@@ -201,11 +202,10 @@ def mark_expired_emergencies(*, now: datetime) -> int:
             .order_by("pk")
             .select_for_update(skip_locked=True)
         )
-        expired = [
-            row
-            for row in rows[:EXPIRY_BATCH_SIZE]
-            if _mark_closed(row, closed_at=closed_at, close_reason=CloseReason.EXPIRED)
-        ]
+        expired = []
+        for row in rows[:EXPIRY_BATCH_SIZE]:
+            if _mark_closed(row, closed_at=closed_at, close_reason=CloseReason.EXPIRED):
+                expired.append(row)
         enqueue_many(
             [
                 _create_event(

@@ -59,9 +59,10 @@ def _open_emergency_choices(request: ActionRequest) -> Choices:
     rows = EmergencyAccess.objects.currently_open(now=request.now).filter(
         actor=str(request.person.pk)
     )
-    return [
-        (str(row.pk), row.resource) for row in rows.order_by("expires_at").defer("reason", "note")
-    ]
+    emergency_choices = []
+    for row in rows.order_by("expires_at").defer("reason", "note"):
+        emergency_choices.append((str(row.pk), row.resource))
+    return emergency_choices
 
 
 def _close_emergencies(request: ActionRequest) -> str:

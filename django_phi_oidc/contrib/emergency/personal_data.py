@@ -36,13 +36,14 @@ class EmergencyData(PersonalDataSource):
             .defer("reason", "note")
             .order_by("pk")
         )
-        emergencies = [
-            {
-                "id": str(row.pk),
-                **serialize_row(row, *_FIELDS, optional=("close_reason", "verdict")),
-            }
-            for row in rows
-        ]
+        emergencies = []
+        for row in rows:
+            emergencies.append(
+                {
+                    "id": str(row.pk),
+                    **serialize_row(row, *_FIELDS, optional=("close_reason", "verdict")),
+                }
+            )
         return {"emergencies": emergencies}
 
     def erase_account(

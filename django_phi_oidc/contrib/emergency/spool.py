@@ -109,19 +109,20 @@ def flush_spool(path: Path, *, now: datetime, timeout_seconds: float | None = No
         with _locked_file(path) as file:
             content = _read_file(file)
         lines = list(_parse_lines(content))
-        events = [line.event for line in lines if line.event is not None]
-        stored_ids = {
-            item.event.id
-            for start in range(0, len(events), _BATCH_SIZE)
+        events = []
+        for line in lines:
+            if line.event is not None:
+                events.append(line.event)
+        stored_ids = set()
+        for start in range(0, len(events), _BATCH_SIZE):
             for item in store_missing_events(
                 events[start : start + _BATCH_SIZE], timeout_seconds=timeout_seconds
-            )
-        }
-        bad = [
-            line.raw
-            for line in lines
-            if not (line.is_linked and line.event and line.event.event.id in stored_ids)
-        ]
+            ):
+                stored_ids.add(item.event.id)
+        bad = []
+        for line in lines:
+            if not (line.is_linked and line.event and line.event.event.id in stored_ids):
+                bad.append(line.raw)
         with _locked_file(path) as file:
             # New lines are linked to these ones. Then everything stays for the next flush, which
             # skips stored events.

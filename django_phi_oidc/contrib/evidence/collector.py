@@ -53,7 +53,9 @@ def collect_evidence(*, key: NoteSigner, now: datetime) -> dict[str, Any]:
 
 
 def _read_versions() -> dict[str, Any]:
-    databases = [(alias, connections[alias]) for alias in (DEFAULT_DB_ALIAS, AUDIT_ALIAS)]
+    databases = []
+    for alias in (DEFAULT_DB_ALIAS, AUDIT_ALIAS):
+        databases.append((alias, connections[alias]))
     return {
         "django_phi_oidc": __version__,
         "python": platform.python_version(),

@@ -43,9 +43,9 @@ def _build_metadata(evidence: Mapping[str, Any], title: str) -> dict[str, Any]:
 
 
 def _build_component_definition(evidence: Mapping[str, Any], create_id: CreateId) -> dict[str, Any]:
-    implementations = [
-        _build_implementation(control_set, create_id) for control_set in evidence["controls"]
-    ]
+    implementations = []
+    for control_set in evidence["controls"]:
+        implementations.append(_build_implementation(control_set, create_id))
     component = {
         "uuid": create_id("component"),
         "type": "software",
@@ -100,16 +100,17 @@ def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) 
         "start": time,
         "reviewed-controls": {"control-selections": [{"include-all": {}}]},
     }
-    observations = [
-        {
-            "uuid": create_id(f"observation {number}"),
-            "title": title,
-            "description": description,
-            "methods": ["TEST"],
-            "collected": collected,
-        }
-        for number, (title, description, collected) in enumerate(_list_observations(evidence))
-    ]
+    observations = []
+    for number, (title, description, collected) in enumerate(_list_observations(evidence)):
+        observations.append(
+            {
+                "uuid": create_id(f"observation {number}"),
+                "title": title,
+                "description": description,
+                "methods": ["TEST"],
+                "collected": collected,
+            }
+        )
     resource = {
         "uuid": plan,
         "title": "No assessment plan",
@@ -127,10 +128,11 @@ def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) 
 def _list_observations(evidence: Mapping[str, Any]) -> Sequence[tuple[str, str, str]]:
     """Return title, description and time of each."""
     time = evidence["created_at"]
-    observations = [
-        (f"{check['id']}{' (silenced)' if check['silenced'] else ''}", check["text"], time)
-        for check in evidence["configuration"]["checks"]
-    ]
+    observations = []
+    for check in evidence["configuration"]["checks"]:
+        observations.append(
+            (f"{check['id']}{' (silenced)' if check['silenced'] else ''}", check["text"], time)
+        )
     if evidence["checkpoint"]:
         observations.append(("Newest checkpoint of the audit log", evidence["checkpoint"], time))
     if verified := evidence["last_verification"]:

@@ -58,11 +58,17 @@ def _list_licenses(distribution: Distribution) -> list[Mapping[str, Any]]:
     metadata = distribution.metadata.json
     if expression := metadata.get("license_expression"):
         return [{"expression": expression}]
-    classifiers = [
-        text for text in metadata.get("classifier", ()) if text.startswith(_LICENSE_CLASSIFIER)
-    ]
-    names = [text.rpartition(" :: ")[2] for text in classifiers]
+    classifiers = []
+    for text in metadata.get("classifier", ()):
+        if text.startswith(_LICENSE_CLASSIFIER):
+            classifiers.append(text)
+    names = []
+    for text in classifiers:
+        names.append(text.rpartition(" :: ")[2])
     declared = str(metadata.get("license", "")).strip()
     if not names and declared and declared.isprintable() and len(declared) <= _MAX_LICENSE_NAME:
         names = [declared]
-    return [{"license": {"name": name}} for name in names]
+    licenses: list[Mapping[str, Any]] = []
+    for name in names:
+        licenses.append({"license": {"name": name}})
+    return licenses

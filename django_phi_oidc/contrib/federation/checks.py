@@ -98,7 +98,10 @@ def _describe_published(
     provider: ProviderDeclaration, federation: FederationDeclaration
 ) -> tuple[Any, ...]:
     metadata = build_own_metadata(provider, federation, providers=[provider])
-    shared = {name: value for name, value in metadata.items() if name not in _OF_ONE_PROVIDER}
+    shared = {}
+    for name, value in metadata.items():
+        if name not in _OF_ONE_PROVIDER:
+            shared[name] = value
     return federation.keys, federation.authority_hints, federation.trust_marks, shared
 
 

@@ -98,4 +98,8 @@ def _build_informational_metadata(federation: FederationDeclaration) -> dict[str
         "organization_name": federation.organization_name,
         "contacts": list(federation.contacts),
     }
-    return {name: value for name, value in members.items() if value}
+    informational_metadata = {}
+    for name, value in members.items():
+        if value:
+            informational_metadata[name] = value
+    return informational_metadata

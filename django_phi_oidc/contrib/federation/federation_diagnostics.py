@@ -46,9 +46,10 @@ def check_own_trust_chain(
         "id_token_signed_response_alg": declaration.id_token_signed_response_alg,
         "request_object_signing_alg": (declaration.request_object_signing_alg,),
     }
-    changed = [
-        name for name, values in expected.items() if name in members and members[name] not in values
-    ]
+    changed = []
+    for name, values in expected.items():
+        if name in members and members[name] not in values:
+            changed.append(name)
     text = f"the portal: {_describe_chain(chain)}"
     if changed:
         text = f"the policies of the federation change {', '.join(changed)} of the portal"

@@ -229,7 +229,11 @@ def _unite(values: Sequence[Any], added: Sequence[Any]) -> list[Any]:
 
 def _intersect(values: Sequence[Any], allowed: Sequence[Any]) -> list[Any]:
     known = set(map(_encode, allowed))
-    return [value for value in values if _encode(value) in known]
+    result = []
+    for value in values:
+        if _encode(value) in known:
+            result.append(value)
+    return result
 
 
 def _get_list(name: str, value: Any) -> list[Any]:

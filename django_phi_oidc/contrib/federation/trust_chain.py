@@ -149,12 +149,19 @@ def _list_trust_mark_types(subject: EntityStatement) -> tuple[str, ...]:
     """`id` is the name of earlier drafts, which Italy's federation uses."""
     marks = subject.claims.get("trust_marks")
     if isinstance(marks, list):
-        members = [mark for mark in marks if isinstance(mark, dict)]
+        members = []
+        for mark in marks:
+            if isinstance(mark, dict):
+                members.append(mark)
     else:
         members = []
 
     names = (mark.get("trust_mark_type", mark.get("id")) for mark in members)
-    return tuple(name for name in names if isinstance(name, str))
+    mark_types = []
+    for name in names:
+        if isinstance(name, str):
+            mark_types.append(name)
+    return tuple(mark_types)
 
 
 def _is_string_list(value: Any) -> bool:

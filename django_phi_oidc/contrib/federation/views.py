@@ -34,16 +34,25 @@ class EntityConfigurationView(View):
     http_method_names = ("get", "head")
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        found = [provider for provider in conf.providers().values() if _is_at(request, provider)]
+        found = []
+        for provider in conf.providers().values():
+            if _is_at(request, provider):
+                found.append(provider)
         if not found:
             raise Http404
         host = request.get_host()
-        of_host = [provider for provider in found if urlsplit(provider.client_id).netloc == host]
+        of_host = []
+        for provider in found:
+            if urlsplit(provider.client_id).netloc == host:
+                of_host.append(provider)
         declaration = (of_host or found)[0]
         federation = declaration.find_option(FederationDeclaration)
         if federation is None:
             raise Http404
-        providers = [provider for provider in found if provider.client_id == declaration.client_id]
+        providers = []
+        for provider in found:
+            if provider.client_id == declaration.client_id:
+                providers.append(provider)
         metadata = build_own_metadata(declaration, federation, providers=providers)
         statement = create_entity_configuration(
             declaration.client_id, federation, metadata=metadata, now=clock.now()

@@ -126,7 +126,10 @@ class DisclosureAccounting:
     def list_all(self) -> list[Disclosure]:
         """Return all disclosures, newest first, as `get_page` does."""
         pages = iterate_event_pages_of_query(self._build_query())
-        rows = [row for page in pages for row in self._create_disclosures(page)]
+        rows = []
+        for page in pages:
+            for row in self._create_disclosures(page):
+                rows.append(row)
         self._record(rows)
         return rows
 
@@ -205,8 +208,13 @@ class DisclosureAccounting:
         keys.
         """
         rows = [self._create_disclosure(event) for event in events]
-        looks = [(row.actor, row.occurred_at) for row in rows if not row.is_own]
-        looks += [(row.on_behalf_of, row.occurred_at) for row in rows if row.on_behalf_of]
+        looks = []
+        for row in rows:
+            if not row.is_own:
+                looks.append((row.actor, row.occurred_at))
+        for row in rows:
+            if row.on_behalf_of:
+                looks.append((row.on_behalf_of, row.occurred_at))
         try:
             known = find_recipients(looks)
         except KeyMissing as error:
@@ -221,14 +229,16 @@ class DisclosureAccounting:
                 return known[key, moment]
             return current.get(key, UNKNOWN_RECIPIENT)
 
-        return tuple(
-            replace(
-                row,
-                recipient=find_account(row.actor, row.occurred_at),
-                represented=find_account(row.on_behalf_of, row.occurred_at),
+        disclosures = []
+        for row in rows:
+            disclosures.append(
+                replace(
+                    row,
+                    recipient=find_account(row.actor, row.occurred_at),
+                    represented=find_account(row.on_behalf_of, row.occurred_at),
+                )
             )
-            for row in rows
-        )
+        return tuple(disclosures)
 
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
         detail = parse_detail(event.detail)

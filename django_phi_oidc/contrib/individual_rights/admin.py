@@ -60,7 +60,9 @@ class AccountingCopyAdmin(PeopleAdmin, ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("SHA-256"))
     def digest(self, row: AccountingCopy) -> str:
         """Return the digest in parts between which a narrow column breaks the line."""
-        parts = [row.sha256[start : start + 16] for start in range(0, 64, 16)]
+        parts = []
+        for start in range(0, 64, 16):
+            parts.append(row.sha256[start : start + 16])
         return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in parts))
 
     @method_decorator(sensitive_variables())

@@ -113,7 +113,11 @@ def preview_erasure(
 
 
 def _get_zero_counts() -> dict[str, int]:
-    return {name: 0 for source in personal_data_sources for name in source.erased_names}
+    zero_counts = {}
+    for source in personal_data_sources:
+        for name in source.erased_names:
+            zero_counts[name] = 0
+    return zero_counts
 
 
 def _build_erasure_events(

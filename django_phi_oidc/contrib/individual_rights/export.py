@@ -117,7 +117,10 @@ def export_person(
         claims = hide_suspensions(claims, now=now)
     sessions = _open_sessions(user, subjects)
     names = _list_claim_names(subjects, claims, sessions)
-    labelled = {name for name, declaration in claim_declarations.items() if declaration.label}
+    labelled = set()
+    for name, declaration in claim_declarations.items():
+        if declaration.label:
+            labelled.add(name)
     _refuse_claims(
         user,
         names,
@@ -190,7 +193,9 @@ def _find_suspension(
 
 def _export_subject_members(export: PersonalDataExport) -> dict[Any, dict[str, Any]]:
     """Return what apps have stored for the subjects, by primary key."""
-    members: dict[Any, dict[str, Any]] = {subject.pk: {} for subject in export.subjects}
+    members: dict[Any, dict[str, Any]] = {}
+    for subject in export.subjects:
+        members[subject.pk] = {}
     for source in personal_data_sources:
         for subject_pk, of_subject in source.export_subjects(export).items():
             members[subject_pk].update(of_subject)

@@ -86,10 +86,9 @@ def list_own_sessions(actor: Actor) -> list[OwnSession]:
     """Return the live sessions of the user, that of this request first, then by their last
     activity.
     """
-    sessions = [
-        _create_own_session(row, actor)
-        for row in _query_own_sessions(actor).order_by("-last_seen_at", "-pk")
-    ]
+    sessions = []
+    for row in _query_own_sessions(actor).order_by("-last_seen_at", "-pk"):
+        sessions.append(_create_own_session(row, actor))
     return sorted(sessions, key=lambda session: not session.is_current)
 
 

@@ -121,13 +121,13 @@ def find_recipients(
         "recorded_at", "id"
     ):
         rows[row.account].append(row)
-    chosen = {
-        (account, moment): next(
-            (row for row in reversed(rows[account]) if row.recorded_at <= moment), rows[account][0]
-        )
-        for account, moment in wanted
-        if account in rows
-    }
+    chosen = {}
+    for account, moment in wanted:
+        if account in rows:
+            chosen[(account, moment)] = next(
+                (row for row in reversed(rows[account]) if row.recorded_at <= moment),
+                rows[account][0],
+            )
     recipients = {row.pk: _parse_identity(_find_identity(row)) for row in chosen.values()}
     return {look: recipients[row.pk] for look, row in chosen.items()}
 
@@ -137,7 +137,10 @@ def list_stored_names(user: Any) -> list[tuple[datetime, Recipient]]:
     KeyMissing.
     """
     rows = DisclosureRecipient.objects.filter(account=str(user.pk)).order_by("recorded_at", "id")
-    return [(row.recorded_at, _parse_identity(_find_identity(row))) for row in rows]
+    stored_names = []
+    for row in rows:
+        stored_names.append((row.recorded_at, _parse_identity(_find_identity(row))))
+    return stored_names
 
 
 def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:

@@ -1,7 +1,7 @@
 """The page on which users see who accessed their own record."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -108,15 +108,16 @@ class AccountingMixin(ContextMixin, View):
             actor, since=self.get_since(now), include_own=shows_own, now=now
         )
         page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
-        disclosures = [
-            DisplayedDisclosure(
-                disclosure=row,
-                actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
-                represented_name=get_represented_name(row, actor),
-                purpose=_(row.purpose_name) if row.purpose else "",
+        disclosures = []
+        for row in page.rows:
+            disclosures.append(
+                DisplayedDisclosure(
+                    disclosure=row,
+                    actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
+                    represented_name=get_represented_name(row, actor),
+                    purpose=_(row.purpose_name) if row.purpose else "",
+                )
             )
-            for row in page.rows
-        ]
         newer = _encode_query(shows_own, after=page.newer_key)
         older = _encode_query(shows_own, before=page.older_key)
         begins_at = accounting.find_available_since() if page.older_key is None else None
@@ -132,9 +133,10 @@ class AccountingMixin(ContextMixin, View):
 
 
 def _encode_query(shows_own: bool, **cursor: object) -> str:
-    parameters: Mapping[str, object] = {
-        name: value for name, value in cursor.items() if value is not None
-    }
+    parameters: dict[str, object] = {}
+    for name, value in cursor.items():
+        if value is not None:
+            parameters[name] = value
     if parameters:
         return "?" + urlencode({**parameters, **({"all": 1} if shows_own else {})})
     return ""

@@ -46,9 +46,9 @@ def redeem_code(
     user have grown; SubjectKeyMissing, SubInvalid, SubNotPairwise.
     """
     code = parse_code(code_text)
-    digests = [
-        compute_activation_digest(key.material, issuer=provider.issuer, code=code) for key in keys
-    ]
+    digests = []
+    for key in keys:
+        digests.append(compute_activation_digest(key.material, issuer=provider.issuer, code=code))
     with _revoke_codes_of_grown_privileges(origin=origin, now=now), transaction.atomic():
         codes = ActivationCode.objects.filter(provider=provider.name, digest__in=digests)
         # The update comes first, in one statement: a concurrent request with the same code waits

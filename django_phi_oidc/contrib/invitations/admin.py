@@ -50,11 +50,11 @@ from .models import ActivationCode, ActivationCodeQuerySet
 
 
 def _list_invitation_providers() -> list[tuple[str, str]]:
-    return [
-        choice
-        for choice in list_provider_choices()
-        if conf.providers()[choice[0]].provisioning == "invitation"
-    ]
+    invitation_providers = []
+    for choice in list_provider_choices():
+        if conf.providers()[choice[0]].provisioning == "invitation":
+            invitation_providers.append(choice)
+    return invitation_providers
 
 
 class InvitationForm(forms.ModelForm):  # type: ignore[type-arg]  # as above

@@ -110,19 +110,20 @@ def revoke_activation_codes(
         locked = codes.unused().order_by("pk").select_for_update()
         rows = list(locked.values_list("pk", "user", "provider", "expires_at"))
         ActivationCode.objects.filter(pk__in=[pk for pk, *_ in rows]).update(revoked_at=now)
-        events = [
-            NewEvent(
-                provider=provider,
-                resource=f"user/{user}",
-                detail={},
-                action=Action.ACTIVATION_REVOKED,
-                origin=origin,
-                now=now,
-                reason=reason,
-            )
-            for _, user, provider, expires_at in rows
-            if expires_at > now
-        ]
+        events = []
+        for _, user, provider, expires_at in rows:
+            if expires_at > now:
+                events.append(
+                    NewEvent(
+                        provider=provider,
+                        resource=f"user/{user}",
+                        detail={},
+                        action=Action.ACTIVATION_REVOKED,
+                        origin=origin,
+                        now=now,
+                        reason=reason,
+                    )
+                )
         enqueue_many(events)
     return len(events)
 
@@ -192,9 +193,11 @@ def find_more_privileged(users_by_id: Mapping[Any, Any], actor: Any) -> set[Any]
         return set()
     own: Collection[str] = getattr(actor, "get_all_permissions", frozenset)()
     privileges_by_id = _list_privileges_of_all(users_by_id)
-    return {
-        pk for pk, privileges in privileges_by_id.items() if not {*privileges} - {STAFF} <= {*own}
-    }
+    more_privileged = set()
+    for pk, privileges in privileges_by_id.items():
+        if not {*privileges} - {STAFF} <= {*own}:
+            more_privileged.add(pk)
+    return more_privileged
 
 
 def _list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str]]:
@@ -202,18 +205,23 @@ def _list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[st
     permission.
     """
     model = get_user_model()
-    names = [name for name in ("groups", "user_permissions") if hasattr(model, name)]
+    names = []
+    for name in ("groups", "user_permissions"):
+        if hasattr(model, name):
+            names.append(name)
     has_any = reduce(or_, (Q(**{f"{name}__isnull": False}) for name in names), Q(pk__in=[]))
     holders = set(
         model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True)
     )
     flags = ("is_staff", "is_superuser")
-    return {
-        pk: list_privileges(user)
-        if pk in holders or any(getattr(user, flag, False) for flag in flags)
-        else []
-        for pk, user in users_by_id.items()
-    }
+    privileges = {}
+    for pk, user in users_by_id.items():
+        privileges[pk] = (
+            list_privileges(user)
+            if pk in holders or any(getattr(user, flag, False) for flag in flags)
+            else []
+        )
+    return privileges
 
 
 def have_privileges_grown(user: Any, code: ActivationCode) -> bool:

@@ -58,11 +58,11 @@ def _issue_activation_code(request: ActionRequest) -> ActionResult:
 
 def _provider_choices(request: ActionRequest) -> Choices:
     providers = conf.providers().items()
-    return [
-        (name, provider.label or name)
-        for name, provider in providers
-        if provider.provisioning == "invitation"
-    ]
+    choices = []
+    for name, provider in providers:
+        if provider.provisioning == "invitation":
+            choices.append((name, provider.label or name))
+    return choices
 
 
 def _revoke_activation_codes(request: ActionRequest) -> str:
@@ -74,7 +74,10 @@ def _revoke_activation_codes(request: ActionRequest) -> str:
 
 def _activation_code_choices(request: ActionRequest) -> Choices:
     rows = ActivationCode.objects.redeemable(now=request.now).filter(user=request.person.pk)
-    return [(str(row.pk), row.provider) for row in rows.order_by("pk")]
+    code_choices = []
+    for row in rows.order_by("pk"):
+        code_choices.append((str(row.pk), row.provider))
+    return code_choices
 
 
 person_sections.register(

@@ -27,9 +27,10 @@ def find_users(references: Collection[str]) -> dict[str, Any]:
         model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}) if names else ()
     ):
         users_by_name.setdefault(user.get_username(), []).append(user)
-    found: dict[str, list[Any]] = {
-        name: users for name, users in users_by_name.items() if name in names
-    }
+    found: dict[str, list[Any]] = {}
+    for name, users in users_by_name.items():
+        if name in names:
+            found[name] = users
     for reference, user in (*_find_by_pk(references), *_find_by_uuid(references)):
         if user not in found.setdefault(reference, []):
             found[reference].append(user)

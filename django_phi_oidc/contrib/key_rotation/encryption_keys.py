@@ -253,10 +253,9 @@ class _ReencryptionRun:
         connection: Any = connections[self._using]
         keys = self._sql.prepare_pk_values([change.pk for change in changes])
         if connection.vendor != "postgresql":
-            params = [
-                (change.new_text, *key, change.old_text)
-                for *key, change in zip(*keys, changes, strict=True)
-            ]
+            params = []
+            for *key, change in zip(*keys, changes, strict=True):
+                params.append((change.new_text, *key, change.old_text))
             with transaction.atomic(using=self._using), connection.cursor() as cursor:
                 cursor.executemany(self._sql.replace_one_sql(), params)
                 return int(cursor.rowcount)
@@ -297,10 +296,12 @@ class _ColumnSQL:
             columns = zip(*pks, strict=True)
         else:
             columns = [pks]
-        return [
-            [pk_field.get_db_prep_value(value, self._connection) for value in values]
-            for pk_field, values in zip(self._pk_fields, columns, strict=True)
-        ]
+        pk_values = []
+        for pk_field, values in zip(self._pk_fields, columns, strict=True):
+            pk_values.append(
+                [pk_field.get_db_prep_value(value, self._connection) for value in values]
+            )
+        return pk_values
 
     def count_sql(self) -> tuple[str, list[str]]:
         return (
@@ -328,7 +329,9 @@ class _ColumnSQL:
         Locked rows are skipped, because a transaction that never waits while it holds locks can't
         deadlock.
         """
-        names = [f"k{number}" for number in range(len(self._pk_columns))]
+        names = []
+        for number in range(len(self._pk_columns)):
+            names.append(f"k{number}")
         arrays = ", ".join(
             f"%s::{pk_field.db_type(self._connection)}[]" for pk_field in self._pk_fields
         )

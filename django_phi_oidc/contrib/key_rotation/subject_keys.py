@@ -53,7 +53,10 @@ def get_subject_key_usage(configured_key_ids: Sequence[str]) -> SubjectKeyRingUs
         *configured_key_ids,
         *(key_id for key_id in digests if key_id not in configured_key_ids),
     ]:
-        others = [other for other in configured_key_ids if other != key_id]
+        others = []
+        for other in configured_key_ids:
+            if other != key_id:
+                others.append(other)
         dependent = _count_dependent_persons(key_id, others)
 
         position = None

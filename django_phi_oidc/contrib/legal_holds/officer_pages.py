@@ -84,7 +84,10 @@ def _subject_choices(request: ActionRequest) -> Choices:
     labels = (
         row.issuer if issuers[row.issuer] == 1 else f"{row.issuer} ({row.uuid})" for row in subjects
     )
-    return [(str(row.uuid), label) for row, label in zip(subjects, labels, strict=True)]
+    choices = []
+    for row, label in zip(subjects, labels, strict=True):
+        choices.append((str(row.uuid), label))
+    return choices
 
 
 def _release_holds(request: ActionRequest) -> str:
@@ -98,7 +101,10 @@ def _release_holds(request: ActionRequest) -> str:
 
 def _active_hold_choices(request: ActionRequest) -> Choices:
     rows = list_active_holds(now=request.now).filter(subject__in=request.subjects)
-    return [(str(row.pk), row.reason) for row in rows]
+    hold_choices = []
+    for row in rows:
+        hold_choices.append((str(row.pk), row.reason))
+    return hold_choices
 
 
 @sensitive_variables()

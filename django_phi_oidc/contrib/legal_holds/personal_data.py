@@ -22,9 +22,9 @@ class LegalHoldData(PersonalDataSource):
         holds = LegalHold.objects.filter(subject__in=export.subjects).order_by("placed_at")
         if export.hides_suspensions:
             holds = holds.filter(suspended_until=None)
-        members: dict[Any, dict[str, Any]] = {
-            subject.pk: {"holds": []} for subject in export.subjects
-        }
+        members: dict[Any, dict[str, Any]] = {}
+        for subject in export.subjects:
+            members[subject.pk] = {"holds": []}
         for hold in holds:
             serialized = serialize_row(hold, "placed_at", "until", "released_at")
             members[hold.subject_id]["holds"].append(serialized)

@@ -77,7 +77,9 @@ class HealthView(View):
             "trail": _is_audit_log_writable(),
             "keys": _has_keys(),
         }
-        states = {name: WORKING if works else UNAVAILABLE for name, works in parts.items()}
+        states = {}
+        for name, works in parts.items():
+            states[name] = WORKING if works else UNAVAILABLE
         return set_private_headers(JsonResponse(states, status=200 if all(parts.values()) else 500))
 
 

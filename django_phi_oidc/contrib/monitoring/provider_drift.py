@@ -48,11 +48,11 @@ def check_provider_drift(
         key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys
     )
     contents = {METADATA_CHANGED: members, KEYS_CHANGED: b"".join(encoded_keys)}
-    return [
-        kind
-        for kind, content in contents.items()
-        if _has_changed(kind, declaration.name, content, now=now)
-    ]
+    provider_drift = []
+    for kind, content in contents.items():
+        if _has_changed(kind, declaration.name, content, now=now):
+            provider_drift.append(kind)
+    return provider_drift
 
 
 def _has_changed(kind: str, provider: str, content: bytes, *, now: datetime) -> bool:

@@ -62,7 +62,10 @@ class Chart:
     def grid_heights(self) -> list[float]:
         """The y of each grid value."""
         steps = len(self.grid_values) - 1
-        return [CHART_HEIGHT * number / steps for number in range(steps + 1)]
+        heights = []
+        for number in range(steps + 1):
+            heights.append(CHART_HEIGHT * number / steps)
+        return heights
 
     @property
     def total(self) -> int:
@@ -85,7 +88,10 @@ class Chart:
         for bar in self.rectangles:
             shape = f"M{bar.x} {bar.y:g}h{bar.width}v{bar.height:g}h-{bar.width}z"
             shapes.setdefault(bar.number, []).append(shape)
-        return [(number, "".join(parts)) for number, parts in sorted(shapes.items())]
+        result = []
+        for number, parts in sorted(shapes.items()):
+            result.append((number, "".join(parts)))
+        return result
 
     @property
     def grid_path(self) -> str:
@@ -96,10 +102,10 @@ class Chart:
     def rows(self) -> list[tuple[datetime, list[int | None], int | None]]:
         """The numbers as a table: the start of each bar, its parts, and their sum."""
         columns = zip(*(part.counts for part in self.parts), strict=True)
-        return [
-            (start, list(counts), total)
-            for start, counts, total in zip(self.starts, columns, self.bar_totals, strict=True)
-        ]
+        result = []
+        for start, counts, total in zip(self.starts, columns, self.bar_totals, strict=True):
+            result.append((start, list(counts), total))
+        return result
 
 
 def compute_grid(highest: int) -> tuple[int, ...]:
@@ -110,7 +116,10 @@ def compute_grid(highest: int) -> tuple[int, ...]:
     while True:
         for step in (scale, 2 * scale, 5 * scale):
             if step * MAX_GRID_STEPS >= highest:
-                return tuple(step * number for number in range(max(1, -(-highest // step)), -1, -1))
+                grid = []
+                for number in range(max(1, -(-highest // step)), -1, -1):
+                    grid.append(step * number)
+                return tuple(grid)
         scale *= 10
 
 

@@ -50,7 +50,10 @@ def _list_purposes() -> list[tuple[str, str]]:
     purposes = sorted(
         {claim.purpose for claim in conf.claims().values() if claim.retention is not None}
     )
-    return [(purpose, get_purpose_label(purpose)) for purpose in purposes]
+    result = []
+    for purpose in purposes:
+        result.append((purpose, get_purpose_label(purpose)))
+    return result
 
 
 def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:

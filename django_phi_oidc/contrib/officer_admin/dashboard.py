@@ -38,27 +38,28 @@ LATE_SEALING = timedelta(minutes=10)
 def list_trend_tiles(charts: Sequence[TrendChart], *, site_name: str) -> list[OverviewTile]:
     """Return the totals of the charts of events."""
     labels: dict[str, str] = {Series.SIGN_INS: _("Sign-ins"), Series.REFUSALS: _("Refusals")}
-    return [
-        OverviewTile(
-            label=labels[chart.trend.series],
-            value=chart.chart.total,
-            url=find_page_url(site_name, chart.trend.model_label, chart.url_query),
-            note=chart.period.tile_note,
-        )
-        for chart in charts
-        if chart.trend.series in labels
-    ]
+    trend_tiles = []
+    for chart in charts:
+        if chart.trend.series in labels:
+            trend_tiles.append(
+                OverviewTile(
+                    label=labels[chart.trend.series],
+                    value=chart.chart.total,
+                    url=find_page_url(site_name, chart.trend.model_label, chart.url_query),
+                    note=chart.period.tile_note,
+                )
+            )
+    return trend_tiles
 
 
 def list_panel_tiles(
     *, can_view: Callable[[str], bool], site_name: str, now: datetime
 ) -> list[OverviewTile]:
     """Return the numbers of the panels whose models may be viewed, by one SELECT or none."""
-    panels = [
-        panel
-        for panel in sorted(overview_panels, key=attrgetter("position"))
-        if can_view(panel.model_label)
-    ]
+    panels = []
+    for panel in sorted(overview_panels, key=attrgetter("position")):
+        if can_view(panel.model_label):
+            panels.append(panel)
     counts = sql.count_rows(
         [panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS
     )

@@ -78,7 +78,9 @@ def update_counts(*, now: datetime) -> None:
         HourlyCount.objects.filter(day__lt=current.date() - timedelta(days=KEPT_DAYS)).delete()
         with translate_database_errors():
             _store(current, {(Series.UNSEALED, ""): AuditUnsealed.objects.count()})
-    recent = {current - number * HOUR for number in range(LATE_HOURS if is_new_hour else 2)}
+    recent = set()
+    for number in range(LATE_HOURS if is_new_hour else 2):
+        recent.add(current - number * HOUR)
     hours = [hour for hour in _list_kept_hours(current) if hour in recent or hour not in counted]
     ends_at = time.monotonic() + RUN_SECONDS
     for hour in hours:
@@ -97,7 +99,10 @@ def _list_counted_hours(*, since: datetime) -> set[datetime]:
     rows = HourlyCount.objects.filter(series=Series.SIGN_INS, day__gte=since.date()).values_list(
         "day", "hour"
     )
-    return {datetime(day.year, day.month, day.day, hour, tzinfo=UTC) for day, hour in rows}
+    counted_hours = set()
+    for day, hour in rows:
+        counted_hours.add(datetime(day.year, day.month, day.day, hour, tzinfo=UTC))
+    return counted_hours
 
 
 def _list_kept_hours(current: datetime) -> list[datetime]:
@@ -172,11 +177,14 @@ def _measure(*, now: datetime) -> _Counts:
 
 def _count_claims_by_age(*, now: datetime) -> Mapping[str, int]:
     """Return the number of stored claims of each age group, by one SELECT."""
-    limits = [now - age for age in AGE_GROUPS.values()]
-    conditions = [
-        Q(obtained_at__gt=since) & (Q() if until is None else Q(obtained_at__lte=until))
-        for until, since in zip([None, *limits], limits, strict=False)
-    ]
+    limits = []
+    for age in AGE_GROUPS.values():
+        limits.append(now - age)
+    conditions = []
+    for until, since in zip([None, *limits], limits, strict=False):
+        conditions.append(
+            Q(obtained_at__gt=since) & (Q() if until is None else Q(obtained_at__lte=until))
+        )
     conditions.append(Q(obtained_at__lte=limits[-1]))
     groups = zip([*AGE_GROUPS, OLDER], conditions, strict=True)
     return StoredClaim.objects.aggregate(

@@ -46,7 +46,10 @@ def _end_sessions(request: ActionRequest) -> str:
 def _live_session_choices(request: ActionRequest) -> Choices:
     rows = OIDCSession.objects.filter(user=request.person.pk, ended_at=None).order_by("-started_at")
     rows = rows.only("id", "browser", "platform", "provider", "started_at")
-    return [(str(row.pk), _describe_session(row)) for row in rows]
+    session_choices = []
+    for row in rows:
+        session_choices.append((str(row.pk), _describe_session(row)))
+    return session_choices
 
 
 def _describe_session(row: OIDCSession) -> str:
@@ -86,15 +89,19 @@ def _claim_choices(request: ActionRequest) -> Choices:
     rows = StoredClaim.objects.filter(
         subject__in=request.subjects, session=NO_SESSION
     ).select_related("subject")
-    found = {(row.name, row.subject) for row in rows.defer("value")}
+    found = set()
+    for row in rows.defer("value"):
+        found.add((row.name, row.subject))
     declared = conf.claims()
     user = request.actor.user
-    names = {
-        name
-        for name, subject in found
-        if name in declared and can_reveal(user, declared[name], subject)
-    }
-    return [(name, get_claim_label(name)) for name in sorted(names)]
+    names = set()
+    for name, subject in found:
+        if name in declared and can_reveal(user, declared[name], subject):
+            names.add(name)
+    choices = []
+    for name in sorted(names):
+        choices.append((name, get_claim_label(name)))
+    return choices
 
 
 def _scrub_claims(request: ActionRequest) -> str:

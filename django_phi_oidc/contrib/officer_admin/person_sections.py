@@ -72,7 +72,10 @@ class ShownSection:
 
 def list_viewable_sections(user: Any) -> list[PersonSection]:
     """Return the sections that user may view, in the order of the page."""
-    viewable = [section for section in person_sections if user.has_perm(section.permission)]
+    viewable = []
+    for section in person_sections:
+        if user.has_perm(section.permission):
+            viewable.append(section)
     return sorted(viewable, key=attrgetter("position"))
 
 
@@ -111,12 +114,19 @@ def build_roles(request: SectionRequest) -> SectionContent:
     else:
         groups = ()
 
-    flags = [flag for flag in ("is_staff", "is_superuser") if getattr(request.person, flag, False)]
-    rows = [
-        (name, ", ".join(_role_sources(kind, name)) or _("assigned here: no rule manages it"))
-        for kind, names in (("group", groups), ("flag", flags))
-        for name in names
-    ]
+    flags = []
+    for flag in ("is_staff", "is_superuser"):
+        if getattr(request.person, flag, False):
+            flags.append(flag)
+    rows = []
+    for kind, names in (("group", groups), ("flag", flags)):
+        for name in names:
+            rows.append(
+                (
+                    name,
+                    ", ".join(_role_sources(kind, name)) or _("assigned here: no rule manages it"),
+                )
+            )
     return SectionContent(rows=rows)
 
 
@@ -164,9 +174,9 @@ def build_sessions(request: SectionRequest) -> SectionContent:
 
 def build_claims(request: SectionRequest) -> SectionContent:
     """Return the stored claims that the viewer may know of."""
-    hidden = {
-        subject.pk: list_hidden_names(request.actor.user, subject) for subject in request.subjects
-    }
+    hidden = {}
+    for subject in request.subjects:
+        hidden[subject.pk] = list_hidden_names(request.actor.user, subject)
     is_visible = (
         Q(subject=subject) & ~Q(name__in=hidden[subject.pk]) for subject in request.subjects
     )
@@ -209,17 +219,18 @@ def build_timeline(request: SectionRequest) -> SectionContent:
     person = request.person
     uuids = [str(subject.uuid) for subject in request.subjects]
     detail = {"page": "person", "filters": ["actor", "subject"]}
-    view_events = [
-        NewEvent(
-            Action.AUDIT_VIEWED,
-            request.actor.origin,
-            request.now,
-            subject=uuid,
-            resource=f"user/{person.pk}",
-            detail=detail,
+    view_events = []
+    for uuid in uuids or [""]:
+        view_events.append(
+            NewEvent(
+                Action.AUDIT_VIEWED,
+                request.actor.origin,
+                request.now,
+                subject=uuid,
+                resource=f"user/{person.pk}",
+                detail=detail,
+            )
         )
-        for uuid in uuids or [""]
-    ]
     try:
         record_many(view_events)
         own = search.list_events(
@@ -250,9 +261,9 @@ def build_timeline(request: SectionRequest) -> SectionContent:
     else:
         about_text = _("All events about %(subject)s")
 
-    about_links = [
-        AdminLink(about_text % {"subject": uuid}, f"{list_url}?subject={uuid}") for uuid in uuids
-    ]
+    about_links = []
+    for uuid in uuids:
+        about_links.append(AdminLink(about_text % {"subject": uuid}, f"{list_url}?subject={uuid}"))
     by = TimelineList(
         name="by", title=_("By this person"), rows=build_event_table(own, people), links=[by_link]
     )

@@ -243,11 +243,10 @@ def _render_person_page(
     unavailable = set[str]()
     for shown in sections:
         unavailable |= shown.content.unavailable_actions
-    actions = [
-        action
-        for action in get_person_actions().values()
-        if action.name not in unavailable and action.is_permitted(request.user, person)
-    ]
+    actions = []
+    for action in get_person_actions().values():
+        if action.name not in unavailable and action.is_permitted(request.user, person):
+            actions.append(action)
     section_names = {shown.name for shown in sections}
     context = {
         "title": get_label(person),

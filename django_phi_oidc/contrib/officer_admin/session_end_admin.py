@@ -274,7 +274,10 @@ class _Names:
 def _find_names(jobs: Sequence[SessionEndJob]) -> _Names:
     selections = [end_jobs.SessionSelection(**job.selection) for job in jobs]
     actors = {job.requested_by for job in jobs} | {selection.user for selection in selections}
-    groups = {selection.group for selection in selections if selection.group is not None}
+    groups = set()
+    for selection in selections:
+        if selection.group is not None:
+            groups.add(selection.group)
     if groups:
         names = dict(Group.objects.filter(pk__in=groups).values_list("pk", "name"))
     else:

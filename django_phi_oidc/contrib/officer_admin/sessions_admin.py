@@ -424,16 +424,15 @@ def end_selected_sessions(
     """End these sessions, and return a message. Their tokens are revoked within 2 s, or by the
     sweep.
     """
-    ended_sessions = [
-        ended
-        for start in range(0, len(session_ids), SESSION_BATCH_SIZE)
+    ended_sessions = []
+    for start in range(0, len(session_ids), SESSION_BATCH_SIZE):
         for ended in end_sessions(
             session_ids[start : start + SESSION_BATCH_SIZE],
             EndReason.ADMINISTRATOR,
             origin=origin,
             now=now,
-        )
-    ]
+        ):
+            ended_sessions.append(ended)
     _revoke_inline_if_few([pk for ended in ended_sessions for pk in ended.revocation_ids])
     count = len(ended_sessions)
     return ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count) % {

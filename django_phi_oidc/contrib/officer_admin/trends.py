@@ -60,7 +60,10 @@ class Period:
         if self.bar_hours > 1:
             days = self.bar_count * self.bar_hours // 24
             first = hour.replace(hour=0) - (days - 1) * DAY
-        return [first + number * self.bar_hours * HOUR for number in range(self.bar_count)]
+        starts = []
+        for number in range(self.bar_count):
+            starts.append(first + number * self.bar_hours * HOUR)
+        return starts
 
 
 PERIODS: Mapping[str, Period] = {
@@ -145,20 +148,25 @@ def list_trend_charts(
 ) -> list[TrendChart]:
     """Return the charts of the series whose rows may be viewed, by one SELECT or none."""
     ordered = sorted(overview_trends, key=attrgetter("position"))
-    trends = [trend for trend in ordered if can_view(trend.model_label)]
+    trends = []
+    for trend in ordered:
+        if can_view(trend.model_label):
+            trends.append(trend)
     if not trends:
         return []
     starts = period.list_starts(now)
     numbers = _load_numbers(trends, period, starts)
-    return [
-        TrendChart(
-            trend=trend,
-            chart=build_chart(starts, _build_parts(trend, numbers[trend.series], len(starts))),
-            period=period,
-            url_query=trend.build_url_query(starts[0]),
+    trend_charts = []
+    for trend in trends:
+        trend_charts.append(
+            TrendChart(
+                trend=trend,
+                chart=build_chart(starts, _build_parts(trend, numbers[trend.series], len(starts))),
+                period=period,
+                url_query=trend.build_url_query(starts[0]),
+            )
         )
-        for trend in trends
-    ]
+    return trend_charts
 
 
 def _build_cells(counts: Sequence[int | None]) -> str:
@@ -185,10 +193,13 @@ def _load_numbers(
         .annotate(total=Sum("count"), highest=Max("count"))
         .order_by()
     )
-    added = {trend.series for trend in trends if trend.is_of_events}
-    numbers: dict[str, dict[str, dict[int, int]]] = {
-        trend.series: defaultdict(dict) for trend in trends
-    }
+    added = set()
+    for trend in trends:
+        if trend.is_of_events:
+            added.add(trend.series)
+    numbers: dict[str, dict[str, dict[int, int]]] = {}
+    for trend in trends:
+        numbers[trend.series] = defaultdict(dict)
     for name, label, day, bar, total, highest in rows:
         since = datetime(day.year, day.month, day.day, bar * period.bar_hours, tzinfo=UTC)
         place = (since - first) // timedelta(hours=period.bar_hours)
@@ -218,7 +229,9 @@ def _build_parts(trend: Trend, numbers: _Numbers, bar_count: int) -> list[ChartP
     # Each counted hour has a row without a reason. An hour without a row for a reason has no such
     # refusal.
     counted = numbers.get("", {})
-    rest = {bar: sum(numbers.get(name, {}).get(bar, 0) for name in others) for bar in counted}
+    rest = {}
+    for bar in counted:
+        rest[bar] = sum(numbers.get(name, {}).get(bar, 0) for name in others)
     parts = [
         ChartPart(
             label=get_reason_label(name),
@@ -304,24 +317,33 @@ def compare_yesterday(*, now: datetime) -> list[DayComparison]:
     counted completely.
     """
     yesterday = now.astimezone(UTC).date() - DAY
-    days = [yesterday - number * timedelta(weeks=1) for number in range(COMPARED_WEEKS + 1)]
+    days = []
+    for number in range(COMPARED_WEEKS + 1):
+        days.append(yesterday - number * timedelta(weeks=1))
     rows = (
         HourlyCount.objects.filter(series__in=(Series.SIGN_INS, Series.REFUSALS), day__in=days)
         .values_list("series", "day")
         .annotate(total=Sum("count"), hours=Count("hour", distinct=True))
         .order_by()
     )
-    totals = {(name, day): total for name, day, total, hours in rows if hours == 24}
-    return [
-        DayComparison(
-            series=series,
-            day=yesterday,
-            count=totals[series, yesterday],
-            compared=tuple(totals[series, day] for day in days[1:] if (series, day) in totals),
-        )
-        for series in (Series.SIGN_INS, Series.REFUSALS)
-        if (series, yesterday) in totals
-    ]
+    totals = {}
+    for name, day, total, hours in rows:
+        if hours == 24:
+            totals[(name, day)] = total
+    result = []
+    for series in (Series.SIGN_INS, Series.REFUSALS):
+        if (series, yesterday) in totals:
+            result.append(
+                DayComparison(
+                    series=series,
+                    day=yesterday,
+                    count=totals[series, yesterday],
+                    compared=tuple(
+                        totals[series, day] for day in days[1:] if (series, day) in totals
+                    ),
+                )
+            )
+    return result
 
 
 def _count_live_sessions() -> int:

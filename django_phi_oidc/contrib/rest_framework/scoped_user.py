@@ -85,8 +85,8 @@ class ScopedUser(SimpleLazyObject):  # type: ignore[type-arg]  # the stubs alone
         return frozenset(self._token_permissions & await self._wrapped.aget_all_permissions(obj))
 
     def _list_app_permissions(self, app_label: str) -> list[str]:
-        return [
-            permission
-            for permission in self._token_permissions
-            if permission.startswith(f"{app_label}.")
-        ]
+        app_permissions = []
+        for permission in self._token_permissions:
+            if permission.startswith(f"{app_label}."):
+                app_permissions.append(permission)
+        return app_permissions

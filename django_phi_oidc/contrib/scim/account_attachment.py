@@ -83,7 +83,9 @@ def _validate(row: SCIMUser, user: Any) -> None:
 
 def _attach(row: SCIMUser, created: Any, user: Any, request: ClientRequest) -> None:
     detail = {"attributes": ["account"]}
-    fields = [{"resource": f"user/{account.pk}", "detail": detail} for account in (user, created)]
+    fields = []
+    for account in (user, created):
+        fields.append({"resource": f"user/{account.pk}", "detail": detail})
     enqueue_many([request.build_event(Action.SCIM_USER_CHANGED, **own) for own in fields])
     earlier = SCIMUser.objects.filter(user=user.pk)
     row.has_disabled_account = earlier.filter(

@@ -34,7 +34,11 @@ from .models import SCIMClient
 
 
 def _list_scim_providers() -> list[tuple[str, str]]:
-    return [choice for choice in list_provider_choices() if choice[0] in conf.scim()]
+    scim_providers = []
+    for choice in list_provider_choices():
+        if choice[0] in conf.scim():
+            scim_providers.append(choice)
+    return scim_providers
 
 
 class SCIMClientForm(forms.ModelForm):  # type: ignore[type-arg]  # only the stubs have type arguments

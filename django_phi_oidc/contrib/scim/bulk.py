@@ -175,8 +175,14 @@ def _add_result(
 def _find_unresolved(item: Mapping[str, Any], job: _Job) -> bool:
     """Return whether the operation refers to a resource that was not created yet."""
     texts = list(_iterate_texts([item.get("path", ""), item.get("data", {})]))
-    names = [text.partition(_REFERENCE)[2] for text in texts if text.startswith((_REFERENCE, "/"))]
-    wanted = {name.partition("/")[0] for name in names if name}
+    names = []
+    for text in texts:
+        if text.startswith((_REFERENCE, "/")):
+            names.append(text.partition(_REFERENCE)[2])
+    wanted = set()
+    for name in names:
+        if name:
+            wanted.add(name.partition("/")[0])
     return not wanted <= job.ids.keys()
 
 

@@ -41,11 +41,10 @@ def authenticate_access_token(
     Raises: SCIMTokenRefused, with the rule; TransportError, MetadataError, IntrospectionFailed,
     DatabaseError.
     """
-    accepted = {
-        name: scim.access_tokens
-        for name, scim in scim_conf.scim().items()
-        if scim.access_tokens is not None
-    }
+    accepted = {}
+    for name, scim in scim_conf.scim().items():
+        if scim.access_tokens is not None:
+            accepted[name] = scim.access_tokens
     authenticate = next(iter(client_authenticators), None)
     # Without an authenticator, check E151 reports the declaration.
     if not accepted or authenticate is None:

@@ -53,13 +53,19 @@ def _split_value(operation: Any, change: MemberChange) -> tuple[MemberChange, An
     has nothing else.
     """
     # A name with a colon may be that of a schema, whose attributes are the value.
-    names = [name for name in operation.value if _MEMBERS in name.lower() or ":" in name]
+    names = []
+    for name in operation.value:
+        if _MEMBERS in name.lower() or ":" in name:
+            names.append(name)
     if not names:
         return change, operation
     if [name.lower() for name in names] != [_MEMBERS]:
         raise _NotByIdError
     change = _apply(operation.op.value, None, operation.value[names[0]], change)
-    rest = {name: value for name, value in operation.value.items() if name != names[0]}
+    rest = {}
+    for name, value in operation.value.items():
+        if name != names[0]:
+            rest[name] = value
     return change, operation.model_copy(update={"value": rest}) if rest else None
 
 

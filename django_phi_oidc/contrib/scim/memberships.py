@@ -49,7 +49,10 @@ def sync_group_roles(
 
     Rules about other claims are left to the next sign-in. Requires: as of `sync_roles_of_many`.
     """
-    rules = [rule for rule in conf.roles().get(provider, ()) if rule.claim == SCIM_GROUPS_CLAIM]
+    rules = []
+    for rule in conf.roles().get(provider, ()):
+        if rule.claim == SCIM_GROUPS_CLAIM:
+            rules.append(rule)
     if rules and user_pks:
         names: dict[Any, list[str]] = {}
         rows = _list_memberships(provider).filter(member__user__in=user_pks)

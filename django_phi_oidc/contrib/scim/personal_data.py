@@ -20,13 +20,14 @@ class ProvisionedData(PersonalDataSource):
 
     def export_account(self, export: PersonalDataExport) -> Mapping[str, Any]:
         user_pk = export.user.pk
-        provisioned = [
-            {
-                **serialize_row(row, *_FIELDS, optional=("external_id",)),
-                "groups": list_group_names(user_pk, provider=row.provider),
-            }
-            for row in SCIMUser.objects.filter(user=user_pk)
-        ]
+        provisioned = []
+        for row in SCIMUser.objects.filter(user=user_pk):
+            provisioned.append(
+                {
+                    **serialize_row(row, *_FIELDS, optional=("external_id",)),
+                    "groups": list_group_names(user_pk, provider=row.provider),
+                }
+            )
         return {"provisioned": provisioned}
 
     def erase_account(

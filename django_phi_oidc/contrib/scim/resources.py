@@ -252,25 +252,27 @@ class UserEndpoint(ResourceEndpoint):
             groups_by_user = scim_users.build_users_page(rows)
         else:
             groups_by_user = {}
-        return [
-            self.model(
-                id=str(row.pk),
-                external_id=row.external_id or None,
-                meta=self._build_meta(row),
-                user_name=row.user_name,
-                active=row.active,
-                groups=[
-                    GroupOfUser(
-                        value=str(group.pk),
-                        ref=Reference(f"{self.base_url}/Groups/{group.pk}"),
-                        display=group.display_name,
-                    )
-                    for group in groups_by_user.get(row.pk, ())
-                ]
-                or None,
+        result = []
+        for row in rows:
+            result.append(
+                self.model(
+                    id=str(row.pk),
+                    external_id=row.external_id or None,
+                    meta=self._build_meta(row),
+                    user_name=row.user_name,
+                    active=row.active,
+                    groups=[
+                        GroupOfUser(
+                            value=str(group.pk),
+                            ref=Reference(f"{self.base_url}/Groups/{group.pk}"),
+                            display=group.display_name,
+                        )
+                        for group in groups_by_user.get(row.pk, ())
+                    ]
+                    or None,
+                )
             )
-            for row in rows
-        ]
+        return result
 
     def _lock(self, resource_id: str) -> SCIMUser | None:
         return scim_users.lock_user(resource_id, self.request.provider.name)
@@ -335,20 +337,22 @@ class GroupEndpoint(ResourceEndpoint):
             members = scim_groups.list_member_ids(rows)
         else:
             members = {}
-        return [
-            Group(
-                id=str(row.pk),
-                external_id=row.external_id or None,
-                meta=self._build_meta(row),
-                display_name=row.display_name,
-                members=[
-                    Member(value=pk, ref=Reference(f"{self.base_url}/Users/{pk}"), type="User")
-                    for pk in members.get(row.pk, ())
-                ]
-                or None,
+        result: list[Resource[Any]] = []
+        for row in rows:
+            result.append(
+                Group(
+                    id=str(row.pk),
+                    external_id=row.external_id or None,
+                    meta=self._build_meta(row),
+                    display_name=row.display_name,
+                    members=[
+                        Member(value=pk, ref=Reference(f"{self.base_url}/Users/{pk}"), type="User")
+                        for pk in members.get(row.pk, ())
+                    ]
+                    or None,
+                )
             )
-            for row in rows
-        ]
+        return result
 
     def _lock(self, resource_id: str) -> SCIMGroup | None:
         return scim_groups.lock_group(resource_id, self.request.provider.name)
@@ -402,7 +406,11 @@ def _validate_path_length(data: Mapping[str, Any]) -> None:
     """Raises: InvalidPathException. Before the paths are parsed, and for each spelling of their
     name.
     """
-    operations = [item for items in data.values() if isinstance(items, list) for item in items]
+    operations = []
+    for items in data.values():
+        if isinstance(items, list):
+            for item in items:
+                operations.append(item)
     objects = (item for item in operations if isinstance(item, Mapping))
     sizes = (
         len(text)
@@ -426,11 +434,10 @@ def matches_version(row: Any, entity_tags: str) -> bool:
 
 def build_completeness(parameters: ResponseParameters[Any]) -> Callable[[str], bool]:
     """Return a function that says whether the response has an attribute, by its name."""
-    wanted = {
-        str(path).rpartition(":")[2].partition(".")[0].lower()
-        for path in parameters.attributes or ()
-    }
-    excluded = {
-        str(path).rpartition(":")[2].lower() for path in parameters.excluded_attributes or ()
-    }
+    wanted = set()
+    for path in parameters.attributes or ():
+        wanted.add(str(path).rpartition(":")[2].partition(".")[0].lower())
+    excluded = set()
+    for path in parameters.excluded_attributes or ():
+        excluded.add(str(path).rpartition(":")[2].lower())
     return lambda name: name in wanted if wanted else name not in excluded

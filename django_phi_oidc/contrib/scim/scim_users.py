@@ -142,15 +142,14 @@ def change_user(row: SCIMUser, attributes: UserAttributes, request: ClientReques
     Requires: the row is locked by `lock_user` in the open transaction. Raises: as `create_user`.
     """
     _validate(attributes)
-    changed = [
-        name
-        for name, old, new in (
-            ("userName", row.user_name, attributes.user_name),
-            ("externalId", row.external_id, attributes.external_id),
-            ("active", row.active, attributes.active),
-        )
-        if old != new
-    ]
+    changed = []
+    for name, old, new in (
+        ("userName", row.user_name, attributes.user_name),
+        ("externalId", row.external_id, attributes.external_id),
+        ("active", row.active, attributes.active),
+    ):
+        if old != new:
+            changed.append(name)
     if attributes.sub and _link_account(row, attributes.sub, request):
         changed.append("sub")
     if not changed:

@@ -105,7 +105,10 @@ class ServiceProvider:
             return build_response(
                 _build_list(documents, [type(documents[0])], total=len(documents))
             )
-        found = [document for document in documents if document.id == rest[0]]
+        found = []
+        for document in documents:
+            if document.id == rest[0]:
+                found.append(document)
         if not found:
             raise NotFoundException
         return build_response(found[0])
@@ -222,7 +225,10 @@ def _parse_search(model: Any, data: Mapping[str, Any]) -> SearchRequest[Any]:
         "excludedAttributes",
         "schemas",
     }
-    named = {name: value for name, value in data.items() if name in known}
+    named = {}
+    for name, value in data.items():
+        if name in known:
+            named[name] = value
     if len(str(named.get("filter", ""))) > MAX_FILTER_LENGTH:
         # Before it is parsed.
         raise InvalidFilterException(detail=f"a filter has at most {MAX_FILTER_LENGTH} characters")
@@ -236,7 +242,10 @@ def _parse_search(model: Any, data: Mapping[str, Any]) -> SearchRequest[Any]:
 def _parse_parameters(endpoint: ResourceEndpoint, operation: Operation) -> ResponseParameters[Any]:
     """Raises: ValidationError."""
     names = ("attributes", "excludedAttributes")
-    named = {name: value for name, value in operation.parameters.items() if name in names}
+    named = {}
+    for name, value in operation.parameters.items():
+        if name in names:
+            named[name] = value
     parameters_class: Any = ResponseParameters
     parameters: ResponseParameters[Any] = parameters_class[endpoint.model].model_validate(named)
     return parameters

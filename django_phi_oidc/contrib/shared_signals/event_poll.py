@@ -149,7 +149,9 @@ def _process_events(
                 origin=Origin(),
                 now=clock(),
             )
-            revocation_ids += [pk for session in ended for pk in session.revocation_ids]
+            for session in ended:
+                for pk in session.revocation_ids:
+                    revocation_ids.append(pk)
         except SecurityEventTokenInvalid as refusal:
             report_refused_event(refusal, provider=declaration.name, origin=Origin(), now=clock())
             answers.errors[jti] = (get_error_code(refusal.rule), str(refusal))

@@ -200,7 +200,12 @@ def process_configurations_response(
     else:
         items = [document]
 
-    return [_parse_stream(item, declaration=declaration, signals=signals) for item in items]
+    configurations_response = []
+    for item in items:
+        configurations_response.append(
+            _parse_stream(item, declaration=declaration, signals=signals)
+        )
+    return configurations_response
 
 
 def _parse_document(response: TransportResponse) -> Any:

@@ -139,7 +139,9 @@ def request_verification(transmitter: Transmitter, stream_id: str, *, now: datet
     else:
         stream_ids = [stream_id]
 
-    verifications = [format_verification(provider, named, state) for named in stream_ids]
+    verifications = []
+    for named in stream_ids:
+        verifications.append(format_verification(provider, named, state))
     remember(STATE_KIND, verifications, expires_at=now + VERIFICATION_LIFETIME)
     response = _send(
         transmitter, "POST", "verification_endpoint", body={"stream_id": stream_id, "state": state}
@@ -151,7 +153,9 @@ def request_verification(transmitter: Transmitter, stream_id: str, *, now: datet
 def is_verified(transmitter: Transmitter, stream_id: str, state: str) -> bool:
     """Return whether the verification event with that state has been received."""
     provider = transmitter.provider.declaration.name
-    named = [format_verification(provider, stream, state) for stream in (stream_id, "")]
+    named = []
+    for stream in (stream_id, ""):
+        named.append(format_verification(provider, stream, state))
     return any(was_used(VERIFIED_KIND, verification) for verification in named)
 
 

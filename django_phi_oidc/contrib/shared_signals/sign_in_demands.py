@@ -86,5 +86,8 @@ def is_new_sign_in_demanded(actor: Actor) -> bool:
     """
     if not actor.origin.session or not conf.signals():
         return False
-    identifiers = [value for value in (actor.origin.session, actor.subject) if value]
+    identifiers = []
+    for value in (actor.origin.session, actor.subject):
+        if value:
+            identifiers.append(value)
     return is_remembered(_KIND, identifiers, until=(actor.auth_time or _UNKNOWN_TIME) + MEMORY)

@@ -120,7 +120,10 @@ def _process(
 
     with batch_delivery():
         ended = retry_on_lost_connection(process)
-        ids = [pk for session in ended for pk in session.revocation_ids]
+        ids = []
+        for session in ended:
+            for pk in session.revocation_ids:
+                ids.append(pk)
         revoke_after_commit(
             ids, leased=[row for session in ended for row in session.leased_revocations]
         )

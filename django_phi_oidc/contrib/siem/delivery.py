@@ -136,7 +136,10 @@ def find_cursors(names: Sequence[str], *, now: datetime) -> dict[str, SinkCursor
     delivered to.
     """
     stored = SinkCursor.objects.in_bulk(names)
-    return {name: stored.get(name) or SinkCursor(name=name, due_at=now) for name in names}
+    cursors = {}
+    for name in names:
+        cursors[name] = stored.get(name) or SinkCursor(name=name, due_at=now)
+    return cursors
 
 
 def is_leased(cursor: SinkCursor, *, now: datetime) -> bool:
@@ -232,7 +235,10 @@ def _record_delivery(
 def _store_witnesses(delivered: Sequence[LogItem]) -> None:
     """Store the largest delivered checkpoint of each log: the sealer signs nothing below it."""
     # Items are in order of size, so the last checkpoint of each origin is the largest.
-    largest = {item.origin: item for item in delivered if isinstance(item, SealedCheckpoint)}
+    largest = {}
+    for item in delivered:
+        if isinstance(item, SealedCheckpoint):
+            largest[item.origin] = item
     for checkpoint in largest.values():
         _, is_new = AuditWitness.objects.get_or_create(
             origin=checkpoint.origin, defaults={"note": checkpoint.note}

@@ -54,18 +54,19 @@ def build_bundle_request(
     items: Sequence[LogItem], *, url: str, headers: Mapping[str, str], hostname: str
 ) -> TransportRequest:
     """Return the POST of items as a batch, whose entries a server accepts or refuses one by one."""
-    entries = [
-        {
-            **(
-                {"fullUrl": f"urn:uuid:{item.authenticated_event.event.id}"}
-                if isinstance(item, SealedEvent)
-                else {}
-            ),
-            "resource": item_to_fhir(item, hostname=hostname),
-            "request": {"method": "POST", "url": "AuditEvent"},
-        }
-        for item in items
-    ]
+    entries = []
+    for item in items:
+        entries.append(
+            {
+                **(
+                    {"fullUrl": f"urn:uuid:{item.authenticated_event.event.id}"}
+                    if isinstance(item, SealedEvent)
+                    else {}
+                ),
+                "resource": item_to_fhir(item, hostname=hostname),
+                "request": {"method": "POST", "url": "AuditEvent"},
+            }
+        )
     body = canonical_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode(
         "utf-8"
     )

@@ -128,9 +128,9 @@ class HTTPSSink(_DeclaredSink):
         """Post items in one request."""
         declaration = self._declaration
         try:
-            headers = {
-                name: _read_header_value(value) for name, value in declaration.headers.items()
-            }
+            headers = {}
+            for name, value in declaration.headers.items():
+                headers[name] = _read_header_value(value)
         except (OSError, ValueError):
             return SendResult(accepted=0, fault="header_unreadable")
         is_fhir = declaration.format == "fhir"

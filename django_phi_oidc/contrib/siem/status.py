@@ -85,20 +85,21 @@ def list_sink_statuses(sinks: Mapping[str, SinkDeclaration], *, now: datetime) -
         return []
     cursors = find_cursors(tuple(sinks), now=now)
     log_size = get_newest_tree_size()
-    sealed_at = {
-        size: find_oldest_sealing_time(size)
-        for size in {row.checkpoint_size for row in cursors.values()} - {log_size}
-    }
-    return [
-        _build_status(
-            sinks[name],
-            cursor,
-            log_size=log_size,
-            sealed_at=sealed_at.get(cursor.checkpoint_size),
-            now=now,
+    sealed_at = {}
+    for size in {row.checkpoint_size for row in cursors.values()} - {log_size}:
+        sealed_at[size] = find_oldest_sealing_time(size)
+    sink_statuses = []
+    for name, cursor in cursors.items():
+        sink_statuses.append(
+            _build_status(
+                sinks[name],
+                cursor,
+                log_size=log_size,
+                sealed_at=sealed_at.get(cursor.checkpoint_size),
+                now=now,
+            )
         )
-        for name, cursor in cursors.items()
-    ]
+    return sink_statuses
 
 
 def _build_status(

@@ -33,11 +33,10 @@ def format_provider(recipe: Recipe, *, indent: int) -> str:
     """Return the declaration of the provider `default` as Python, indented except for its first
     line.
     """
-    lines = [
-        line
-        for option in _list_options(recipe)
-        for line in _format_option(option, indent=indent + 2 * _INDENT)
-    ]
+    lines = []
+    for option in _list_options(recipe):
+        for line in _format_option(option, indent=indent + 2 * _INDENT):
+            lines.append(line)
     outer = " " * indent
     inner = " " * (indent + _INDENT)
     return "\n".join(["{", f'{inner}"default": {{', *lines, f"{inner}}},", f"{outer}}}"])
@@ -87,10 +86,8 @@ def list_variable_lines(recipe: Recipe, *, folder: Path) -> list[str]:
     ]
     if not recipe.client_key_type:
         lines.append(f"#{PROVIDER_VARIABLES['client_secret']}=")
-    lines += [
-        f"{KEY_VARIABLES[name]}={shlex.quote(str(folder / name))}"
-        for name in list_key_types(recipe)
-    ]
+    for name in list_key_types(recipe):
+        lines.append(f"{KEY_VARIABLES[name]}={shlex.quote(str(folder / name))}")
     if recipe.needs_certificate:
         lines.append(f"#{CERTIFICATE_VARIABLE}=")
     if recipe.trust_anchor:
@@ -105,7 +102,11 @@ def list_key_types(recipe: Recipe) -> dict[str, ClientKeyType]:
         DECRYPTION_KEY_FILE: recipe.decryption_key_type,
         FEDERATION_KEY_FILE: "P-256" if recipe.trust_anchor else "",
     }
-    return {name: key_type for name, key_type in types.items() if key_type}
+    key_types: dict[str, ClientKeyType] = {}
+    for name, key_type in types.items():
+        if key_type:
+            key_types[name] = key_type
+    return key_types
 
 
 def generate_client_key(key_type: ClientKeyType) -> str:

@@ -178,7 +178,9 @@ def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder:
         lines = list_variable_lines(recipe, folder=folder.absolute())
     else:
         if plan:
-            found = {variable.name: variable.value for variable in list_variables(plan)}
+            found = {}
+            for variable in list_variables(plan):
+                found[variable.name] = variable.value
         else:
             found = {}
 
@@ -188,7 +190,8 @@ def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder:
             f"{name}={shlex.quote(value)}" if value else f"#{name}="
             for name, value in variables.items()
         ]
-    lines += [f"{KEY_VARIABLES[ring]}={keyring.generate_key()}" for ring in KEY_RINGS]
+    for ring in KEY_RINGS:
+        lines.append(f"{KEY_VARIABLES[ring]}={keyring.generate_key()}")
     return "".join(f"{line}\n" for line in lines)
 
 

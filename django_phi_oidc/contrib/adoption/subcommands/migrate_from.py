@@ -159,7 +159,10 @@ def _link_users(options: Options, output: Output) -> None:
                 results = list(progress.track(_iter_results(application, options)))
             else:
                 results = []
-        refused = [result for result in results if result.outcome not in DONE]
+        refused = []
+        for result in results:
+            if result.outcome not in DONE:
+                refused.append(result)
 
         if refusal:
             refused_count += total
@@ -221,9 +224,9 @@ def _format_row(row: Any) -> str:
             f"accounts was linked, because {row['refusal']}."
         )
     lines = [f"{row['provider']}: {_format_counts(row['outcomes']) or 'no social accounts'}."]
-    lines += [
-        f"  social account {item['social_account']}, user pk:{item['user_pk']}: "
-        f"{OUTCOME_TEXTS[item['outcome']]}"
-        for item in row["refused"]
-    ]
+    for item in row["refused"]:
+        lines.append(
+            f"  social account {item['social_account']}, user pk:{item['user_pk']}: "
+            f"{OUTCOME_TEXTS[item['outcome']]}"
+        )
     return "\n".join(lines)

@@ -81,7 +81,9 @@ def _verify(options: Options, output: Output) -> None:
         raise CommandError(str(error)) from error
     checkpoint = _verify_checkpoint(evidence, keys)
     summary = {**dict(_describe(evidence)), "checkpoint": checkpoint}
-    lines = [f"{name}: {format_untrusted(text)}" for name, text in summary.items()]
+    lines = []
+    for name, text in summary.items():
+        lines.append(f"{name}: {format_untrusted(text)}")
     row = {name.replace(" ", "_"): text for name, text in summary.items()}
     output.write_row(row, "\n".join([*lines, "The signature is valid."]))
 

@@ -120,7 +120,9 @@ def _create_accounting(
 
 
 def _build_row(disclosure: Disclosure) -> AccountingRow:
-    row = {name: getattr(disclosure, name, None) for name in _COLUMNS}
+    row = {}
+    for name in _COLUMNS:
+        row[name] = getattr(disclosure, name, None)
     row |= {"occurred_at": format_value(disclosure.occurred_at), "name": disclosure.recipient.name}
     row["roles"] = list(disclosure.recipient.roles)
     row["on_behalf_of_name"] = disclosure.represented.name

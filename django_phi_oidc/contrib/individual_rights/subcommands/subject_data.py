@@ -146,7 +146,8 @@ def _describe_erasure(user: AbstractBaseUser, erased: ErasureResult) -> tuple[di
         f"{erased.session_count} sessions",
         f"{erased.identifier_count} pairwise identifiers",
     ]
-    counts += [f"{count} {name}" for name, count in erased.further_counts.items()]
+    for name, count in erased.further_counts.items():
+        counts.append(f"{count} {name}")
     return row, f"User {row['user']}: {', '.join(counts[:-1])} and {counts[-1]}"
 
 

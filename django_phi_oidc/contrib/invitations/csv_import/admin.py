@@ -161,10 +161,9 @@ class CSVImportMixin:
         if self.csv_import.creates_codes:
             views["codes"] = ("import/codes/", self.codes_view)
         wrap = self.admin_site.admin_view
-        urls = [
-            path(route, wrap(view), name=self._url_name(name))
-            for name, (route, view) in views.items()
-        ]
+        urls = []
+        for name, (route, view) in views.items():
+            urls.append(path(route, wrap(view), name=self._url_name(name)))
         return [*urls, *super().get_urls()]  # type: ignore[misc]
 
     @method_decorator(sensitive_post_parameters())
@@ -392,11 +391,11 @@ class CSVImportMixin:
             raise PermissionDenied
 
     def _list_providers(self) -> list[ProviderDeclaration]:
-        return [
-            provider
-            for provider in conf.providers().values()
-            if self.csv_import.is_provider_offered(provider)
-        ]
+        providers = []
+        for provider in conf.providers().values():
+            if self.csv_import.is_provider_offered(provider):
+                providers.append(provider)
+        return providers
 
     def _url_name(self, name: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{name}"
@@ -474,7 +473,9 @@ def _describe_row(row: csv_rows.ImportRow) -> dict[str, Any]:
 
 
 def _compute_rows_digest(checked: csv_rows.CheckedFile) -> str:
-    rows = [[row.line_number, str(row.user.pk)] for row in checked.applicable]
+    rows = []
+    for row in checked.applicable:
+        rows.append([row.line_number, str(row.user.pk)])
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

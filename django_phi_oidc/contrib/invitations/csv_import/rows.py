@@ -88,15 +88,27 @@ class CheckedFile:
 
     @property
     def applicable(self) -> list[ImportRow]:
-        return [row for row in self.rows if row.is_applicable]
+        result = []
+        for row in self.rows:
+            if row.is_applicable:
+                result.append(row)
+        return result
 
     @property
     def problems(self) -> list[ImportRow]:
-        return [row for row in self.rows if row.problem]
+        result = []
+        for row in self.rows:
+            if row.problem:
+                result.append(row)
+        return result
 
     @property
     def done(self) -> list[ImportRow]:
-        return [row for row in self.rows if row.is_done]
+        result = []
+        for row in self.rows:
+            if row.is_done:
+                result.append(row)
+        return result
 
 
 @sensitive_variables()
@@ -222,7 +234,9 @@ def apply_invitations(
             batch, provider=provider, key=key, lifetime=lifetime, origin=origin, now=now
         ):
             invitations[item.user_id] = item
-    found = [(row, invitations[row.user.pk]) for row in checked.applicable]
+    found = []
+    for row in checked.applicable:
+        found.append((row, invitations[row.user.pk]))
     return [
         (*row.cells, item.code, item.expires_at.isoformat(timespec="seconds"))
         for row, item in found
@@ -332,4 +346,8 @@ def _set_user(
 
 
 def _list_unrefused(checked: CheckedFile) -> list[ImportRow]:
-    return [row for row in checked.rows if not row.problem]
+    unrefused = []
+    for row in checked.rows:
+        if not row.problem:
+            unrefused.append(row)
+    return unrefused

@@ -180,9 +180,10 @@ def _create_invitations(
 def _get_provider(name: str | None) -> ProviderDeclaration:
     if name is not None:
         return get_provider(name)
-    providers = [
-        provider for provider in conf.providers().values() if provider.provisioning == "invitation"
-    ]
+    providers = []
+    for provider in conf.providers().values():
+        if provider.provisioning == "invitation":
+            providers.append(provider)
     if not providers:
         raise CommandError(
             'No provider accepts activation codes: none has the provisioning "invitation".'

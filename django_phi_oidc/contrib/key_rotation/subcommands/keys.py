@@ -182,7 +182,10 @@ def _show_status(options: Options, output: Output) -> None:
         f"KEYS['pairwise']: {', '.join(status['pairwise_key']) or 'not configured'}",
     ]
     output.write_row(status, lambda _: "\n".join(lines))
-    unknown = [key["id"] for key in keys["keys"] if key["position"] is None]
+    unknown = []
+    for key in keys["keys"]:
+        if key["position"] is None:
+            unknown.append(key["id"])
     if unknown:
         faults = [f"Texts are encrypted with keys that are not configured: {', '.join(unknown)}."]
     else:
@@ -203,16 +206,18 @@ def _get_encryption_key_usage(using: str) -> dict[str, Any]:
     unknown = sorted(
         {key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured)
     )
-    keys = [
-        {
-            "id": key_id,
-            "position": configured.index(key_id) + 1 if key_id in configured else None,
-            **_summarize_texts(
-                column_usage, [usage.counts_by_key_id.get(key_id, 0) for _, usage in column_usage]
-            ),
-        }
-        for key_id in [*configured, *unknown]
-    ]
+    keys = []
+    for key_id in [*configured, *unknown]:
+        keys.append(
+            {
+                "id": key_id,
+                "position": configured.index(key_id) + 1 if key_id in configured else None,
+                **_summarize_texts(
+                    column_usage,
+                    [usage.counts_by_key_id.get(key_id, 0) for _, usage in column_usage],
+                ),
+            }
+        )
     return {
         "keys": keys,
         "retention": _summarize_texts(
@@ -225,12 +230,18 @@ def _get_encryption_key_usage(using: str) -> dict[str, Any]:
 
 
 def _count_columns(using: str) -> ColumnUsage:
-    return [(column, count_key_usage(column)) for column in list_encrypted_columns(using)]
+    columns = []
+    for column in list_encrypted_columns(using):
+        columns.append((column, count_key_usage(column)))
+    return columns
 
 
 def _summarize_texts(column_usage: ColumnUsage, counts: Sequence[int]) -> dict[str, Any]:
     pairs = zip((column for column, _ in column_usage), counts, strict=True)
-    columns = [{**_describe_column(column), "texts": count} for column, count in pairs if count]
+    columns = []
+    for column, count in pairs:
+        if count:
+            columns.append({**_describe_column(column), "texts": count})
     return {"texts": sum(counts), "columns": columns}
 
 
@@ -240,10 +251,9 @@ def _describe_column(column: EncryptedColumn) -> dict[str, str]:
 
 def _format_encryption_keys(usage: Mapping[str, Any]) -> list[str]:
     """Return a line for each key, followed by one for each column that needs it."""
-    groups = [
-        (key["position"] or "-", key["id"], key, _describe_encryption_key(key))
-        for key in usage["keys"]
-    ]
+    groups = []
+    for key in usage["keys"]:
+        groups.append((key["position"] or "-", key["id"], key, _describe_encryption_key(key)))
     groups.append(
         ("-", "retention keys", usage["retention"], "destroyed with the claims that use them")
     )
@@ -254,10 +264,8 @@ def _format_encryption_keys(usage: Mapping[str, Any]) -> list[str]:
     for position, name, group, description in groups:
         if group["texts"] or position != "-":
             lines.append(f"{position}  {name}  {group['texts']} texts: {description}")
-        lines += [
-            f"     {column['table']}.{column['column']}  {column['texts']}"
-            for column in group["columns"]
-        ]
+        for column in group["columns"]:
+            lines.append(f"     {column['table']}.{column['column']}  {column['texts']}")
     return lines
 
 

@@ -157,9 +157,9 @@ def _list(options: Options, output: Output) -> None:
         valid = SCIMToken.objects.filter(
             client=client, revoked_at=None, expires_at__gt=now
         ).order_by("-created_at")
-        tokens = [
-            (format_value(token.expires_at), format_value(token.last_used_at)) for token in valid
-        ]
+        tokens = []
+        for token in valid:
+            tokens.append((format_value(token.expires_at), format_value(token.last_used_at)))
         row: dict[str, Any] = {"client": client.name, "provider": client.provider}
         row |= {"revoked_at": format_value(client.revoked_at)}
         row["tokens"] = [{"expires_at": expires, "last_used_at": used} for expires, used in tokens]
@@ -171,10 +171,11 @@ def _list(options: Options, output: Output) -> None:
 def _format_client(client: Mapping[str, Any]) -> str:
     if client["revoked_at"]:
         return f"{client['client']}  {client['provider']}  revoked {client['revoked_at']}"
-    tokens = [
-        f"a token until {token['expires_at']}, last used {token['last_used_at'] or 'never'}"
-        for token in client["tokens"]
-    ]
+    tokens = []
+    for token in client["tokens"]:
+        tokens.append(
+            f"a token until {token['expires_at']}, last used {token['last_used_at'] or 'never'}"
+        )
     return f"{client['client']}  {client['provider']}  {'; '.join(tokens) or 'no valid token'}"
 
 
