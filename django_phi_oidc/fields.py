@@ -332,10 +332,9 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         """
         # Normalized as the database returns them: a UUID assigned as text must give the same
         # context.
-        parts = [
-            to_python(value)
-            for to_python, value in zip(self._natural_key_converters, natural_key, strict=True)
-        ]
+        parts = []
+        for to_python, value in zip(self._natural_key_converters, natural_key, strict=True):
+            parts.append(to_python(value))
         if None in parts:
             raise TypeError(
                 f"{self.name} is bound to {', '.join(self.bind)}: set them before saving."

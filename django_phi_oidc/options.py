@@ -52,15 +52,18 @@ def cache_option(read: Callable[[], T]) -> Callable[[], T]:
 
 def list_unknown_options() -> list[str]:
     """Return a message for each top-level option that does not exist."""
-    return [f"PHI_OIDC: {message}" for message in sections.list_unknown(_get_declared())]
+    unknown_options = []
+    for message in sections.list_unknown(_get_declared()):
+        unknown_options.append(f"PHI_OIDC: {message}")
+    return unknown_options
 
 
 def list_mistakes() -> list[str]:
     """Return a message for each mistake in the known options, without values."""
-    return [
-        re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake)
-        for mistake in sections.list_mistakes(_get_declared())
-    ]
+    mistakes = []
+    for mistake in sections.list_mistakes(_get_declared()):
+        mistakes.append(re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake))
+    return mistakes
 
 
 def iter_effective_options() -> Iterator[tuple[str, Any]]:

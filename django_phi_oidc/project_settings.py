@@ -102,7 +102,10 @@ def read_variable(name: str) -> str:
 
 def _read_variables(variables: Mapping[str, str]) -> dict[str, str]:
     values = {key: os.environ.get(variable, "") for key, variable in variables.items()}
-    missing = [variable for key, variable in variables.items() if not values[key]]
+    missing = []
+    for key, variable in variables.items():
+        if not values[key]:
+            missing.append(variable)
     if missing and not _creates_keys(sys.argv[1:]):
         _exit_without(missing)
     return values

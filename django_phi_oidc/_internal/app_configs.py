@@ -70,7 +70,11 @@ class FeatureConfig(AppConfig):
 
 def list_installed_features() -> list[FeatureConfig]:
     """Return the apps of this package that are installed, in the order of INSTALLED_APPS."""
-    return [config for config in apps.get_app_configs() if isinstance(config, FeatureConfig)]
+    installed_features = []
+    for config in apps.get_app_configs():
+        if isinstance(config, FeatureConfig):
+            installed_features.append(config)
+    return installed_features
 
 
 def create_features(installed_apps: Iterable[str]) -> Iterator[FeatureConfig]:

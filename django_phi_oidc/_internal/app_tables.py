@@ -20,7 +20,10 @@ def list_left_tables(using: str = DEFAULT_DB_ALIAS) -> list[str]:
         if "django_migrations" not in tables:
             return []
         cursor.execute("SELECT DISTINCT app FROM django_migrations")
-        labels = {label for (label,) in cursor.fetchall() if is_own_label(label)}
+        labels = set()
+        for (label,) in cursor.fetchall():
+            if is_own_label(label):
+                labels.add(label)
         installed = {config.label for config in apps.get_app_configs()}
         left = []
         for table in _list_tables_of(labels - installed, tables, labels):
@@ -33,6 +36,9 @@ def list_left_tables(using: str = DEFAULT_DB_ALIAS) -> list[str]:
 def _list_tables_of(removed: set[str], tables: Iterable[str], labels: set[str]) -> Iterator[str]:
     """Yield the tables of the removed apps. One label may begin with another one."""
     for table in sorted(tables):
-        owners = [label for label in labels if table.startswith(f"{label}_")]
+        owners = []
+        for label in labels:
+            if table.startswith(f"{label}_"):
+                owners.append(label)
         if owners and max(owners, key=len) in removed:
             yield table

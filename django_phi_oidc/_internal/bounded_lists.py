@@ -33,7 +33,10 @@ class CappedPaginator(BasePaginator):
     def count(self) -> int:
         rows: Any = self.object_list
         order = rows.query.order_by[:1]
-        names = [name.removeprefix("-") for name in order if isinstance(name, str)]
+        names = []
+        for name in order:
+            if isinstance(name, str):
+                names.append(name.removeprefix("-"))
         return int(rows.order_by(*order).values(*(names or ["pk"]))[:MAX_ROWS].count())
 
 

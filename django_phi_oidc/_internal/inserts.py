@@ -76,7 +76,9 @@ def insert(
     fields = _list_inserted_fields(model)
     columns = (tuple(unique), tuple(replaced))
     most = (connection.features.max_query_params or len(rows) * len(fields)) // len(fields)
-    parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+    parts = []
+    for start in range(0, len(rows), most):
+        parts.append(rows[start : start + most])
     frame: AbstractContextManager[Any]
     if len(parts) > 1:
         frame = transaction.atomic(using=using, savepoint=False)
@@ -177,7 +179,10 @@ def _prepare_column(field: Any, rows: Sequence[models.Model], connection: Any) -
     is_plain = type(field) in _PLAIN_FIELDS and field.model.__module__.startswith(_PACKAGE_PREFIX)
     if is_plain and connection.vendor == "postgresql":
         return list(map(attrgetter(field.attname), rows))
-    return [field.get_db_prep_save(field.pre_save(row, True), connection) for row in rows]
+    column = []
+    for row in rows:
+        column.append(field.get_db_prep_save(field.pre_save(row, True), connection))
+    return column
 
 
 class CopiedRows(NamedTuple):
@@ -233,9 +238,9 @@ def insert_copies(
             key_parameters = [list(keys) for keys in zip(*part.keys, strict=True)]
         else:
             table = f"(VALUES {', '.join(['(%s, %s)'] * len(part.keys))}) AS new"
-            prepared += [
-                pair for new, old in part.keys for pair in ((target.pk, new), (origin.pk, old))
-            ]
+            for new, old in part.keys:
+                for pair in ((target.pk, new), (origin.pk, old)):
+                    prepared.append(pair)
             key_parameters = []
         selects.append(
             f"SELECT new.column1, {', '.join(expressions.values())} FROM {table}"  # noqa: S608 -- the models' names
@@ -288,9 +293,11 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
 
 @lru_cache(maxsize=64)
 def _list_inserted_fields(model: type[models.Model]) -> Sequence[Any]:
-    return [
-        field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField)
-    ]
+    inserted_fields = []
+    for field in model._meta.concrete_fields:
+        if not isinstance(field, models.AutoField):
+            inserted_fields.append(field)
+    return inserted_fields
 
 
 @lru_cache(maxsize=64)

@@ -9,10 +9,12 @@ def list_leaking_aliases() -> list[str]:
     Under ASGI, each request has threads of its own. A persistent connection belongs to its thread,
     so no later request uses it, and it stays open until Python collects it.
     """
-    return [
-        alias
-        for alias, database in settings.DATABASES.items()
-        if "postgresql" in database["ENGINE"]
-        and database.get("CONN_MAX_AGE", 0) != 0
-        and not database.get("OPTIONS", {}).get("pool")
-    ]
+    leaking_aliases = []
+    for alias, database in settings.DATABASES.items():
+        if (
+            "postgresql" in database["ENGINE"]
+            and database.get("CONN_MAX_AGE", 0) != 0
+            and not database.get("OPTIONS", {}).get("pool")
+        ):
+            leaking_aliases.append(alias)
+    return leaking_aliases

@@ -164,10 +164,9 @@ def update(
         statement += f" AND {quote(null_field.column)} IS NULL"
     if returning:
         statement += f" RETURNING {returning}"
-    parameters = [
-        f.get_db_prep_save(value, connection)
-        for f, value in zip(fields, values.values(), strict=True)
-    ]
+    parameters = []
+    for f, value in zip(fields, values.values(), strict=True):
+        parameters.append(f.get_db_prep_save(value, connection))
     with connection.cursor() as cursor:
         cursor.execute(statement, [*parameters, *key_parameters])
         if returning:
@@ -185,10 +184,8 @@ def has_row(model: type[models.Model], keys: Sequence[Any], *, using: str, **lea
     quote = connection.ops.quote_name
     key_condition, parameters = _build_key_condition(pk, keys, connection)
     conditions = [key_condition, *(f"{quote(field.column)} >= %s" for field in fields)]
-    parameters += [
-        f.get_db_prep_value(value, connection)
-        for f, value in zip(fields, least.values(), strict=True)
-    ]
+    for f, value in zip(fields, least.values(), strict=True):
+        parameters.append(f.get_db_prep_value(value, connection))
     statement = (
         f"SELECT 1 FROM {quote(model._meta.db_table)} WHERE "  # noqa: S608 -- as above
         f"{' AND '.join(conditions)} LIMIT 1"

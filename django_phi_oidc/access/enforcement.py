@@ -255,7 +255,10 @@ def _deny_access(
 ) -> HttpResponse:
     """Raises: RecordedRefusal for a browser."""
     # The same link for every rule: it must not show whether the object exists.
-    sources = [source for source in access_overrides if source.is_offered(permission)]
+    sources = []
+    for source in access_overrides:
+        if source.is_offered(permission):
+            sources.append(source)
     emergency_url = ""
     if resource and sources and is_navigation(request):
         emergency_url = _find_emergency_url(request, actor, resource(), sources)

@@ -35,7 +35,10 @@ class VariableHidingReporterFilter:
     def get_traceback_frame_variables(
         self, request: HttpRequest | None, tb_frame: FrameType
     ) -> list[tuple[str, str]]:
-        return [(name, self._wrapped_filter.cleansed_substitute) for name in tb_frame.f_locals]
+        frame_variables = []
+        for name in tb_frame.f_locals:
+            frame_variables.append((name, self._wrapped_filter.cleansed_substitute))
+        return frame_variables
 
 
 def mark_response_private(request: HttpRequest | None) -> None:

@@ -179,7 +179,10 @@ def get_step_up_assurance(assurance: Assurance, refusal: str) -> Assurance:
     """
     if refusal != SIGN_IN_DEMANDED:
         return assurance
-    ages = [age for age in (assurance.max_age, MIN_MAX_AGE) if age is not None]
+    ages = []
+    for age in (assurance.max_age, MIN_MAX_AGE):
+        if age is not None:
+            ages.append(age)
     return replace(assurance, max_age=min(ages))
 
 

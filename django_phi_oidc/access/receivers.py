@@ -183,9 +183,10 @@ def _record_row_changes_of(
             new = assignments.read_row(row.pk, using)
             if old == new:
                 return
-            versions = [
-                (values, is_added) for values, is_added in ((old, False), (new, True)) if values
-            ]
+            versions = []
+            for values, is_added in ((old, False), (new, True)):
+                if values:
+                    versions.append((values, is_added))
             record_role_changes(
                 assignments.describe(values, is_added=is_added) for values, is_added in versions
             )
@@ -320,12 +321,15 @@ def _list_flags(
     else:
         fields = model._meta.concrete_fields
 
-    names = [
-        field.name
-        for field in fields
-        if field.name in _FLAGS_OF_A_NEW_ACCOUNT or field.name in watched
-    ]
-    return [name for name in names if update_fields is None or name in update_fields]
+    names = []
+    for field in fields:
+        if field.name in _FLAGS_OF_A_NEW_ACCOUNT or field.name in watched:
+            names.append(field.name)
+    flags = []
+    for name in names:
+        if update_fields is None or name in update_fields:
+            flags.append(name)
+    return flags
 
 
 def _find_flags(
@@ -345,9 +349,10 @@ def _list_lost_flags(account: Model, using: str) -> Iterator[RoleChange]:
     """Yield the flags that are withdrawn if the account is deleted, without `is_active`, which
     every account has.
     """
-    names = [
-        name for name in _list_flags(get_user_model(), None) if not _FLAGS_OF_A_NEW_ACCOUNT[name]
-    ]
+    names = []
+    for name in _list_flags(get_user_model(), None):
+        if not _FLAGS_OF_A_NEW_ACCOUNT[name]:
+            names.append(name)
     flags = _find_flags(get_user_model(), account.pk, names, using, lock=True) or {}
     return _list_flag_changes(account.pk, flags, dict.fromkeys(flags, False))
 

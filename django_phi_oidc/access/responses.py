@@ -57,9 +57,10 @@ def format_challenge(scheme: str, **parameters: str) -> str:
     """Return the challenge of a scheme, without empty parameters. Spec: RFC 9110 5.6.4
     (quoted-string), 11.6.1.
     """
-    escaped = {
-        name: re.sub(r'["\\]', r"\\\g<0>", value) for name, value in parameters.items() if value
-    }
+    escaped = {}
+    for name, value in parameters.items():
+        if value:
+            escaped[name] = re.sub(r'["\\]', r"\\\g<0>", value)
     return f"{scheme} " + ", ".join(f'{name}="{value}"' for name, value in escaped.items())
 
 

@@ -39,7 +39,10 @@ def has_matching_value(rule: RoleRule, claims: Mapping[str, Any]) -> bool:
     else:
         values = [claim]
 
-    keys = {_get_comparison_key(value) for value in values if isinstance(value, str | int | float)}
+    keys = set()
+    for value in values:
+        if isinstance(value, str | int | float):
+            keys.add(_get_comparison_key(value))
     return not keys.isdisjoint(map(_get_comparison_key, rule.values))
 
 
@@ -73,9 +76,13 @@ def map_roles(
 
 def get_administrative_groups(rules: Sequence[RoleRule]) -> frozenset[Role]:
     """Return the groups of the rules that also grant `is_staff` or `is_superuser`."""
-    return frozenset(
-        role for rule in rules if rule.flags for role in rule.roles if role.kind == "group"
-    )
+    administrative_groups = set()
+    for rule in rules:
+        if rule.flags:
+            for role in rule.roles:
+                if role.kind == "group":
+                    administrative_groups.add(role)
+    return frozenset(administrative_groups)
 
 
 def _get_comparison_key(value: str | float) -> tuple[bool, str | float]:

@@ -154,7 +154,10 @@ def _plan_many(
     """Return the plan of each account by its key, without the outcome LAST_ADMINISTRATOR, with two
     SELECTs.
     """
-    existing = {role for role in get_managed_roles(rules) if role.kind == "flag"}
+    existing = set()
+    for role in get_managed_roles(rules):
+        if role.kind == "flag":
+            existing.add(role)
     held = {
         pk: {role for role in existing if getattr(account, role.name, False)}
         for pk, account in accounts.items()
@@ -176,8 +179,14 @@ def _plan_many(
 
 def _needs_count_of_others(plan: RolePlan, rules: Sequence[RoleRule]) -> bool:
     """Return whether a flag changes, or a group that also gives one is removed."""
-    lost = {role for role, outcome in plan.items() if outcome is RoleOutcome.REMOVED}
-    gained = {role for role, outcome in plan.items() if outcome is RoleOutcome.ADDED}
+    lost = set()
+    for role, outcome in plan.items():
+        if outcome is RoleOutcome.REMOVED:
+            lost.add(role)
+    gained = set()
+    for role, outcome in plan.items():
+        if outcome is RoleOutcome.ADDED:
+            gained.add(role)
     return any(role.kind == "flag" for role in lost | gained) or not lost.isdisjoint(
         get_administrative_groups(rules)
     )
@@ -195,10 +204,16 @@ def _apply_group_plans(plans: Mapping[Any, RolePlan]) -> None:
         return
     for group in _filter_groups(list(names)).order_by("pk"):
         role = Role("group", group.name)
-        removed = {pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.REMOVED}
+        removed = set()
+        for pk, plan in plans.items():
+            if plan.get(role) is RoleOutcome.REMOVED:
+                removed.add(pk)
         if removed:
             _remove_members(group, removed)
-        added = {pk for pk, plan in plans.items() if plan.get(role) is RoleOutcome.ADDED}
+        added = set()
+        for pk, plan in plans.items():
+            if plan.get(role) is RoleOutcome.ADDED:
+                added.add(pk)
         if added:
             _add_members(group, added)
 
@@ -290,13 +305,11 @@ def lock_sole_roles(user_pk: Any) -> list[Role]:
         groups = user.groups.filter(
             build_own_label_condition("permissions__content_type__app_label")
         ).distinct()
-        held += [
-            Role("group", name) for name in groups.order_by("name").values_list("name", flat=True)
-        ]
-    conditions = {
-        role: {role.name: True} if role.kind == "flag" else {"groups__name": role.name}
-        for role in held
-    }
+        for name in groups.order_by("name").values_list("name", flat=True):
+            held.append(Role("group", name))
+    conditions = {}
+    for role in held:
+        conditions[role] = {role.name: True} if role.kind == "flag" else {"groups__name": role.name}
     pks: set[Any] = set()
     for condition in conditions.values():
         pks |= {*users.filter(is_active=True, **condition).values_list("pk", flat=True)}
@@ -312,7 +325,11 @@ def lock_sole_roles(user_pk: Any) -> list[Role]:
 
 def list_held_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
     """Return those of the roles that the account has."""
-    return [role for role in roles if _has_role(user, role)]
+    held_roles = []
+    for role in roles:
+        if _has_role(user, role):
+            held_roles.append(role)
+    return held_roles
 
 
 def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> list[Role]:
@@ -324,7 +341,10 @@ def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> lis
         if outcome is RoleOutcome.REMOVED:
             changed = held
         else:
-            changed = [role for role in roles if role not in held]
+            changed = []
+            for role in roles:
+                if role not in held:
+                    changed.append(role)
 
         _apply_plan(locked, dict.fromkeys(changed, outcome))
     return changed
@@ -332,13 +352,20 @@ def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> lis
 
 def list_missing_groups(roles: Sequence[Role]) -> list[str]:
     """Return the names of those roles that are groups which do not exist."""
-    names = [role.name for role in roles if role.kind == "group"]
+    names = []
+    for role in roles:
+        if role.kind == "group":
+            names.append(role.name)
     if names:
         existing = set(_filter_groups(names).values_list("name", flat=True))
     else:
         existing = set()
 
-    return [name for name in names if name not in existing]
+    missing_groups = []
+    for name in names:
+        if name not in existing:
+            missing_groups.append(name)
+    return missing_groups
 
 
 @sensitive_variables("claims")
@@ -358,9 +385,15 @@ def get_existing_and_held_roles(
     user: Any, rules: Sequence[RoleRule]
 ) -> tuple[frozenset[Role], frozenset[Role]]:
     """Return which of the managed roles exist, and which the user has, with at most one SELECT."""
-    flags = [role for role in get_managed_roles(rules) if role.kind == "flag"]
+    flags = []
+    for role in get_managed_roles(rules):
+        if role.kind == "flag":
+            flags.append(role)
     existing = set(flags)
-    held = {role for role in flags if getattr(user, role.name, False)}
+    held = set()
+    for role in flags:
+        if getattr(user, role.name, False):
+            held.add(role)
     if names := [role.name for role in get_managed_roles(rules) if role.kind == "group"]:
         pk: Any = getattr(user, "pk", None)
         members = get_user_model()._base_manager.filter(pk=pk, groups=OuterRef("pk"))
@@ -375,7 +408,11 @@ def get_existing_and_held_roles(
 
 def list_role_names(plan: RolePlan, outcome: RoleOutcome, kind: str = "group") -> list[str]:
     """Return the names of the roles with that outcome."""
-    return [role.name for role in plan if role.kind == kind and plan[role] is outcome]
+    role_names = []
+    for role in plan:
+        if role.kind == kind and plan[role] is outcome:
+            role_names.append(role.name)
+    return role_names
 
 
 def _find_last_administrator_roles(
@@ -411,7 +448,11 @@ def _filter_groups(names: Sequence[str] | QuerySet[Any]) -> Any:
 
 
 def _get_held_flags(user: Any) -> dict[str, bool]:
-    return {flag: True for flag in ACCOUNT_FLAGS if getattr(user, flag, False)}
+    held_flags: dict[str, bool] = {}
+    for flag in ACCOUNT_FLAGS:
+        if getattr(user, flag, False):
+            held_flags[flag] = True
+    return held_flags
 
 
 def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
@@ -421,7 +462,10 @@ def _lock_rows(user: Any, rules: Sequence[RoleRule], plan: RolePlan) -> None:
     If two administrators would lose the last roles at the same time, one of them keeps them.
     """
     users = get_user_model()
-    removed = {role for role, outcome in plan.items() if outcome in _CHANGES - {RoleOutcome.ADDED}}
+    removed = set()
+    for role, outcome in plan.items():
+        if outcome in _CHANGES - {RoleOutcome.ADDED}:
+            removed.add(role)
     _lock_groups([role.name for role in get_administrative_groups(rules) & removed])
     accounts = Q(pk=user.pk)
     if any(role.kind == "flag" for role in removed):

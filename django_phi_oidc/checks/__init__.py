@@ -34,11 +34,11 @@ def _build_runner(tag: str, deploy: bool) -> Callable[..., list[checks.CheckMess
     def run_imported_checks(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
         for config in list_installed_features():
             _import_checks(config)
-        return [
-            message
-            for check in REGISTERED_CHECKS[tag, deploy]
-            for message in check(app_configs, **kwargs)
-        ]
+        imported_checks = []
+        for check in REGISTERED_CHECKS[tag, deploy]:
+            for message in check(app_configs, **kwargs):
+                imported_checks.append(message)
+        return imported_checks
 
     return run_imported_checks
 

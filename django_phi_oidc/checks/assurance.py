@@ -45,7 +45,10 @@ def check_trust_marks(**kwargs: Any) -> Messages:
     """E119: providers with different trust marks. Pages that require a vector do not say whose.
     Spec: RFC 8485 5.
     """
-    names = [name for name, provider in conf.providers().items() if provider.vtm]
+    names = []
+    for name, provider in conf.providers().items():
+        if provider.vtm:
+            names.append(name)
     if len({conf.providers()[name].vtm for name in names}) > 1:
         text = (
             f"The providers {', '.join(names)} have different trust "
@@ -64,9 +67,9 @@ def check_assurance(**kwargs: Any) -> Messages:
     checked.
     """
     providers = conf.providers().values()
-    levels = [
-        provider.requires_assurance or provider.provider_requires_mfa for provider in providers
-    ]
+    levels = []
+    for provider in providers:
+        levels.append(provider.requires_assurance or provider.provider_requires_mfa)
     override_level = any(source.requires_assurance() for source in access_overrides)
     admin_assurance = conf.admin_assurance()
     admin_level = admin_assurance.acr or admin_assurance.vot

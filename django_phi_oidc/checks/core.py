@@ -183,7 +183,10 @@ def check_declarations(**kwargs: Any) -> Messages:
         try:
             get()
         except ImproperlyConfigured as fault:
-            new = [text for text in str(fault).split("\n") if text not in (*unknown, *mistakes)]
+            new = []
+            for text in str(fault).split("\n"):
+                if text not in (*unknown, *mistakes):
+                    new.append(text)
             invalid += new
             yield from (error(2, text) for text in new)
     if invalid:
@@ -200,16 +203,13 @@ def check_declarations(**kwargs: Any) -> Messages:
         yield from _check_provider(provider)
     yield from _check_shared_issuers(providers)
     yield from _check_client_key_ids(providers)
-    purposes = [
-        (f'["CLAIMS"]["{claim.name}"]', claim.name, claim.purpose)
-        for claim in conf.claims().values()
-    ]
+    purposes = []
+    for claim in conf.claims().values():
+        purposes.append((f'["CLAIMS"]["{claim.name}"]', claim.name, claim.purpose))
     for provider in providers:
         path = f'["PROVIDERS"]["{provider.name}"]["resource_scopes"]'
-        purposes += [
-            (f'{path}["{scope.name}"]', scope.name, scope.purpose)
-            for scope in provider.resource_scopes
-        ]
+        for scope in provider.resource_scopes:
+            purposes.append((f'{path}["{scope.name}"]', scope.name, scope.purpose))
     for path, name, purpose in purposes:
         if purpose not in PURPOSES:
             hint = f"One of {', '.join(PURPOSES)}. " + in_settings(
@@ -460,7 +460,9 @@ def check_signing_key(**kwargs: Any) -> Messages:
 def check_key_permissions(**kwargs: Any) -> Messages:
     """W047: every user of the server can open a key file, or the folder of the retention keys."""
     rings = (*KEY_VARIABLES, "audit_signing", "retention")
-    paths = {f"['KEYS'][{ring!r}]": get_key_source(ring) for ring in rings}
+    paths = {}
+    for ring in rings:
+        paths[f"['KEYS'][{ring!r}]"] = get_key_source(ring)
     for name, provider in conf.providers().items():
         key_file = provider.client_certificate_key or provider.client_certificate
         paths[f"['PROVIDERS'][{name!r}]: the file of the client certificate's key"] = key_file

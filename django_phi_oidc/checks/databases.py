@@ -164,7 +164,10 @@ def _select_person_keys(names_in_use: Iterable[str]) -> set[str]:
     """Return the names of a few keys of persons: there may be millions. Unlike those of days, they
     are random.
     """
-    days = [name for name in names_in_use if not name.startswith(retention_keys.HOLD_PREFIX)]
+    days = []
+    for name in names_in_use:
+        if not name.startswith(retention_keys.HOLD_PREFIX):
+            days.append(name)
     if not days:
         return set()
     claims = StoredClaim.objects.filter(bucket=max(days)).values_list(

@@ -28,7 +28,10 @@ def check_middleware(**kwargs: Any) -> Messages:
     before, _ = _split_classes(REVOCATION_MIDDLEWARE)
     for required in (SessionMiddleware, AuthenticationMiddleware):
         if not any(issubclass(middleware, required) for middleware in before):
-            own = [path for path in settings.MIDDLEWARE if _is_subclass(path, required)]
+            own = []
+            for path in settings.MIDDLEWARE:
+                if _is_subclass(path, required):
+                    own.append(path)
             first = own or [f"{required.__module__}.{required.__name__}"]
             names = ", ".join(f'"{path}"' for path in (*first, REVOCATION_MIDDLEWARE))
             yield error(

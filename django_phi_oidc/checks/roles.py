@@ -47,9 +47,8 @@ def check_role_rules(**kwargs: Any) -> Messages:
         # The search for the last administrator considers active users only.
         required.add("is_active")
     missing = sorted(required - {field.name for field in get_user_model()._meta.get_fields()})
-    faults += [
-        f"ROLES needs the field {name!r}, which the user model does not have." for name in missing
-    ]
+    for name in missing:
+        faults.append(f"ROLES needs the field {name!r}, which the user model does not have.")
     yield from (error(25, f"PHI_OIDC: {fault}") for fault in faults)
     hint = "A sign-in at one provider removes the role that another provider granted."
     for role, names in list_shared_roles(rules):
@@ -66,8 +65,14 @@ def check_role_groups(databases: Sequence[str] | None = None, **kwargs: Any) -> 
     if "default" not in (databases or ()):
         return
     with suppress(DatabaseError):
-        roles = {role for rules in conf.roles().values() for role in get_managed_roles(rules)}
-        names = {role.name for role in roles if role.kind == "group"}
+        roles = set()
+        for rules in conf.roles().values():
+            for role in get_managed_roles(rules):
+                roles.add(role)
+        names = set()
+        for role in roles:
+            if role.kind == "group":
+                names.add(role.name)
         if (
             not names
             or Group._meta.db_table not in connections["default"].introspection.table_names()

@@ -109,7 +109,11 @@ def _split_urls(urls: Any) -> list[str]:
         texts = [urls]
     else:
         texts = urls or ()
-    return [url.strip() for text in texts for url in text.split(";")]
+    result = []
+    for text in texts:
+        for url in text.split(";"):
+            result.append(url.strip())
+    return result
 
 
 def _is_plaintext(url: str) -> bool:
@@ -144,11 +148,11 @@ def _list_cache_urls(cache: Mapping[str, Any]) -> list[str]:
     if "memcache" not in cache.get("BACKEND", "").lower():
         return locations
     uses_tls = cache.get("OPTIONS", {}).get("tls_context")
-    return [
-        f"memcached://{text}"
-        for text in locations
-        if not uses_tls and not text.startswith(("unix:", "/"))
-    ]
+    cache_urls = []
+    for text in locations:
+        if not uses_tls and not text.startswith(("unix:", "/")):
+            cache_urls.append(f"memcached://{text}")
+    return cache_urls
 
 
 def _iter_mailers() -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -69,9 +69,11 @@ def list_hidden_names(user: Any, subject: PairwiseSubject | None = None) -> list
     condition.
     """
     claims = conf.claims().values()
-    return [
-        claim.name for claim in claims if claim.category and not can_reveal(user, claim, subject)
-    ]
+    hidden_names = []
+    for claim in claims:
+        if claim.category and not can_reveal(user, claim, subject):
+            hidden_names.append(claim.name)
+    return hidden_names
 
 
 def list_names_hidden_of(user: Any, person: Any) -> set[str]:
@@ -88,7 +90,10 @@ def can_reveal_any(user: Any, person: Any) -> bool:
     """Return whether user may reveal a stored claim of person. One SELECT, unless a model-wide
     permission suffices.
     """
-    stored = [claim for claim in conf.claims().values() if claim.retention is not None]
+    stored = []
+    for claim in conf.claims().values():
+        if claim.retention is not None:
+            stored.append(claim)
     if any(can_reveal(user, claim) for claim in stored):
         return True
 
@@ -107,10 +112,9 @@ def list_categories() -> list[str]:
 
 def list_missing_categories(*, using: str) -> list[str]:
     """Return the declared categories whose permission is not in that database."""
-    by_codename = {
-        get_category_permission(category).partition(".")[2]: category
-        for category in list_categories()
-    }
+    by_codename = {}
+    for category in list_categories():
+        by_codename[get_category_permission(category).partition(".")[2]] = category
     rows = Permission.objects.using(using).filter(
         content_type__app_label=PairwiseSubject._meta.app_label,
         content_type__model=PairwiseSubject._meta.model_name,
@@ -122,7 +126,11 @@ def list_missing_categories(*, using: str) -> list[str]:
     else:
         existing = set()
 
-    return [category for codename, category in by_codename.items() if codename not in existing]
+    missing_categories = []
+    for codename, category in by_codename.items():
+        if codename not in existing:
+            missing_categories.append(category)
+    return missing_categories
 
 
 def create_category_permissions(*, using: str) -> None:

@@ -136,7 +136,10 @@ def reveal_many(
     results = _authorize_and_reveal(
         actor, persons, names, purpose=purpose, reason_code=reason_code, consents=consents
     )
-    return {user.pk: {name: next(results) for name in names} for user in persons}
+    many = {}
+    for user in persons:
+        many[user.pk] = {name: next(results) for name in names}
+    return many
 
 
 def _authorize_and_reveal(
@@ -204,9 +207,10 @@ def _authorize_claims(
     rows, subjects = _get_rows_and_subjects(actor, users, names)
     declared = [claims[name] for name in names if name in claims]
     has_others = not all(_is_self(actor, user) for user in users)
-    permitted_names = {
-        claim.name for claim in declared if has_others and can_reveal(actor.user, claim)
-    }
+    permitted_names = set()
+    for claim in declared:
+        if has_others and can_reveal(actor.user, claim):
+            permitted_names.add(claim.name)
     can_reveal_of = cache(partial(can_reveal, actor.user))
     for user in users:
         is_self = _is_self(actor, user)
@@ -382,7 +386,10 @@ def _get_rows_and_subjects(
     )
     for row in found.select_related("subject").order_by("-obtained_at"):
         rows[row.subject.user_id, row.name].append(row)
-    lacking = {key for key in keys if any((key, name) not in rows for name in names)}
+    lacking = set()
+    for key in keys:
+        if any((key, name) not in rows for name in names):
+            lacking.add(key)
     subjects: Iterable[PairwiseSubject]
     if lacking:
         subjects = PairwiseSubject.objects.filter(user__in=lacking).order_by("last_seen_at")

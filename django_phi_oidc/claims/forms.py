@@ -33,7 +33,9 @@ class PurposeForm(forms.Form):
     ) -> None:
         super().__init__(*args, **kwargs)
         codes = [*([PATIENT_REQUEST] if is_own else []), *(claim.purpose for claim in claims)]
-        choices = [(code, self.get_purpose_label(code)) for code in dict.fromkeys(codes)]
+        choices = []
+        for code in dict.fromkeys(codes):
+            choices.append((code, self.get_purpose_label(code)))
         self.fields["purpose"].widget.choices = choices
 
     def get_purpose_label(self, code: str) -> str:

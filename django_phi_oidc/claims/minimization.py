@@ -205,15 +205,18 @@ def find_verified_email(*sources: Mapping[str, Any]) -> str:
     accepted, because "false" is one, too.
     Spec: OIDC Core 5.1.
     """
-    addresses = [source["email"] for source in sources if not is_empty(source.get("email"))]
-    statements = [
-        source["email_verified"] for source in sources if not is_empty(source.get("email_verified"))
-    ]
-    verified = [
-        source["email"]
-        for source in sources
-        if source.get("email") in addresses and source.get("email_verified")
-    ]
+    addresses = []
+    for source in sources:
+        if not is_empty(source.get("email")):
+            addresses.append(source["email"])
+    statements = []
+    for source in sources:
+        if not is_empty(source.get("email_verified")):
+            statements.append(source["email_verified"])
+    verified = []
+    for source in sources:
+        if source.get("email") in addresses and source.get("email_verified"):
+            verified.append(source["email"])
     is_agreed = all(address == addresses[0] for address in addresses) and all(
         value is True for value in statements
     )

@@ -282,7 +282,10 @@ def count_unused_keys(*, now: datetime, due: Q) -> int:
     if not retention_keys.is_enabled():
         return 0
     in_use = set(StoredClaim.objects.exclude(due).values_list("bucket", flat=True).distinct())
-    names = [name for name in retention_keys.get_store().names() if name not in in_use]
+    names = []
+    for name in retention_keys.get_store().names():
+        if name not in in_use:
+            names.append(name)
     return (
         sum(not _can_be_in_use(name, now=now) for name in names) + UnusedPersonKey.objects.count()
     )
@@ -343,10 +346,8 @@ def _destroy_keys(
                 alert = NewEvent(
                     Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"}
                 )
-                events += [
-                    item._replace(outcome="failure", reason=Code.KEY_MISSING)
-                    for item in (event, alert)
-                ]
+                for item in (event, alert):
+                    events.append(item._replace(outcome="failure", reason=Code.KEY_MISSING))
     finally:
         with transaction.atomic():
             person_keys = [person_key.pk for name in destroyed if (person_key := unused[name])]
@@ -461,9 +462,10 @@ def _delete_due_claims(
         )
     else:
         statement = f"DELETE FROM {table} WHERE id IN ({due}) RETURNING name, 1, expires_at"  # noqa: S608
-    parameters = [
-        connection.ops.adapt_datetimefield_value(value) for value in (now, after, now) if value
-    ]
+    parameters = []
+    for value in (now, after, now):
+        if value:
+            parameters.append(connection.ops.adapt_datetimefield_value(value))
     counts: Counter[str] = Counter()
     edges = []
     with connection.cursor() as cursor:
@@ -558,7 +560,10 @@ def _delete_claims(
     _delete_unheld_rows([pk for _, pk, _, _ in rows])
     events: list[NewEvent] = []
     for subject in subjects:
-        names = [name for _, _, name, owner in rows if owner == subject.pk]
+        names = []
+        for _, _, name, owner in rows:
+            if owner == subject.pk:
+                names.append(name)
         events += _create_scrub_events(
             names, cause=cause, subject=str(subject.uuid), origin=origin, now=now
         )
@@ -578,10 +583,9 @@ def _create_scrub_events(
 ) -> list[NewEvent]:
     counts = sorted(Counter(names).items())
     event = NewEvent(action=Action.CLAIM_SCRUBBED, origin=origin, now=now, subject=subject)
-    parts = [
-        zip(*counts[start : start + MAX_ITEMS], strict=True)
-        for start in range(0, len(counts), MAX_ITEMS)
-    ]
+    parts = []
+    for start in range(0, len(counts), MAX_ITEMS):
+        parts.append(zip(*counts[start : start + MAX_ITEMS], strict=True))
     details = (
         {"cause": cause, "claims": list(names), "counts": list(numbers)} for names, numbers in parts
     )

@@ -136,7 +136,10 @@ def find_key_summary() -> RetentionKeySummary | None:
     if not retention_keys.is_enabled():
         return None
     days = [retention_keys.parse_key_date(name) for name in retention_keys.get_store().names()]
-    dated = [day for day in days if day is not None]
+    dated = []
+    for day in days:
+        if day is not None:
+            dated.append(day)
     return RetentionKeySummary(
         count=len(days),
         oldest=min(dated, default=None),

@@ -58,17 +58,18 @@ def store_claims(
         names = tuple(name for name in names if name not in preservation.kept_names)
     if not names:
         return ()
-    rows = [
-        _create_row(
-            declared_claims[name],
-            claims[name],
-            subject=subject,
-            session_id=session_id,
-            hold_key_name=preservation.key_name if preservation else None,
-            now=now,
+    rows = []
+    for name in names:
+        rows.append(
+            _create_row(
+                declared_claims[name],
+                claims[name],
+                subject=subject,
+                session_id=session_id,
+                hold_key_name=preservation.key_name if preservation else None,
+                now=now,
+            )
         )
-        for name in names
-    ]
     encrypted: Any = StoredClaim._meta.get_field("value")
     retention_key_cache: KeyCache = {}
     for row in rows:

@@ -65,7 +65,11 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         names = self.claim_names or [
             name for name, claim in claims.items() if claim.retention is not None
         ]
-        return {name: claims[name] for name in names if name in claims}
+        claim_declarations = {}
+        for name in names:
+            if name in claims:
+                claim_declarations[name] = claims[name]
+        return claim_declarations
 
     def get_form(self, data: Any = None) -> PurposeForm:
         """Return the form for these claims, bound if there are data."""
@@ -77,12 +81,15 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
         revealed: Mapping[str, RevealResult] = kwargs.pop("revealed", {})
         actor = Actor.from_request(self.request)
         person = self.get_person()
-        claims = [
-            DisplayedClaim(
-                declared=claim, masked=MaskedClaim(actor, person, name), revealed=revealed.get(name)
+        claims = []
+        for name, claim in self.get_claim_declarations().items():
+            claims.append(
+                DisplayedClaim(
+                    declared=claim,
+                    masked=MaskedClaim(actor, person, name),
+                    revealed=revealed.get(name),
+                )
             )
-            for name, claim in self.get_claim_declarations().items()
-        ]
         notice = next((result.notice for result in revealed.values() if result.notice), "")
         context = {"form": self.get_form(), "claims": claims, "redisclosure_notice": notice}
         return super().get_context_data(**{**context, **kwargs})
@@ -119,9 +126,10 @@ class RevealMixin(TemplateResponseMixin, ContextMixin):
             hidden = list_names_hidden_of(actor.user, person)
 
         is_own_request = purpose == PATIENT_REQUEST and is_own
-        names = [
-            name for name, claim in claims.items() if is_own_request or purpose == claim.purpose
-        ]
+        names = []
+        for name, claim in claims.items():
+            if is_own_request or purpose == claim.purpose:
+                names.append(name)
         names = [name for name in names if name not in hidden]
         consents = {person.pk: suppress_not_found(self.get_consent, missing="")()}
         return reveal_many(actor, [person], names or claims, purpose=purpose, consents=consents)[

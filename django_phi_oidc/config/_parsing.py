@@ -64,11 +64,10 @@ def parse_declaration(
     parsers = {name: parser for name, parser in parsers.items() if name not in identity}
     known = parsers if known is None else known
     mistakes = list_unknown_options(path, parse_mapping(path, raw), known, find_app=find_app)
-    required = {
-        f.name
-        for f in fields(cast(Any, declaration_class))
-        if f.default is f.default_factory is MISSING
-    }
+    required = set()
+    for f in fields(cast(Any, declaration_class)):
+        if f.default is f.default_factory is MISSING:
+            required.add(f.name)
     mistakes += [
         f"{path} lacks {name}." for name in parsers if name in required and name not in raw
     ]
@@ -79,7 +78,8 @@ def parse_declaration(
         )
         if required <= {*values, *identity}:
             declaration = declaration_class(**identity, **values)
-            mistakes += [f"{path}{fault}" for fault in list_faults(declaration)]
+            for fault in list_faults(declaration):
+                mistakes.append(f"{path}{fault}")
     except DeclarationInvalid as error:
         mistakes.append(str(error))
     if mistakes:
@@ -291,7 +291,10 @@ def is_url(url: str, *, forbidden: str) -> bool:
 def get_parsers(declaration_class: type) -> Mapping[str, Parser]:
     """Return the parser of each field of a dataclass."""
     hints = get_type_hints(declaration_class, include_extras=True)
-    return {field.name: _get_parser(hints[field.name]) for field in fields(declaration_class)}
+    parsers = {}
+    for field in fields(declaration_class):
+        parsers[field.name] = _get_parser(hints[field.name])
+    return parsers
 
 
 def _get_parser(hint: Any) -> Parser:

@@ -22,7 +22,10 @@ def iter_effective_options(raw: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     Secrets are left out: fields of a declaration that its repr does not show. The value of an
     option that cannot be parsed is INVALID.
     """
-    names = [field.name for section in iter_sections() for field in fields(section.options)]
+    names = []
+    for section in iter_sections():
+        for field in fields(section.options):
+            names.append(field.name)
     for name in names:
         if name != "KEYS":
             try:

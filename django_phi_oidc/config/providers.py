@@ -410,7 +410,11 @@ class ProviderDeclaration:
 
     def list_keys(self, use: KeyUse) -> tuple[ClientKey, ...]:
         """Return the client keys of that use. The first one of `sig` signs."""
-        return tuple(key for key in self.client_keys if key.use == use)
+        keys = []
+        for key in self.client_keys:
+            if key.use == use:
+                keys.append(key)
+        return tuple(keys)
 
     @property
     def id_token_encryption(self) -> ResponseEncryption:
@@ -544,9 +548,10 @@ def _list_fapi2_faults(provider: ProviderDeclaration) -> Iterator[str]:
     Spec: FAPI 2.0 Security Profile 5.3.3.1, 5.3.3.2, 5.4.1.
     """
     algs = [*provider.id_token_signed_response_alg, *provider.userinfo_signed_response_alg]
-    client_algs = {
-        alg for key in provider.list_keys("sig")[:1] for alg in provider.list_signing_algs(key)
-    }
+    client_algs = set()
+    for key in provider.list_keys("sig")[:1]:
+        for alg in provider.list_signing_algs(key):
+            client_algs.add(alg)
     conditions = {
         "token_endpoint_auth_method": provider.token_endpoint_auth_method
         in ("private_key_jwt", *MTLS_METHODS),

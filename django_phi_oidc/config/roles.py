@@ -63,7 +63,11 @@ class RoleRule:
     @property
     def flags(self) -> tuple[AccountFlag, ...]:
         """The account flags that the rule grants."""
-        return tuple(flag for flag in ACCOUNT_FLAGS if getattr(self, flag))
+        result = []
+        for flag in ACCOUNT_FLAGS:
+            if getattr(self, flag):
+                result.append(flag)
+        return tuple(result)
 
     @property
     def roles(self) -> frozenset[Role]:
@@ -99,7 +103,11 @@ def get_managed_roles(rules: Sequence[RoleRule]) -> frozenset[Role]:
     """Return every role that a rule can grant; a sign-in removes those of them that no rule
     grants.
     """
-    return frozenset(role for rule in rules for role in rule.roles)
+    managed_roles = set()
+    for rule in rules:
+        for role in rule.roles:
+            managed_roles.add(role)
+    return frozenset(managed_roles)
 
 
 class SuppliedClaim(NamedTuple):

@@ -94,7 +94,10 @@ def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
 
 def list_unknown(raw: Mapping[str, Any]) -> list[str]:
     """Return a message for each option that does not exist."""
-    known = [name for section in iter_sections() for name in get_parsers(section.options)]
+    known = []
+    for section in iter_sections():
+        for name in get_parsers(section.options):
+            known.append(name)
     return list_unknown_options("", raw, known, find_app=find_app_of_option)
 
 

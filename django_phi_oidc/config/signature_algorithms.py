@@ -82,9 +82,11 @@ def find_key_type(key: object) -> KeyType | None:
 
 def list_signing_algs(key_type: KeyType) -> tuple[str, ...]:
     """Return the algorithms of a key type, the default first."""
-    return tuple(
-        name for name, algorithm in SIGNATURE_ALGORITHMS.items() if algorithm.key_type == key_type
-    )
+    signing_algs = []
+    for name, algorithm in SIGNATURE_ALGORITHMS.items():
+        if algorithm.key_type == key_type:
+            signing_algs.append(name)
+    return tuple(signing_algs)
 
 
 def verify_signature(

@@ -120,7 +120,11 @@ class _ProjectStore:
 
     def names(self) -> Iterable[str]:
         with _translate_errors("names"):
-            return [name for name in self._store.names() if _is_listed(name)]
+            result = []
+            for name in self._store.names():
+                if _is_listed(name):
+                    result.append(name)
+            return result
 
 
 @contextmanager

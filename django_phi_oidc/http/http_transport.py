@@ -170,9 +170,10 @@ def send_once(
     it.
     Raises: TransportError.
     """
-    headers = {
-        name: value for name, value in request.headers.items() if name.lower() != "accept-encoding"
-    }
+    headers = {}
+    for name, value in request.headers.items():
+        if name.lower() != "accept-encoding":
+            headers[name] = value
     remaining = exchange.get_remaining_seconds()
     try:
         raw_response = manager.urlopen(

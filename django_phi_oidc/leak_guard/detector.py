@@ -40,13 +40,18 @@ def find_leaks(text: str, location: SecretLocation) -> list[str]:
     each once.
     """
     secrets = current_secrets()
-    allowed = [secret.value for secret in secrets if secret.location == location]
-    misplaced = [secret for secret in secrets if secret.location not in (location, "anywhere")]
-    kinds = [
-        secret.kind
-        for secret in misplaced
-        if next(_iter_occurrences(secret.value, text), None) is not None
-    ]
+    allowed = []
+    for secret in secrets:
+        if secret.location == location:
+            allowed.append(secret.value)
+    misplaced = []
+    for secret in secrets:
+        if secret.location not in (location, "anywhere"):
+            misplaced.append(secret)
+    kinds = []
+    for secret in misplaced:
+        if next(_iter_occurrences(secret.value, text), None) is not None:
+            kinds.append(secret.kind)
     if any(not any(token in value for value in allowed) for token in _iter_tokens(text)):
         kinds.append("token")
     return list(dict.fromkeys(kinds))
@@ -121,9 +126,10 @@ def _mask_event(part: Any, *, without_variables: bool) -> Any:
     if isinstance(part, str):
         return mask(part)
     if isinstance(part, Mapping):
-        members = {
-            key: value for key, value in part.items() if not (without_variables and key == "vars")
-        }
+        members = {}
+        for key, value in part.items():
+            if not (without_variables and key == "vars"):
+                members[key] = value
         return {mask_part(key): mask_part(value) for key, value in members.items()}
     if isinstance(part, list | tuple | set | frozenset):
         items = [mask_part(item) for item in part]

@@ -77,7 +77,11 @@ def _find_leaks(request: HttpRequest, response: HttpResponseBase) -> LeaksByLoca
     secrets are known.
     """
     leaks = (*_iter_request_leaks(request), *_iter_response_leaks(response))
-    return {location: kinds for location, kinds in leaks if kinds}
+    result = {}
+    for location, kinds in leaks:
+        if kinds:
+            result[location] = kinds
+    return result
 
 
 def _iter_request_leaks(request: HttpRequest) -> Iterator[tuple[SecretLocation, list[str]]]:

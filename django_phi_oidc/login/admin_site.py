@@ -154,8 +154,11 @@ def _has_privilege_inline(
     ):
         to_field = request.POST.get(TO_FIELD_VAR, request.GET.get(TO_FIELD_VAR))
         rows.append(model_admin.get_object(request, unquote(object_id), to_field))
-    models = [inline.model for row in rows for inline in model_admin.get_inlines(request, row)]
-    models += [
-        inline.model for row in rows for inline in model_admin.get_inline_instances(request, row)
-    ]
+    models = []
+    for row in rows:
+        for inline in model_admin.get_inlines(request, row):
+            models.append(inline.model)
+    for row in rows:
+        for instance in model_admin.get_inline_instances(request, row):
+            models.append(instance.model)
     return any(issubclass(model, ROLE_MODELS) for model in models)

@@ -55,13 +55,12 @@ class SectorIdentifierView(View):
 def list_redirect_uris(origin: str, provider_names: Collection[str]) -> list[str]:
     """Return the callback URLs at that origin and at those of SECTOR_ORIGINS."""
     paths = [reverse("oidc_authentication_callback")]
-    paths += [
-        reverse("oidc_authentication_callback", kwargs={"provider": name})
-        for name in provider_names
-    ]
+    for name in provider_names:
+        paths.append(reverse("oidc_authentication_callback", kwargs={"provider": name}))
     urls = []
     for sector_origin in dict.fromkeys([origin, *conf.sector_origins()]):
-        urls += [f"{sector_origin}{path}" for path in paths]
+        for path in paths:
+            urls.append(f"{sector_origin}{path}")
     return urls
 
 

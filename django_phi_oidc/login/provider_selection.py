@@ -23,13 +23,14 @@ def render_provider_selection(request: HttpRequest) -> HttpResponse:
     """
     next_url = parse_next_url(request)
     prompts_login = is_login_prompt_requested(request)
-    ways = [
-        {
-            "label": declaration.label or name,
-            "url": build_sign_in_url(name, next_url=next_url, prompts_login=prompts_login),
-        }
-        for name, declaration in conf.providers().items()
-    ]
+    ways = []
+    for name, declaration in conf.providers().items():
+        ways.append(
+            {
+                "label": declaration.label or name,
+                "url": build_sign_in_url(name, next_url=next_url, prompts_login=prompts_login),
+            }
+        )
     return render(request, "django_phi_oidc/choose.html", {"ways": ways})
 
 

@@ -119,7 +119,10 @@ def request_reauthentication(provider: Provider) -> Provider:
     declaration = provider.declaration
     if declaration.reauthentication != "verify":
         return provider
-    ages = [age for age in (MAX_AGE_SECONDS, declaration.max_age) if age is not None]
+    ages = []
+    for age in (MAX_AGE_SECONDS, declaration.max_age):
+        if age is not None:
+            ages.append(age)
     return provider.with_declaration(replace(declaration, max_age=min(ages)))
 
 

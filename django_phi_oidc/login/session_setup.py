@@ -328,15 +328,16 @@ class _NewSession:
         else:
             expires_at = self.now + lifetime
 
-        tokens = [
-            TokenToRevoke(
-                token=token,
-                access_token_expires_at=expires_at,
-                provider=self.provider.name,
-                session_id=self.session_id,
+        tokens = []
+        for token in issued_tokens:
+            tokens.append(
+                TokenToRevoke(
+                    token=token,
+                    access_token_expires_at=expires_at,
+                    provider=self.provider.name,
+                    session_id=self.session_id,
+                )
             )
-            for token in issued_tokens
-        ]
         return PendingRevocation.objects.queue(tokens, now=self.now)
 
 

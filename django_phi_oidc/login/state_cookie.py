@@ -191,7 +191,10 @@ def set_encrypted_cookie(
     """
     # A default value takes room, and is the same when the cookie is read.
     members = ((item, getattr(value, item.name)) for item in fields(value))
-    values = {item.name: member for item, member in members if member != item.default}
+    values = {}
+    for item, member in members:
+        if member != item.default:
+            values[item.name] = member
     ciphertext = keyring.encrypt(json.dumps(values), context=[context, name])
     response.set_cookie(
         name,

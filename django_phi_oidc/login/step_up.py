@@ -165,15 +165,20 @@ def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState)
         value for value in pending.acr if value in declaration.accepted_acr_values
     ] or pending.acr
     # A value that acr never names, such as one for several factors, is requested at each sign-in.
-    unnamed_acr = [
-        value for value in declaration.acr_values if value not in declaration.accepted_acr_values
-    ]
+    unnamed_acr = []
+    for value in declaration.acr_values:
+        if value not in declaration.accepted_acr_values:
+            unnamed_acr.append(value)
     # Likewise, the vectors of a sign-in that satisfy the page.
-    vtr = [
-        vector for vector in declaration.vtr if is_vector_sufficient(vector, accepted=pending.vot)
-    ]
+    vtr = []
+    for vector in declaration.vtr:
+        if is_vector_sufficient(vector, accepted=pending.vot):
+            vtr.append(vector)
     vtr = vtr or complete_vectors(pending.vot, required=declaration.vtr)
-    ages = [age for age in (max_age, declaration.max_age) if age is not None]
+    ages = []
+    for age in (max_age, declaration.max_age):
+        if age is not None:
+            ages.append(age)
     return provider.with_declaration(
         replace(
             declaration,

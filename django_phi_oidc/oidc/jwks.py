@@ -84,7 +84,10 @@ class JSONWebKeySet:
         Raises: KeyNotFound if none or several match, because keys are not tried in turn.
         Spec: OIDC Core 10.1.1, RFC 7517 4.5.
         """
-        keys = [key for key in self.keys if kid in (None, key.kid) and key.can_verify(alg)]
+        keys = []
+        for key in self.keys:
+            if kid in (None, key.kid) and key.can_verify(alg):
+                keys.append(key)
         if len(keys) != 1:
             raise KeyNotFound
         return keys[0]

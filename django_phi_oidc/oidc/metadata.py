@@ -110,15 +110,17 @@ def build_oauth_metadata_requests(*, issuer: str) -> tuple[TransportRequest, ...
     name = "/.well-known/oauth-authorization-server"
     smart_path = f"{parts.path}/.well-known/smart-configuration"
     paths = dict.fromkeys((f"{name}{parts.path}", f"{parts.path}{name}", smart_path))
-    return tuple(
-        TransportRequest(
-            method="GET",
-            url=parts._replace(path=path).geturl(),
-            headers={"Accept": "application/json"},
-            operation="metadata",
+    metadata_requests = []
+    for path in paths:
+        metadata_requests.append(
+            TransportRequest(
+                method="GET",
+                url=parts._replace(path=path).geturl(),
+                headers={"Accept": "application/json"},
+                operation="metadata",
+            )
         )
-        for path in paths
-    )
+    return tuple(metadata_requests)
 
 
 def process_oauth_metadata_response(
@@ -150,10 +152,9 @@ def merge_metadata(
     are overridden.
     Requires: both are of the declared issuer. Spec: RFC 8705 5.
     """
-    overrides = {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in declaration.metadata_overrides
-    }
+    overrides = {}
+    for name, value in declaration.metadata_overrides:
+        overrides[name] = list(value) if isinstance(value, tuple) else value
     merged = {**oauth_members, **members}
     aliases = merged.get("mtls_endpoint_aliases")
     if declaration.client_certificate and isinstance(aliases, dict):
@@ -378,7 +379,11 @@ def _find_strings(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return what is no more than a hint: no sign-in is refused because it is malformed."""
     value = members.get(name)
     if isinstance(value, list):
-        return tuple(item for item in value if isinstance(item, str))
+        strings = []
+        for item in value:
+            if isinstance(item, str):
+                strings.append(item)
+        return tuple(strings)
     return ()
 
 

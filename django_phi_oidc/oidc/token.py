@@ -246,9 +246,9 @@ def extract_received_tokens(response: TransportResponse) -> tuple[ReceivedToken,
         pairs = ((field[1], unquote_plus(field[2])) for field in _FORM_FIELD.finditer(text))
     else:
         pairs = _scan_string_members(text)
-    values_by_hint: dict[TokenTypeHint, dict[str, None]] = {
-        hint: {} for hint in get_args(TokenTypeHint)
-    }
+    values_by_hint: dict[TokenTypeHint, dict[str, None]] = {}
+    for hint in get_args(TokenTypeHint):
+        values_by_hint[hint] = {}
     for name, value in pairs:
         values = values_by_hint.get(cast(TokenTypeHint, name))
         if values is not None and len(values) < MAX_RECEIVED_TOKENS and _is_encodable_text(value):

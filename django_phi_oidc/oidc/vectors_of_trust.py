@@ -37,11 +37,14 @@ def complete_vectors(vectors: Collection[str], *, required: Collection[str]) -> 
     """
     completed: dict[str, None] = {}
     for vector in vectors:
-        categories = {component[0] for component in vector.split(".")}
+        categories = set()
+        for component in vector.split("."):
+            categories.add(component[0])
         for alternative in required or (vector,):
-            further = [
-                component for component in alternative.split(".") if component[0] not in categories
-            ]
+            further = []
+            for component in alternative.split("."):
+                if component[0] not in categories:
+                    further.append(component)
             completed[".".join([vector, *further])] = None
     return list(completed)
 

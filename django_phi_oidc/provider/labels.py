@@ -5,7 +5,10 @@ from .. import conf
 
 def list_provider_choices() -> list[tuple[str, str]]:
     """Return the declared name and the label of each provider."""
-    return [(name, declaration.label or name) for name, declaration in conf.providers().items()]
+    provider_choices = []
+    for name, declaration in conf.providers().items():
+        provider_choices.append((name, declaration.label or name))
+    return provider_choices
 
 
 def get_provider_label(name: str) -> str:

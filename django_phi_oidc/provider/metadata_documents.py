@@ -150,7 +150,10 @@ def _list_needed_members(declaration: ProviderDeclaration) -> set[str]:
         "authorization_response_iss_parameter_supported": is_fapi2,
         "tls_client_certificate_bound_access_tokens": is_fapi2 and not is_key_bound,
     }
-    needed = {name for name, is_needed in conditions.items() if is_needed}
+    needed = set()
+    for name, is_needed in conditions.items():
+        if is_needed:
+            needed.add(name)
     return needed | list_members_needed_by_apps(declaration)
 
 

@@ -21,9 +21,10 @@ def read_certificate_version(declaration: ProviderDeclaration) -> CertificateVer
     """
     paths = filter(None, (declaration.client_certificate, declaration.client_certificate_key))
     try:
-        return tuple(
-            (status.st_mtime_ns, status.st_ino) for status in (path.stat() for path in paths)
-        )
+        certificate_version = []
+        for status in (path.stat() for path in paths):
+            certificate_version.append((status.st_mtime_ns, status.st_ino))
+        return tuple(certificate_version)
     except OSError as error:
         raise TransportError(Code.TRANSPORT_TLS, "client_certificate cannot be read.") from error
 
@@ -59,11 +60,15 @@ def list_certificate_expiries(declaration: ProviderDeclaration) -> list[tuple[st
 
     Raises: DeclarationInvalid if the file of client_certificate cannot be read.
     """
-    chains = [
-        ("client_keys", key.certificate) for key in declaration.client_keys if key.certificate
-    ]
+    chains = []
+    for key in declaration.client_keys:
+        if key.certificate:
+            chains.append(("client_keys", key.certificate))
     if declaration.client_certificate is not None:
         chains.append(
             ("client_certificate", read_certificate_chain(declaration.client_certificate))
         )
-    return [(option, get_expiry(chain[0])) for option, chain in chains]
+    certificate_expiries = []
+    for option, chain in chains:
+        certificate_expiries.append((option, get_expiry(chain[0])))
+    return certificate_expiries

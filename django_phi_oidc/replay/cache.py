@@ -65,7 +65,9 @@ def remember_in_transaction(
     """
     # Sorted, so that two calls with some of the same identifiers do not deadlock.
     digests = sorted(compute_digest(kind, identifier) for identifier in identifiers)
-    rows = [UsedIdentifier(digest=digest, kind=kind, until=expires_at) for digest in digests]
+    rows = []
+    for digest in digests:
+        rows.append(UsedIdentifier(digest=digest, kind=kind, until=expires_at))
     UsedIdentifier.objects.bulk_create(rows, ignore_conflicts=True)
     UsedIdentifier.objects.filter(digest__in=digests, until__lt=expires_at).update(until=expires_at)
 
@@ -83,7 +85,10 @@ def find_remembered_kind(
     """Return the first of the kinds by which one of the identifiers is remembered until that time
     or longer, or "".
     """
-    digests = [compute_digest(kind, identifier) for kind in kinds for identifier in identifiers]
+    digests = []
+    for kind in kinds:
+        for identifier in identifiers:
+            digests.append(compute_digest(kind, identifier))
     using = router.db_for_write(UsedIdentifier)
     if not has_row(UsedIdentifier, digests, using=using, until=until):
         return ""

@@ -66,7 +66,10 @@ def end_access(
                 [user_pk], provider=None, reason=reason, origin=origin, now=now
             )
         if is_inline:
-            leased = [row for session in ended for row in session.leased_revocations]
+            leased = []
+            for session in ended:
+                for row in session.leased_revocations:
+                    leased.append(row)
             revoke_after_commit(
                 [pk for session in ended for pk in session.revocation_ids], leased=leased
             )

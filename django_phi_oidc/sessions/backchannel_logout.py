@@ -182,11 +182,11 @@ def end_matching_sessions(condition: Q, reason: EndReason, **options: Any) -> li
     """End the live sessions that match the condition. options: as in `end_sessions`."""
     live = OIDCSession.objects.filter(condition, ended_at=None).order_by("pk")
     ids = list(live.values_list("pk", flat=True))
-    return [
-        ended
-        for start in range(0, len(ids), BATCH_SIZE)
-        for ended in end_sessions(ids[start : start + BATCH_SIZE], reason, **options)
-    ]
+    matching_sessions = []
+    for start in range(0, len(ids), BATCH_SIZE):
+        for ended in end_sessions(ids[start : start + BATCH_SIZE], reason, **options):
+            matching_sessions.append(ended)
+    return matching_sessions
 
 
 class SessionlessView(View):
@@ -303,11 +303,10 @@ def _end_sessions(logout_token: LogoutToken, *, provider: str, origin: Origin) -
         providers = ()
 
     # Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7.
-    offline = [
-        p.name
-        for p in providers
-        if any(scope.name == "offline_access" for scope in p.resource_scopes)
-    ]
+    offline = []
+    for p in providers:
+        if any(scope.name == "offline_access" for scope in p.resource_scopes):
+            offline.append(p.name)
     get_keys = partial(keyring.get_keys, "subject")
     end = partial(
         process_logout_token,

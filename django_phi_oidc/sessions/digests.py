@@ -31,4 +31,8 @@ def build_token_columns(tokens: TokenResponse) -> dict[str, str]:
     columns = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
     if tokens.access_token:
         columns["access_token_digest"] = compute_token_digest(tokens.access_token)
-    return {name: value for name, value in columns.items() if value}
+    token_columns = {}
+    for name, value in columns.items():
+        if value:
+            token_columns[name] = value
+    return token_columns

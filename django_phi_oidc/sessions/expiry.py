@@ -4,7 +4,7 @@ session.
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -228,7 +228,9 @@ def _look_up_django_sessions(session_ids: Sequence[uuid.UUID] | None = None) -> 
     while rows := list(live.filter(pk__gt=last_id)[:BATCH_SIZE]):
         last_id = rows[-1].pk
         keys = keyring.find_keys("encryption")
-        columns_by_id = {row.pk: row.decrypt_columns(["session_key"], keys=keys) for row in rows}
+        columns_by_id = {}
+        for row in rows:
+            columns_by_id[row.pk] = row.decrypt_columns(["session_key"], keys=keys)
         session_keys = {
             pk: columns.plaintexts.get("session_key", "") for pk, columns in columns_by_id.items()
         }
@@ -254,9 +256,18 @@ def _find_existing_keys(session_keys: Sequence[str]) -> set[str]:
         )
     if store is CacheStore:
         engine = store()
-        keys: Mapping[str, str] = {engine.cache_key_prefix + key: key for key in session_keys}
-        return {keys[key] for key in caches[settings.SESSION_CACHE_ALIAS].get_many(keys)}
-    return {key for key in session_keys if store().exists(key)}
+        keys: dict[str, str] = {}
+        for key in session_keys:
+            keys[engine.cache_key_prefix + key] = key
+        existing_keys = set()
+        for key in caches[settings.SESSION_CACHE_ALIAS].get_many(keys):
+            existing_keys.add(keys[key])
+        return existing_keys
+    existing_keys = set()
+    for key in session_keys:
+        if store().exists(key):
+            existing_keys.add(key)
+    return existing_keys
 
 
 def _list_valid_sessions() -> QuerySet[Any]:

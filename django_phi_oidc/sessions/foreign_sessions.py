@@ -117,21 +117,27 @@ def end_foreign_sessions(
                 "pk", flat=True
             )
         )
-        ended = [session for session in sessions if session.session_key in existing]
-        revocable = [(session, session.list_revocable(provider)) for session in ended]
+        ended = []
+        for session in sessions:
+            if session.session_key in existing:
+                ended.append(session)
+        revocable = []
+        for session in ended:
+            revocable.append((session, session.list_revocable(provider)))
         queued = _queue([token for _, tokens in revocable for token in tokens], now=now)
-        events = [
-            NewEvent(
-                action=Action.SESSION_ENDED,
-                resource=f"user/{session.user_id}",
-                provider=tokens[0].provider if tokens else session.provider,
-                detail={"tokens": len(tokens)},
-                origin=origin,
-                now=now,
-                reason=EndReason.ADMINISTRATOR,
+        events = []
+        for session, tokens in revocable:
+            events.append(
+                NewEvent(
+                    action=Action.SESSION_ENDED,
+                    resource=f"user/{session.user_id}",
+                    provider=tokens[0].provider if tokens else session.provider,
+                    detail={"tokens": len(tokens)},
+                    origin=origin,
+                    now=now,
+                    reason=EndReason.ADMINISTRATOR,
+                )
             )
-            for session, tokens in revocable
-        ]
         enqueue_many(events)
         delete_django_sessions([session.session_key for session in ended])
     return len(ended), queued
@@ -179,12 +185,14 @@ def _list_tokens(data: Mapping[str, Any]) -> tuple[ReceivedToken, ...]:
     Other code may store anything under these keys: what is no token (RFC 6749 A.12) must not
     prevent a logout.
     """
-    stored = [(hint, data.get(f"oidc_{hint}")) for hint in TOKEN_HINTS]
-    return tuple(
-        ReceivedToken(token_type_hint=hint, value=value)
-        for hint, value in stored
-        if _is_token(value)
-    )
+    stored = []
+    for hint in TOKEN_HINTS:
+        stored.append((hint, data.get(f"oidc_{hint}")))
+    tokens = []
+    for hint, value in stored:
+        if _is_token(value):
+            tokens.append(ReceivedToken(token_type_hint=hint, value=value))
+    return tuple(tokens)
 
 
 def _is_token(value: Any) -> TypeGuard[str]:

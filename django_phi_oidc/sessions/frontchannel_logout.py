@@ -63,9 +63,10 @@ class FrontchannelLogoutView(SessionlessView):
         request.encoding = "utf-8"
         issuer = request.GET.get("iss", "")
         sid = request.GET.get("sid", "")
-        providers = [
-            provider for provider in conf.providers().values() if provider.issuer == issuer
-        ]
+        providers = []
+        for provider in conf.providers().values():
+            if provider.issuer == issuer:
+                providers.append(provider)
         response = HttpResponse(content_type="text/plain")
         if providers and sid:
             origin = get_request_origin(request)

@@ -54,20 +54,23 @@ class KeptIDToken:
         if set(self.personal_claims) <= set(known):
             return []
         event = NewEvent(Action.CLAIM_STORED, origin, now, provider=provider, subject=subject)
-        parts = [
-            self.personal_claims[i : i + MAX_ITEMS]
-            for i in range(0, len(self.personal_claims), MAX_ITEMS)
-        ]
-        return [
-            event._replace(detail={"claims": list(part), "place": "id_token"}) for part in parts
-        ]
+        parts = []
+        for i in range(0, len(self.personal_claims), MAX_ITEMS):
+            parts.append(self.personal_claims[i : i + MAX_ITEMS])
+        events = []
+        for part in parts:
+            events.append(event._replace(detail={"claims": list(part), "place": "id_token"}))
+        return events
 
 
 def reduce_id_token(token: str, claims: Mapping[str, Any], *, policy: IDTokenHint) -> KeptIDToken:
     """Return what a session keeps of a token with these verified claims. policy: `id_token_hint` of
     its provider.
     """
-    kept = {name: claims[name] for name in KEPT_CLAIMS if name in claims}
+    kept = {}
+    for name in KEPT_CLAIMS:
+        if name in claims:
+            kept[name] = claims[name]
     personal = list_personal_claims(claims)
     if policy == "never" or (personal and policy != "always"):
         return KeptIDToken(claims=kept)

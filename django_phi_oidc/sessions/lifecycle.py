@@ -110,22 +110,24 @@ def end_sessions(
         if not sessions:
             return []
         ids = [session.pk for session in sessions]
-        offline_ids = {
-            session.pk for session in sessions if session.provider in keep_offline_providers
-        }
+        offline_ids = set()
+        for session in sessions:
+            if session.provider in keep_offline_providers:
+                offline_ids.add(session.pk)
         keys = keyring.find_keys("encryption")
         names: list[EncryptedColumnName] = [
             "session_key",
             *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ()),
         ]
-        ending = [
-            _EndingSession(
-                session,
-                session.decrypt_columns(names, keys=keys),
-                keep_refresh_token=session.pk in offline_ids,
+        ending = []
+        for session in sessions:
+            ending.append(
+                _EndingSession(
+                    session,
+                    session.decrypt_columns(names, keys=keys),
+                    keep_refresh_token=session.pk in offline_ids,
+                )
             )
-            for session in sessions
-        ]
         events = [
             event for item in ending for event in item.build_events(reason, origin=origin, now=now)
         ]
@@ -332,12 +334,14 @@ def renew_session(
         row = OIDCSession.objects.select_related("subject").get(pk=session_id)
         new = {"refresh_token": tokens.refresh_token, "access_token": tokens.access_token}
         columns = row.decrypt_columns(TOKEN_HINTS, keys=keyring.get_keys("encryption"))
-        stored = [hint for hint in TOKEN_HINTS if getattr(row, hint)]
-        replaced = [
-            SessionToken(row.pk, hint)
-            for hint in stored
-            if columns.plaintexts.get(hint) not in new.values()
-        ]
+        stored = []
+        for hint in TOKEN_HINTS:
+            if getattr(row, hint):
+                stored.append(hint)
+        replaced = []
+        for hint in stored:
+            if columns.plaintexts.get(hint) not in new.values():
+                replaced.append(SessionToken(row.pk, hint))
         PendingRevocation.objects.move_tokens(
             replaced, now=now, due_at=row.started_at + conf.absolute_timeout()
         )
@@ -359,11 +363,16 @@ def renew_session(
         enqueue_many([*damage_alerts, *_build_key_alert([columns], now=now), *claim_events])
 
         if not persist_tokens:
-            unused = [hint for hint in TOKEN_HINTS if new[hint]]
+            unused = []
+            for hint in TOKEN_HINTS:
+                if new[hint]:
+                    unused.append(hint)
         else:
             unused = []
 
-        received = [ReceivedToken(token_type_hint=hint, value=new[hint]) for hint in unused]
+        received = []
+        for hint in unused:
+            received.append(ReceivedToken(token_type_hint=hint, value=new[hint]))
         queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
         values: dict[str, Any] = {
             **dict.fromkeys((*TOKEN_HINTS, "access_token_digest")),

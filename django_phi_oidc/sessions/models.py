@@ -360,19 +360,20 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         for start in range(0, len(tokens), _MOVED_AT_ONCE):
             end = start + _MOVED_AT_ONCE
             part = list(zip(ids[start:end], tokens[start:end], strict=True))
-            copies = [
-                CopiedRows(
-                    keys=[(pk, token.session_id) for pk, token in part if token.hint == hint],
-                    columns={
-                        "provider": "provider",
-                        "session": "id",
-                        "session_token": hint,
-                        **further_columns,
-                    },
-                    values={"token_type_hint": hint, **shared},
+            copies = []
+            for hint, further_columns in _MOVED_COLUMNS.items():
+                copies.append(
+                    CopiedRows(
+                        keys=[(pk, token.session_id) for pk, token in part if token.hint == hint],
+                        columns={
+                            "provider": "provider",
+                            "session": "id",
+                            "session_token": hint,
+                            **further_columns,
+                        },
+                        values={"token_type_hint": hint, **shared},
+                    )
                 )
-                for hint, further_columns in _MOVED_COLUMNS.items()
-            ]
             rows += insert_copies(
                 self.model, copies, source=OIDCSession, using=using, returning=is_leased
             )

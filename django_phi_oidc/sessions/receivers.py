@@ -179,11 +179,10 @@ def end_sessions_on_role_change(
     """End the sessions of accounts whose groups or permissions change, if that is configured."""
     # The tables between users and their groups and permissions. A custom user model may have none.
     user = get_user_model()
-    tables = [
-        getattr(user, name).through
-        for name in ("groups", "user_permissions")
-        if hasattr(user, name)
-    ]
+    tables = []
+    for name in ("groups", "user_permissions"):
+        if hasattr(user, name):
+            tables.append(getattr(user, name).through)
     is_change = action in ("post_add", "post_remove", "pre_clear") and sender in tables
     if not is_change or "roles" not in conf.end_sessions_on():
         return

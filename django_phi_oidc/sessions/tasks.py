@@ -114,7 +114,9 @@ def end_orphaned_sessions() -> int:
 
 def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
     size = expiry.BATCH_SIZE
-    batches = [session_ids[start : start + size] for start in range(0, len(session_ids), size)]
+    batches = []
+    for start in range(0, len(session_ids), size):
+        batches.append(session_ids[start : start + size])
     return sum(_end_batch(batch, reason) for batch in batches)
 
 

@@ -286,7 +286,11 @@ def store_tokens(
         else:
             stored = ()
 
-        return [token for token in new_tokens if token.value not in stored]
+        tokens = []
+        for token in new_tokens:
+            if token.value not in stored:
+                tokens.append(token)
+        return tokens
 
 
 def _replaces_id_token(

@@ -98,9 +98,9 @@ def queue_revocations(
     """Create a PendingRevocation that is due at once for each token; return their ids in the order
     of tokens.
     """
-    to_revoke = [
-        TokenToRevoke(token=token, provider=provider, session_id=session_id) for token in tokens
-    ]
+    to_revoke = []
+    for token in tokens:
+        to_revoke.append(TokenToRevoke(token=token, provider=provider, session_id=session_id))
     return PendingRevocation.objects.queue(to_revoke, now=now)
 
 
@@ -205,7 +205,10 @@ def retry_due(
             statuses.update(status for status in saved.values() if status)
             report_progress(statuses.total())
             used_seconds[name] += time.monotonic() - started
-            tried = [attempt.result for attempt in attempts if attempt.result]
+            tried = []
+            for attempt in attempts:
+                if attempt.result:
+                    tried.append(attempt.result)
             sizes[name] = min(GROWTH * len(tried), batch_size)
             if not tried or any(result.is_provider_unavailable for result in tried):
                 del used_seconds[name]
@@ -434,7 +437,10 @@ def _save_result(
     leased = _filter_leased(rows)
     if status is RevocationStatus.PENDING:
         pks = set(leased.order_by("pk").lock().values_list("pk", flat=True))
-        saved = [row for row in rows if row.pk in pks]
+        saved = []
+        for row in rows:
+            if row.pk in pks:
+                saved.append(row)
         PendingRevocation.objects.bulk_update(
             [_schedule_retry(row, result, now=now) for row in saved], _RETRY_FIELDS
         )

@@ -177,4 +177,8 @@ def list_state_cookie_names(request: HttpRequest) -> list[str]:
     """Return the state cookies of unfinished sign-ins. Other names may be invalid in a response
     header.
     """
-    return [name for name in request.COOKIES if _STATE_COOKIE_NAME.fullmatch(name)]
+    cookie_names = []
+    for name in request.COOKIES:
+        if _STATE_COOKIE_NAME.fullmatch(name):
+            cookie_names.append(name)
+    return cookie_names

@@ -40,11 +40,10 @@ def build_account_fields(user_model: Any, *, username: str) -> dict[str, Any]:
     """Return the arguments for `create_user` of the default manager. username: the value of
     USERNAME_FIELD.
     """
-    values = {
-        name: value
-        for name, value in _plan_fields(user_model).items()
-        if not isinstance(value, MissingField)
-    }
+    values = {}
+    for name, value in _plan_fields(user_model).items():
+        if not isinstance(value, MissingField):
+            values[name] = value
     return {**values, user_model.USERNAME_FIELD: username}
 
 
@@ -63,7 +62,11 @@ def list_missing_fields(user_model: Any, *, has_own_username: bool) -> list[Miss
             )
         else:
             planned[name_field.name] = _fit(name_field, create_username(user_model))
-    return [value for value in planned.values() if isinstance(value, MissingField)]
+    missing_fields = []
+    for value in planned.values():
+        if isinstance(value, MissingField):
+            missing_fields.append(value)
+    return missing_fields
 
 
 def _plan_fields(user_model: Any) -> dict[str, Any]:
@@ -185,9 +188,9 @@ def _list_unique_sets(user_model: Any) -> Iterator[tuple[set[str], bool]]:
     """
     sets: list[tuple[set[str], bool]] = []
     for model in (user_model, *user_model._meta.get_parent_list()):
-        sets += [
-            ({field.name}, True) for field in model._meta.local_concrete_fields if field.unique
-        ]
+        for field in model._meta.local_concrete_fields:
+            if field.unique:
+                sets.append(({field.name}, True))
         sets += [(set(names), True) for names in model._meta.unique_together]
         for constraint in model._meta.constraints:
             if isinstance(constraint, UniqueConstraint):
@@ -228,11 +231,13 @@ def _list_constrained(constraint: UniqueConstraint) -> set[str]:
 def _list_parameters(create_user: Any) -> tuple[set[str], set[str] | None]:
     """Return the names of the required and of all parameters; None: any name is accepted."""
     parameters: Mapping[str, inspect.Parameter] = inspect.signature(create_user).parameters
-    named = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }
-    required = {name for name, parameter in named.items() if parameter.default is parameter.empty}
+    named = {}
+    for name, parameter in parameters.items():
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            named[name] = parameter
+    required = set()
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty:
+            required.add(name)
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return required, None if is_open else set(named)

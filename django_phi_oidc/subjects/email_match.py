@@ -98,11 +98,11 @@ class EmailMatch:
             .order_by("pk")
             .values_list("pk", name)
         )
-        return [
-            pk
-            for pk, address in rows
-            if address.isascii() and address.lower() == self.address.lower()
-        ]
+        user_ids = []
+        for pk, address in rows:
+            if address.isascii() and address.lower() == self.address.lower():
+                user_ids.append(pk)
+        return user_ids
 
     def _iter_refusals(self, user: Any) -> Iterator[str]:
         declared: Any = self.provider.link_verified_email
@@ -135,11 +135,10 @@ class EmailMatch:
         resource = f"user/{user_id}"
         resources = [resource, get_resource_pseudonym(resource)]
         # First the outbox: an event that moves to the audit log in the meantime is found there.
-        waiting = [
-            event
-            for event in list_waiting_events(Action.SUBJECT_LINKED)
-            if event.resource in resources
-        ]
+        waiting = []
+        for event in list_waiting_events(Action.SUBJECT_LINKED):
+            if event.resource in resources:
+                waiting.append(event)
         query = EventQuery(actions=[Action.SUBJECT_LINKED], resources=resources)
         providers = {event.provider for event in waiting} | {
             row.provider for row in list_events_of_query(query).rows

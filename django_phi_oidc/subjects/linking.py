@@ -187,7 +187,9 @@ def link_existing_users(
     Raises: SubjectTaken, also for such a user; SubjectKeyMissing; IntegrityError if one was linked
     at the same time; the user model's DoesNotExist.
     """
-    digests = {sub: _compute_digests(provider.issuer, sub, keys) for sub in users}
+    digests = {}
+    for sub in users:
+        digests[sub] = _compute_digests(provider.issuer, sub, keys)
     pks = [user.pk for user in users.values()]
     with transaction.atomic():
         model = get_user_model()
@@ -205,16 +207,15 @@ def link_existing_users(
         if taken := find_linked_subjects(users, issuer=provider.issuer, keys=keys):
             raise SubjectTaken(next(iter(taken.values())).user_id)
         _revoke_credentials(pks, provider=provider.name, origin=origin, now=now)
-        subjects = {
-            sub: PairwiseSubject(
+        subjects = {}
+        for sub, user in users.items():
+            subjects[sub] = PairwiseSubject(
                 uuid=randomness.uuid4(),
                 user=locked[user.pk],
                 issuer=provider.issuer,
                 first_seen_at=now,
                 last_seen_at=now,
             )
-            for sub, user in users.items()
-        }
         PairwiseSubject.objects.bulk_create(subjects.values())
         _insert_digests([(subjects[sub], digests[sub]) for sub in users])
         report_changes(list(locked.values()), AccountChange.LINKED, provider=provider.name, now=now)
@@ -329,7 +330,10 @@ def _compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> Sub
     """Return the digests of (issuer, sub) by key. Raises: SubjectKeyMissing without keys."""
     if not keys:
         raise SubjectKeyMissing
-    return {key: compute_subject_digest(key.material, issuer=issuer, sub=sub) for key in keys}
+    digests = {}
+    for key in keys:
+        digests[key] = compute_subject_digest(key.material, issuer=issuer, sub=sub)
+    return digests
 
 
 def _find_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDigest]:
@@ -402,7 +406,10 @@ def _add_missing_digests(rows: Sequence[SubjectDigest], digests: SubjectDigests)
     """
     subject = rows[0].subject
     stored = {row.digest for row in rows}
-    missing = {key: digest for key, digest in digests.items() if digest not in stored}
+    missing = {}
+    for key, digest in digests.items():
+        if digest not in stored:
+            missing[key] = digest
     try:
         _insert_digests([(subject, missing)], ignore_conflicts=True)
     except IntegrityError as error:
@@ -455,17 +462,18 @@ def _insert_digests(
     ignore_conflicts: bool = False,
 ) -> None:
     """ignore_conflicts: accept that another server adds the same digests at the same time."""
-    rows = [
-        SubjectDigest(
-            subject=subject,
-            issuer=subject.issuer,
-            key_id=key.id,
-            digest=digest,
-            binding=_compute_binding(key, digest, subject),
-        )
-        for subject, digests in digests_of_subjects
-        for key, digest in digests.items()
-    ]
+    rows = []
+    for subject, digests in digests_of_subjects:
+        for key, digest in digests.items():
+            rows.append(
+                SubjectDigest(
+                    subject=subject,
+                    issuer=subject.issuer,
+                    key_id=key.id,
+                    digest=digest,
+                    binding=_compute_binding(key, digest, subject),
+                )
+            )
     # Sorted, so that two transactions that insert the same ones cannot deadlock.
     rows.sort(key=attrgetter("digest"))
     SubjectDigest.objects.bulk_create(rows, ignore_conflicts=ignore_conflicts)

@@ -20,13 +20,14 @@ class AccountDirectory:
     def search_people(self, request: HttpRequest, site: AdminSite, term: str) -> FoundPeople:
         matches = find_accounts(request, site, term)
         filters = list_person_filters(matches.accounts)
-        people = [
-            FoundPerson(
-                label=f"{get_label(account)} ({account.get_username()})",
-                person_filter=filters[account.pk],
+        people = []
+        for account in matches.accounts:
+            people.append(
+                FoundPerson(
+                    label=f"{get_label(account)} ({account.get_username()})",
+                    person_filter=filters[account.pk],
+                )
             )
-            for account in matches.accounts
-        ]
         return FoundPeople(people=tuple(people), has_more=matches.has_more)
 
 

@@ -60,11 +60,10 @@ def find_accounts(request: HttpRequest, site: AdminSite, term: str) -> AccountMa
     else:
         rows = model._default_manager.all()
 
-    exact = {
-        row.pk: row
-        for row in [account, *rows.filter(**{f"{name}__iexact": term})[:MAX_MATCHES]]
-        if row
-    }
+    exact = {}
+    for row in [account, *rows.filter(**{f"{name}__iexact": term})[:MAX_MATCHES]]:
+        if row:
+            exact[row.pk] = row
     if exact:
         return AccountMatches(accounts=tuple(exact.values()))
     found = rows.filter(**{f"{name}__icontains": term})

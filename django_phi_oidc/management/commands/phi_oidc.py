@@ -65,7 +65,10 @@ class Command(BaseCommand):
     help = "Operate django_phi_oidc."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        django_options = [action for action in parser._actions if action.dest != "help"]
+        django_options = []
+        for action in parser._actions:
+            if action.dest != "help":
+                django_options.append(action)
         subparsers = parser.add_subparsers(
             dest="subcommand", required=True, metavar="SUBCOMMAND", parser_class=SubcommandParser
         )
@@ -121,11 +124,10 @@ def list_subcommands(
     parser: ArgumentParser, prefix: str = ""
 ) -> Iterator[tuple[str, ArgumentParser]]:
     """Yield the name and the parser of each subcommand that needs no further subcommand."""
-    subparsers = [
-        (action.required, action.choices)
-        for action in parser._actions
-        if isinstance(action.choices, Mapping)
-    ]
+    subparsers = []
+    for action in parser._actions:
+        if isinstance(action.choices, Mapping):
+            subparsers.append((action.required, action.choices))
     if not any(required for required, _ in subparsers):
         yield prefix.strip(), parser
     for _, choices in subparsers:

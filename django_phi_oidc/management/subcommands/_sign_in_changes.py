@@ -57,9 +57,10 @@ def list_new_backends() -> list[str]:
     """Return AUTHENTICATION_BACKENDS for this project: that of this app, and those that only grant
     permissions.
     """
-    paths = [
-        path for path in settings.AUTHENTICATION_BACKENDS if _is_kept(path, import_string(path))
-    ]
+    paths = []
+    for path in settings.AUTHENTICATION_BACKENDS:
+        if _is_kept(path, import_string(path)):
+            paths.append(path)
     has_oidc_backend = any(
         issubclass(import_string(path), OIDCAuthenticationBackend) for path in paths
     )

@@ -28,7 +28,10 @@ def handle(options: Options, output: Output) -> None:
     """Write a row for each app. Raises: CommandError if an app was taken out while it has rows."""
     installed = list_installed_features()
     for config in installed:
-        others = [other for other in installed if other is not config]
+        others = []
+        for other in installed:
+            if other is not config:
+                others.append(other)
         output.write_row(describe_feature(config, others), _format_row)
     names = {config.name for config in installed}
     for config_class in list_available_features():
@@ -98,10 +101,9 @@ def _list_settings(config: FeatureConfig) -> Iterator[str]:
 def _format_row(row: Mapping[str, Any]) -> str:
     if not row["installed"]:
         return f"{row['app']}: not installed{_format_part('needs', row)}"
-    parts = [
-        _format_part(name, row)
-        for name in ("needs", "tables", "urls", "tasks", "settings", "subcommands")
-    ]
+    parts = []
+    for name in ("needs", "tables", "urls", "tasks", "settings", "subcommands"):
+        parts.append(_format_part(name, row))
     return f"{row['app']}: installed{''.join(parts)}"
 
 

@@ -63,10 +63,14 @@ def _parse_component(text: str) -> str:
 
 
 def _write(configuration: EffectiveConfiguration, output: Output) -> None:
-    row = {name: getattr(configuration, name) for name in ("digest", "warnings", "silenced")}
+    row = {}
+    for name in ("digest", "warnings", "silenced"):
+        row[name] = getattr(configuration, name)
     output.write_row(row, _format_configuration)
 
 
 def _format_configuration(row: Mapping[str, Any]) -> str:
-    lists = [f"{name}: {', '.join(row[name]) or 'none'}" for name in ("warnings", "silenced")]
+    lists = []
+    for name in ("warnings", "silenced"):
+        lists.append(f"{name}: {', '.join(row[name]) or 'none'}")
     return "\n".join([f"digest: {row['digest']}", *lists])

@@ -101,9 +101,9 @@ def _get_category_group(category: str) -> str:
 
 
 def _sync_group(group_name: str, *, dry_run: bool) -> dict[str, Any]:
-    existing = {
-        _format_permission(item): item for item in Permission.objects.select_related("content_type")
-    }
+    existing = {}
+    for item in Permission.objects.select_related("content_type"):
+        existing[_format_permission(item)] = item
     required = get_required_permissions(group_name)
     if missing := sorted(required - existing.keys()):
         raise CommandError(f"There is no permission {missing[0]}. Run migrate.")
@@ -127,9 +127,10 @@ def _format_permission(permission: Permission) -> str:
 
 
 def _format_change(change: Mapping[str, Any]) -> str:
-    changes = [
-        f"{sign}{name}" for key, sign in (("added", "+"), ("removed", "-")) for name in change[key]
-    ]
+    changes = []
+    for key, sign in (("added", "+"), ("removed", "-")):
+        for name in change[key]:
+            changes.append(f"{sign}{name}")
     return (
         f"{change['group']}{' (new)' if change['made'] else ''}: "
         f"{', '.join(changes) or 'unchanged'}"

@@ -112,13 +112,15 @@ def _list_role_outcomes(
             role: str(outcome)
             for role, outcome in plan_roles(user, rules=rules, claims=claims).items()
         }
-    matching = [
-        (n, rule)
-        for n, rule in enumerate(rules)
-        if claims is None or has_matching_value(rule, claims)
-    ]
+    matching = []
+    for n, rule in enumerate(rules):
+        if claims is None or has_matching_value(rule, claims):
+            matching.append((n, rule))
     for role, outcome in outcomes.items():
-        granting = [number for number, rule in matching if role in rule.roles]
+        granting = []
+        for number, rule in matching:
+            if role in rule.roles:
+                granting.append(number)
         yield {"kind": role.kind, "name": role.name, "outcome": outcome, "rules": granting}
 
 

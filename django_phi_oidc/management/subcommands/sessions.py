@@ -250,7 +250,9 @@ def _end_selected(options: Options, output: Output) -> EndedSessions | None:
                 batch, EndReason.ADMINISTRATOR, origin=current_origin(), now=clock.now()
             )
             ended += len(ended_sessions)
-            revocation_ids += [pk for session in ended_sessions for pk in session.revocation_ids]
+            for session in ended_sessions:
+                for pk in session.revocation_ids:
+                    revocation_ids.append(pk)
             progress(ended, total)
             # Not from the start, where ended sessions are. At the end once more, for ids of servers
             # with a slow clock.

@@ -151,7 +151,10 @@ def _find_users(sessions: Iterable[ForeignSession]) -> Mapping[str, Any]:
         except ValidationError:
             continue
     users = get_user_model()._base_manager.in_bulk(user_pks)
-    return {field.value_to_string(user): user for user in users.values()}
+    result = {}
+    for user in users.values():
+        result[field.value_to_string(user)] = user
+    return result
 
 
 def _build_row(session: ForeignSession, users: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,10 @@ def link_csv(options: Options, output: Output) -> None:
     if refusals:
         _write_refusals(refusals, output)
         raise CommandError(f"{len(refusals)} rows are invalid. Nothing was linked.")
-    new = [row for row in rows if not row.is_linked]
+    new = []
+    for row in rows:
+        if not row.is_linked:
+            new.append(row)
     before = f"{len(rows) - len(new)} were linked before"
     if options["dry_run"]:
         _write_rows({row.line_number: _build_row(row, is_dry_run=True) for row in rows}, output)
@@ -80,7 +83,10 @@ def link_csv(options: Options, output: Output) -> None:
         )
         return
     uuids = _link_rows(new, refusals, output)
-    applied = [row for row in rows if row.line_number not in refusals]
+    applied = []
+    for row in rows:
+        if row.line_number not in refusals:
+            applied.append(row)
     _write_rows(
         {row.line_number: _build_row(row, uuid=uuids.get(row.line_number, "")) for row in applied},
         output,
