@@ -74,4 +74,5 @@ def test_every_message_has_a_hint_or_no_line_would_suit() -> None:
                 if len(node.args) + len(node.keywords) < 3:
                     names = {str(each.value) for each in ast.walk(number) if isinstance(each, ast.Constant)}
                     without |= {f"{node.func.id[0].upper()}{int(name):03}" for name in names if name.isdigit()}
-    assert without == WITHOUT_HINT
+    # The hint of E001 is about the apps that are not installed only.
+    assert without | {"E001"} == WITHOUT_HINT

@@ -31,7 +31,15 @@ ROOT = Path(__file__).resolve().parents[5]
 LATER = NOW + timedelta(minutes=1)
 VKEY = encode_verifier_key("phi-oidc-audit", KEY.public_key())
 OTHER_VKEY = encode_verifier_key("phi-oidc-audit", OTHER_KEY.public_key())
-CLEAN_SETTINGS = 'INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]\n'
+CLEAN_SETTINGS = """\
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django_phi_oidc",
+    "django_phi_oidc.audit",
+    "django_phi_oidc.contrib.evidence",
+]
+"""
 Run = Callable[..., str]
 
 
