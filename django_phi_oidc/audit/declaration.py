@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from ..config._parsing import (
+from ..config.loopback import is_loopback_http
+from ..config.option_parsers import (
     checked,
     fail,
     is_url,
@@ -19,7 +20,6 @@ from ..config._parsing import (
     parse_raw,
     parse_string,
 )
-from ..config.loopback import is_loopback_http
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KEY_PATTERN = re.compile(r"[^\s+]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")

@@ -31,9 +31,9 @@ from .._internal.check_messages import (
 from ..audit import conf as audit_conf
 from ..audit.log import signing_keys
 from ..audit.purposes import PURPOSES
-from ..config._parsing import ADD_APP
 from ..config.client_keys import ClientKey
 from ..config.loopback import is_loopback_http
+from ..config.option_parsers import ADD_APP
 from ..config.providers import ProviderDeclaration
 from ..crypto import keyring, retention_keys
 from ..crypto.conf import get_key_source

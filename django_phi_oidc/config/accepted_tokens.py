@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from ._parsing import checked, fail, parse_duration, parse_mapping, parse_raw
+from .option_parsers import checked, fail, parse_duration, parse_mapping, parse_raw
 
 TokenVerificationMethod = Literal["jwt", "introspection"]
 MAX_INTROSPECTION_CACHE = timedelta(seconds=60)

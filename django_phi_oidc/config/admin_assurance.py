@@ -7,8 +7,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from ._parsing import parse_duration
 from .assurance_levels import parse_acr_values, parse_vectors
+from .option_parsers import parse_duration
 
 _parse_max_age = partial(parse_duration, minimum=timedelta(minutes=1))
 

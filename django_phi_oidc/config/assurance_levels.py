@@ -2,7 +2,7 @@
 
 import re
 
-from ._parsing import checked, parse_strings
+from .option_parsers import checked, parse_strings
 
 VECTOR_PATTERN = re.compile(r"[A-Z][0-9a-z](?:\.[A-Z][0-9a-z]){0,31}")
 """Components of a category and a value, in any order. Spec: RFC 8485 3."""

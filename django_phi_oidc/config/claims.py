@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from ._parsing import (
+from .option_parsers import (
     checked,
     fail,
     parse_declaration,

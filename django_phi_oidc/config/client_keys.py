@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
-from ._parsing import fail, parse_declaration, parse_printable
 from .certificates import encode_certificate_chain
+from .option_parsers import fail, parse_declaration, parse_printable
 from .rsa_moduli import ALLOWED_RSA_KEY_BITS, is_allowed_modulus
 from .signature_algorithms import (
     ED25519,

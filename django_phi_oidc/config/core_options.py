@@ -13,7 +13,9 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from ..crypto.declaration import KeysDeclaration
-from ._parsing import (
+from .admin_assurance import AdminAssuranceDeclaration
+from .claims import ClaimDeclaration, parse_claim
+from .option_parsers import (
     checked,
     fail,
     mapping_of,
@@ -23,8 +25,6 @@ from ._parsing import (
     parse_email_addresses,
     parse_strings,
 )
-from .admin_assurance import AdminAssuranceDeclaration
-from .claims import ClaimDeclaration, parse_claim
 from .providers import ProviderDeclaration, parse_provider
 from .roles import RoleRule, parse_role_rules
 

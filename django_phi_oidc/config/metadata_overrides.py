@@ -5,7 +5,7 @@ there. No Django.
 from collections.abc import Mapping
 from typing import Any
 
-from ._parsing import (
+from .option_parsers import (
     Parser,
     checked,
     fail,

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from ..errors import DeclarationInvalid
-from ._parsing import (
+from .assurance_levels import parse_acr_values, parse_vectors
+from .client_keys import ClientKey, KeyUse, parse_client_keys
+from .encryption_algorithms import (
+    CONTENT_ENCRYPTION_ALGS,
+    DEFAULT_CONTENT_ENCRYPTION_ALGS,
+    KTY_BY_KEY_MANAGEMENT_ALG,
+    ResponseEncryption,
+)
+from .loopback import is_loopback_http
+from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
+from .option_parsers import (
     checked,
     fail,
     get_parsers,
@@ -27,16 +37,6 @@ from ._parsing import (
     parse_string,
     parse_strings,
 )
-from .assurance_levels import parse_acr_values, parse_vectors
-from .client_keys import ClientKey, KeyUse, parse_client_keys
-from .encryption_algorithms import (
-    CONTENT_ENCRYPTION_ALGS,
-    DEFAULT_CONTENT_ENCRYPTION_ALGS,
-    KTY_BY_KEY_MANAGEMENT_ALG,
-    ResponseEncryption,
-)
-from .loopback import is_loopback_http
-from .metadata_overrides import MetadataOverrides, parse_metadata_overrides
 from .request_parameters import (
     REQUEST_OBJECT_CLAIMS,
     parse_authorization_parameters,

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
-from ._parsing import fail, parse_mapping, parse_printable
+from .option_parsers import fail, parse_mapping, parse_printable
 
 PROTOCOL_PARAMETERS = frozenset(
     {

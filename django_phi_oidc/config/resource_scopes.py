@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ._parsing import fail, parse_declaration, parse_each, parse_mapping, parse_printable
 from .claims import parse_basis, parse_purpose
+from .option_parsers import fail, parse_declaration, parse_each, parse_mapping, parse_printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

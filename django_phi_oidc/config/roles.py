@@ -6,8 +6,15 @@ from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from ._parsing import checked, fail, parse_declaration, parse_each, parse_nonempty, parse_strings
 from .claims import ClaimDeclaration
+from .option_parsers import (
+    checked,
+    fail,
+    parse_declaration,
+    parse_each,
+    parse_nonempty,
+    parse_strings,
+)
 
 AccountFlag = Literal["is_staff", "is_superuser"]
 ACCOUNT_FLAGS: tuple[AccountFlag, ...] = get_args(AccountFlag)

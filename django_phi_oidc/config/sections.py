@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from ..errors import DeclarationInvalid
-from ._parsing import Parser, get_parsers, list_unknown_options, parse_each, parse_option
+from .option_parsers import Parser, get_parsers, list_unknown_options, parse_each, parse_option
 
 if TYPE_CHECKING:
     from .providers import ProviderDeclaration

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..config._parsing import parse_raw
+from ..config.option_parsers import parse_raw
 
 KeySource = str | Path | Sequence[str] | Callable[[], Any] | None
 """A list of keys, newest first, in one of the forms in which a project may give it; None: there is

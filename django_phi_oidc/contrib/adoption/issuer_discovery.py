@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...config._parsing import is_url
 from ...config.loopback import is_loopback_http
+from ...config.option_parsers import is_url
 from ...config.providers import MAX_ISSUER_LENGTH, ProviderDeclaration
 from ...errors import TransportError
 from ...http.http_transport import HTTPTransport

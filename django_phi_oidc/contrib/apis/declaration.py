@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
 
-from ...config._parsing import (
+from ...config.accepted_tokens import (
+    TokenVerificationMethod,
+    is_scope_token,
+    parse_audience,
+    parse_cache_duration,
+)
+from ...config.option_parsers import (
     checked,
     fail,
     mapping_of,
     parse_declaration,
     parse_mapping,
     parse_strings,
-)
-from ...config.accepted_tokens import (
-    TokenVerificationMethod,
-    is_scope_token,
-    parse_audience,
-    parse_cache_duration,
 )
 
 

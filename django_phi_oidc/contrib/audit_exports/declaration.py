@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ...config._parsing import parse_absolute_path
+from ...config.option_parsers import parse_absolute_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from ...config._parsing import checked, fail, parse_duration, parse_email_addresses, parse_mapping
 from ...config.assurance_levels import parse_acr_values
+from ...config.option_parsers import (
+    checked,
+    fail,
+    parse_duration,
+    parse_email_addresses,
+    parse_mapping,
+)
 
 PACKAGE_PERMISSION_PREFIXES = ("django_phi_oidc.", "phi_oidc_")
 """The package's own permissions open and review emergencies and disclose claims: no emergency

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from ...config._parsing import (
+from ...config.client_keys import ClientKey, parse_client_keys
+from ...config.option_parsers import (
     checked,
     fail,
     is_url,
@@ -17,7 +18,6 @@ from ...config._parsing import (
     parse_string,
     parse_strings,
 )
-from ...config.client_keys import ClientKey, parse_client_keys
 from ...config.providers import ProviderDeclaration
 from ...config.sections import ProviderOption
 

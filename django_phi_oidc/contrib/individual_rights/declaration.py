@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from ...config._parsing import parse_dotted_path
+from ...config.option_parsers import parse_dotted_path
 
 
 @dataclass(frozen=True, kw_only=True)

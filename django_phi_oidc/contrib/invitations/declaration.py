@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
-from ...config._parsing import parse_duration
+from ...config.option_parsers import parse_duration
 
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
 _parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFETIME)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-from ...config._parsing import checked, parse_choices, parse_strings
+from ...config.option_parsers import checked, parse_choices, parse_strings
 
 METRIC_EXPORTERS = ("prometheus", "opentelemetry")
 _parse_dotted_paths = checked(

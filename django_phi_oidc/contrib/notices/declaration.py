@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ...config._parsing import parse_dotted_path
+from ...config.option_parsers import parse_dotted_path
 
 
 def _parse_account_notices(path: str, value: Any) -> bool | str:

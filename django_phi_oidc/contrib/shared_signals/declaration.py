@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ...config._parsing import checked, is_url, parse_string, parse_strings
+from ...config.option_parsers import checked, is_url, parse_string, parse_strings
 from ...config.sections import ProviderOption
 
 Delivery = Literal["push", "poll"]

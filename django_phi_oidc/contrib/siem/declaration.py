@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from ...audit.formats.items import LogFormat
-from ...config._parsing import (
+from ...config.loopback import is_loopback, is_loopback_http
+from ...config.option_parsers import (
     checked,
     fail,
     is_url,
@@ -20,7 +21,6 @@ from ...config._parsing import (
     parse_raw,
     parse_string,
 )
-from ...config.loopback import is_loopback, is_loopback_http
 
 SinkType = Literal["syslog", "https", "file"]
 

@@ -16,7 +16,7 @@ from ...audit.configuration import (
     read_configuration,
     record_configuration,
 )
-from ...config._parsing import parse_name
+from ...config.option_parsers import parse_name
 from ...errors import DeclarationInvalid
 
 READING_COMMANDS = ("configuration show",)

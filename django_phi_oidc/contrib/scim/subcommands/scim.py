@@ -14,7 +14,7 @@ from ...._internal import clock
 from ...._internal.command_arguments import Options, add_command, add_dry_run, parse_number
 from ...._internal.command_output import Output, format_value
 from ....audit.request_context import current_origin
-from ....config._parsing import parse_name
+from ....config.option_parsers import parse_name
 from ....errors import DeclarationInvalid
 from ....management.subcommands._arguments import USER_FORMS, build_user_row, get_user
 from ..account_attachment import attach_account

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.config._parsing import parse_declaration
+from django_phi_oidc.config.option_parsers import parse_declaration
 from django_phi_oidc.contrib.emergency.declaration import EmergencyDeclaration
 from django_phi_oidc.errors import DeclarationInvalid
 

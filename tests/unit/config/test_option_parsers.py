@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from django_phi_oidc.config._parsing import (
+from django_phi_oidc.config.option_parsers import (
     checked,
     list_unknown_options,
     parse_choices,
