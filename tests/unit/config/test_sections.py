@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config import sections
+from django_phi_oidc.config.effective_options import iter_effective_options
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.siem.declaration import SIEMOptions
 from django_phi_oidc.errors import DeclarationInvalid
@@ -76,6 +77,18 @@ def test_all_mistakes_of_a_provider_are_listed_with_those_of_the_options_of_apps
         "PROVIDERS['default']['scim']['subject'] must be one of extension, invitation.",
         "PROVIDERS['default']['signals']['delivery'] must be one of push, poll.",
     ]
+
+
+def test_effective_options_contain_those_of_apps_without_secrets() -> None:
+    raw = {
+        "PROVIDERS": {"default": {**PROVIDER, "signals": {"delivery": "push", "push_authorization": "Bearer canary"}}},
+        "SIEM": {"archive": {"type": "file", "path": "/var/log/audit"}},
+    }
+    found = dict(iter_effective_options(raw))
+    assert found["PROVIDERS.default.signals.delivery"] == "push"
+    assert found["SIEM.archive.path"] == "/var/log/audit"
+    assert "canary" not in str(found)
+    assert not [path for path in found if "app_options" in path]
 
 
 def test_field_for_the_options_of_apps_is_no_option() -> None:
