@@ -1,6 +1,12 @@
 """The privileges by which a sign-in reaches the data of other persons."""
 
+from collections.abc import Collection, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db.models import Q
 
 from .._internal.app_labels import is_own_permission
 
@@ -22,3 +28,53 @@ def list_privileges(user: Any) -> list[str]:
     if getattr(user, "is_staff", False):
         return sorted({STAFF, *permissions})
     return sorted(name for name in permissions if is_own_permission(name))
+
+
+def has_more_privileges(user: Any, actor: Any) -> bool:
+    """Return whether user has privileges that actor lacks: an actor who invites or links user could
+    sign in as user.
+    """
+    if getattr(actor, "is_superuser", False):
+        return False
+    return (
+        not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
+    )
+
+
+def find_more_privileged(users_by_id: Mapping[Any, Any], actor: Any) -> set[Any]:
+    """Return the keys of the users for which `has_more_privileges` is true, with a few statements
+    for all.
+    """
+    if getattr(actor, "is_superuser", False):
+        return set()
+    own: Collection[str] = getattr(actor, "get_all_permissions", frozenset)()
+    privileges_by_id = list_privileges_of_all(users_by_id)
+    more_privileged = set()
+    for pk, privileges in privileges_by_id.items():
+        if not {*privileges} - {STAFF} <= {*own}:
+            more_privileged.add(pk)
+    return more_privileged
+
+
+def list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str]]:
+    """Return the privileges by primary key, with one statement for all users without a group or
+    permission.
+    """
+    model = get_user_model()
+    names = []
+    for name in ("groups", "user_permissions"):
+        if hasattr(model, name):
+            names.append(name)
+    has_any = reduce(or_, (Q(**{f"{name}__isnull": False}) for name in names), Q(pk__in=[]))
+    holders = set(
+        model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True)
+    )
+    flags = ("is_staff", "is_superuser")
+    privileges = {}
+    for pk, user in users_by_id.items():
+        privileges[pk] = (
+            list_privileges(user)
+            if pk in holders or any(getattr(user, flag, False) for flag in flags)
+            else []
+        )
+    return privileges

@@ -37,9 +37,10 @@ from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
+from ...subjects.csv_import.admin import CSVImportMixin
 from ...subjects.people_admin import PeopleAdmin
 from . import conf as invitations_conf
-from .csv_import.admin import INVITATIONS, CSVImportMixin
+from .invitation_import import INVITATIONS
 from .invitations import (
     Invitation,
     can_invite,

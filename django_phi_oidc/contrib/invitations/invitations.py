@@ -2,16 +2,13 @@
 next one.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import Q
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
@@ -22,7 +19,12 @@ from ...crypto.keyring import SymmetricKey
 from ...errors import InvitationRefused
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ...subjects.models import PairwiseSubject
-from ...subjects.privileges import STAFF, SUPERUSER, list_privileges
+from ...subjects.privileges import (
+    SUPERUSER,
+    has_more_privileges,
+    list_privileges,
+    list_privileges_of_all,
+)
 from .activation_codes import create_code, format_code
 from .models import ActivationCode, ActivationCodeQuerySet
 
@@ -64,7 +66,7 @@ def create_invitations(
         validate_users(user_ids, users_by_id)
         previous = ActivationCode.objects.filter(user__in=user_ids, provider=provider.name)
         revoke_activation_codes(previous, reason="reissued", origin=origin, now=now)
-        privileges = _list_privileges_of_all(users_by_id)
+        privileges = list_privileges_of_all(users_by_id)
         codes = {pk: create_code() for pk in user_ids}
         expires_at = now + lifetime
         rows = []
@@ -172,56 +174,6 @@ def validate_users(user_ids: Sequence[Any], users_by_id: dict[Any, Any]) -> None
             raise InvitationRefused(gettext_noop("There is no user %(user)s."), user=pk)
         if not users_by_id[pk].is_active:
             raise InvitationRefused(gettext_noop("User %(user)s is deactivated."), user=pk)
-
-
-def has_more_privileges(user: Any, actor: Any) -> bool:
-    """Return whether user has privileges that actor lacks: an actor who invites or links user could
-    sign in as user.
-    """
-    if getattr(actor, "is_superuser", False):
-        return False
-    return (
-        not {*list_privileges(user)} - {STAFF} <= getattr(actor, "get_all_permissions", frozenset)()
-    )
-
-
-def find_more_privileged(users_by_id: Mapping[Any, Any], actor: Any) -> set[Any]:
-    """Return the keys of the users for which `has_more_privileges` is true, with a few statements
-    for all.
-    """
-    if getattr(actor, "is_superuser", False):
-        return set()
-    own: Collection[str] = getattr(actor, "get_all_permissions", frozenset)()
-    privileges_by_id = _list_privileges_of_all(users_by_id)
-    more_privileged = set()
-    for pk, privileges in privileges_by_id.items():
-        if not {*privileges} - {STAFF} <= {*own}:
-            more_privileged.add(pk)
-    return more_privileged
-
-
-def _list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str]]:
-    """Return the privileges by primary key, with one statement for all users without a group or
-    permission.
-    """
-    model = get_user_model()
-    names = []
-    for name in ("groups", "user_permissions"):
-        if hasattr(model, name):
-            names.append(name)
-    has_any = reduce(or_, (Q(**{f"{name}__isnull": False}) for name in names), Q(pk__in=[]))
-    holders = set(
-        model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True)
-    )
-    flags = ("is_staff", "is_superuser")
-    privileges = {}
-    for pk, user in users_by_id.items():
-        privileges[pk] = (
-            list_privileges(user)
-            if pk in holders or any(getattr(user, flag, False) for flag in flags)
-            else []
-        )
-    return privileges
 
 
 def have_privileges_grown(user: Any, code: ActivationCode) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path
@@ -41,9 +41,9 @@ from ...claims.retention_report import (
     get_overdue_condition,
 )
 from ...errors import HeldForLegalReasons, KeyMissing
+from ...extensions import retention_guards
 from ...fields import MASK
 from ...subjects.people_admin import SubjectRowsAdmin
-from ..legal_holds.legal_holds import list_active_holds
 
 
 def _list_purposes() -> list[tuple[str, str]]:
@@ -57,9 +57,12 @@ def _list_purposes() -> list[tuple[str, str]]:
 
 
 def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
-    # Through the few holds, because no index covers held claims.
+    # Through the few held subjects, because no index covers held claims.
     now = clock.now()
-    return rows.filter(subject__in=list_active_holds(now=now).values("subject"), held_until__gt=now)
+    is_of_held_subject = Q(pk__in=[])
+    for guard in retention_guards:
+        is_of_held_subject |= Q(subject__in=guard.list_held_subjects(now=now))
+    return rows.filter(is_of_held_subject, held_until__gt=now)
 
 
 ClaimNameFilter = create_choice_filter(

@@ -35,13 +35,11 @@ from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import HeldForLegalReasons
 from ...provider.labels import list_provider_choices
+from ...subjects.csv_import.admin import LINKS, CSVImportMixin
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
 from ...subjects.people_admin import PeopleAdmin
-from ..invitations.csv_import.admin import LINKS, CSVImportMixin
-from ..invitations.invitations import (
-    has_more_privileges,
-)
+from ...subjects.privileges import has_more_privileges
 
 
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:

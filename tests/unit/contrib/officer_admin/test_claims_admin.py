@@ -22,7 +22,7 @@ from django_phi_oidc.contrib.officer_admin.claims_admin import describe_retentio
 from django_phi_oidc.fields import EncryptedText
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject
-from tests.support.claims_fixtures import DAY, NOW, Person
+from tests.support.claims_fixtures import DAY, NOW, Person, _declared  # noqa: F401 -- a fixture
 from tests.support.officers import sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.retention_key_folder import use_retention_keys

@@ -28,19 +28,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from .... import conf
-from ...._internal import clock, randomness
-from ...._internal.admin_theme import ThemedFileInput
-from ...._internal.csv_tables import CSVTableError
-from ....audit.admin_base import get_error_message, render_trail_unavailable
-from ....audit.events import Action, NewEvent
-from ....audit.recorder import record_many
-from ....audit.request_context import Actor
-from ....config.providers import ProviderDeclaration
-from ....crypto import keyring
-from ....errors import AuditUnavailable, PhiOidcError
-from ....replay.cache import mark_used_in_transaction
-from ....subjects.person_label import get_label
+from ... import conf
+from ..._internal import clock, randomness
+from ..._internal.admin_theme import ThemedFileInput
+from ..._internal.csv_tables import CSVTableError
+from ...audit.admin_base import get_error_message, render_trail_unavailable
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.recorder import record_many
+from ...audit.request_context import Actor
+from ...config.providers import ProviderDeclaration
+from ...crypto import keyring
+from ...errors import AuditUnavailable, PhiOidcError
+from ...replay.cache import mark_used_in_transaction
+from ..person_label import get_label
 from . import rows as csv_rows
 
 LIFETIME = timedelta(hours=1)
@@ -55,6 +55,19 @@ class _CheckRows(Protocol):
     ) -> csv_rows.CheckedFile: ...
 
 
+class _ApplyRows(Protocol):
+    """Returns the rows of the file with codes, if the import creates codes."""
+
+    def __call__(
+        self,
+        checked: csv_rows.CheckedFile,
+        *,
+        provider: ProviderDeclaration,
+        origin: Origin,
+        now: Any,
+    ) -> list[tuple[str, ...]]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CSVImport:
     """What the rows of a file mean."""
@@ -66,25 +79,11 @@ class CSVImport:
     other_columns: str | Promise = ""
     """What happens to others; empty: they are ignored."""
     check: _CheckRows
+    apply: _ApplyRows
     creates_codes: bool
     is_provider_offered: Callable[[ProviderDeclaration], bool] = lambda provider: True
 
 
-INVITATIONS = CSVImport(
-    title=gettext_lazy("Invite people from a CSV file"),
-    description=gettext_lazy(
-        "Each person gets an activation code. You download the codes for your letters."
-    ),
-    columns=(
-        ("user", gettext_lazy("The user name; or “pk:” and the primary key, such as pk:43.")),
-    ),
-    other_columns=gettext_lazy(
-        "Other columns, such as names and addresses, are copied to the file with the codes."
-    ),
-    check=csv_rows.check_invitations,
-    creates_codes=True,
-    is_provider_offered=lambda provider: provider.provisioning == "invitation",
-)
 LINKS = CSVImport(
     title=gettext_lazy("Link people from a CSV file"),
     description=gettext_lazy(
@@ -105,6 +104,7 @@ LINKS = CSVImport(
         ),
     ),
     check=csv_rows.check_links,
+    apply=csv_rows.apply_links,
     creates_codes=False,
 )
 
@@ -332,7 +332,6 @@ class CSVImportMixin:
         origin = Actor.from_request(request).origin
         now = clock.now()
         count = len(checked.applicable)
-        codes: list[tuple[str, ...]] = []
         with transaction.atomic():
             # A second click would replace the codes that the first response shows.
             if not mark_used_in_transaction("csv_import", import_id, expires_at=now + LIFETIME):
@@ -340,12 +339,7 @@ class CSVImportMixin:
                     request, _("This preview was already confirmed. Nothing further was written.")
                 )
                 return HttpResponseRedirect(self._get_url("import"))
-            if self.csv_import.creates_codes:
-                codes = csv_rows.apply_invitations(
-                    checked, provider=provider, origin=origin, now=now
-                )
-            else:
-                csv_rows.apply_links(checked, origin=origin, now=now)
+            codes = self.csv_import.apply(checked, provider=provider, origin=origin, now=now)
         if not self.csv_import.creates_codes:
             message = ngettext(
                 "%(count)d person was linked.", "%(count)d people were linked.", count

@@ -12,25 +12,18 @@ from typing import Any
 from django.utils.translation import gettext, ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from .... import conf
-from ...._internal.batches import split_into_batches
-from ...._internal.csv_safety import escape_formulas
-from ...._internal.csv_tables import CSVTable, parse_csv_table
-from ....audit.admin_base import get_error_message
-from ....audit.events import Origin
-from ....config.providers import ProviderDeclaration
-from ....crypto import keyring
-from ....errors import PhiOidcError
-from ....subjects.linking import find_linked_subjects, link_existing_users, validate_linkable_sub
-from ....subjects.models import PairwiseSubject
-from .. import conf as invitations_conf
-from ..invitations import (
-    LINK_PERMISSION,
-    create_invitations,
-    find_more_privileged,
-    validate_accepts_codes,
-)
-from ..models import ActivationCode
+from ... import conf
+from ..._internal.batches import split_into_batches
+from ..._internal.csv_safety import escape_formulas
+from ..._internal.csv_tables import CSVTable, parse_csv_table
+from ...audit.admin_base import get_error_message
+from ...audit.events import Origin
+from ...config.providers import ProviderDeclaration
+from ...crypto import keyring
+from ...errors import PhiOidcError
+from ..linking import find_linked_subjects, link_existing_users, validate_linkable_sub
+from ..models import PairwiseSubject
+from ..privileges import find_more_privileged
 from ..user_references import find_users
 
 MAX_ROWS = 5_000
@@ -112,46 +105,6 @@ class CheckedFile:
 
 
 @sensitive_variables()
-def check_invitations(
-    content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime
-) -> CheckedFile:
-    """Return the rows with the users that actor may invite. Raises: ImportRefused, CSVTableError,
-    PhiOidcError.
-    """
-    validate_accepts_codes(provider)
-    checked = _parse(content, required=(USER_COLUMN,), reserved=CODE_COLUMNS, provider=provider)
-    may_link = actor.has_perm(LINK_PERMISSION)
-    for batch in split_into_batches(_list_unrefused(checked), BATCH_SIZE):
-        users = {row.user.pk: row.user for row in batch}
-        more_privileged = find_more_privileged(users, actor)
-        links = list(PairwiseSubject.objects.filter(user__in=users).values_list("user", "issuer"))
-        linked = {pk for pk, _ in links}
-        linked_here = {pk for pk, issuer in links if issuer == provider.issuer}
-        codes = ActivationCode.objects.redeemable(now=now).filter(
-            user__in=users, provider=provider.name
-        )
-        invited = set(codes.values_list("user", flat=True))
-        for row in batch:
-            pk = row.user.pk
-            if not row.user.is_active:
-                row.refuse(gettext("The account is deactivated."))
-            elif pk in more_privileged:
-                row.refuse(
-                    gettext("This account has permissions that you do not have."), is_forbidden=True
-                )
-            elif pk in linked_here:
-                row.refuse(gettext("A person is already linked to this account at this provider."))
-            elif pk in linked and not may_link:
-                text = gettext(
-                    "A person is already linked to this account, and you may not link a second one."
-                )
-                row.refuse(text, is_forbidden=True)
-            elif pk in invited:
-                row.note = gettext("Replaces the unused code of this account.")
-    return checked
-
-
-@sensitive_variables()
 def check_links(
     content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime
 ) -> CheckedFile:
@@ -160,9 +113,11 @@ def check_links(
 
     provider: of the rows without a provider of their own.
     """
-    checked = _parse(content, required=(USER_COLUMN, SUB_COLUMN), reserved=(), provider=provider)
+    checked = parse_rows(
+        content, required=(USER_COLUMN, SUB_COLUMN), reserved=(), provider=provider
+    )
     lines_by_sub: dict[tuple[str, str], int] = {}
-    for row in _list_unrefused(checked):
+    for row in list_unrefused(checked):
         first = lines_by_sub.setdefault(
             (row.provider.issuer, get_sub(checked, row)), row.line_number
         )
@@ -176,7 +131,7 @@ def check_links(
     for declaration in {
         row.provider.name: row.provider for row in checked.rows if row.provider
     }.values():
-        rows = [row for row in _list_unrefused(checked) if row.provider == declaration]
+        rows = [row for row in list_unrefused(checked) if row.provider == declaration]
         for batch in split_into_batches(rows, BATCH_SIZE):
             _check_links_of_provider(checked, batch, declaration, actor)
     return checked
@@ -217,46 +172,23 @@ def get_sub(checked: CheckedFile, row: ImportRow) -> str:
 
 
 @sensitive_variables()
-def apply_invitations(
+def apply_links(
     checked: CheckedFile, *, provider: ProviderDeclaration, origin: Origin, now: datetime
 ) -> list[tuple[str, ...]]:
-    """Invite the users of the applicable rows; return each row with its code, in their order.
+    """Link the persons of the applicable rows. Return no row of a file with codes.
 
-    Requires: an open transaction, which an error must roll back. Raises: PhiOidcError.
-    """
-    key = keyring.get_keys("subject")[0]
-    lifetime = invitations_conf.activation_lifetime()
-    invitations = {}
-    # In the order of the keys, as within each batch: two imports must not deadlock.
-    pks = sorted(row.user.pk for row in checked.applicable)
-    for batch in split_into_batches(pks, BATCH_SIZE):
-        for item in create_invitations(
-            batch, provider=provider, key=key, lifetime=lifetime, origin=origin, now=now
-        ):
-            invitations[item.user_id] = item
-    found = []
-    for row in checked.applicable:
-        found.append((row, invitations[row.user.pk]))
-    return [
-        (*row.cells, item.code, item.expires_at.isoformat(timespec="seconds"))
-        for row, item in found
-    ]
-
-
-@sensitive_variables()
-def apply_links(checked: CheckedFile, *, origin: Origin, now: datetime) -> None:
-    """Link the persons of the applicable rows.
-
-    Requires, Raises: as apply_invitations; IntegrityError if one of them was linked at the same
-    time.
+    provider: not used, because each row has its own.
+    Requires: an open transaction, which an error must roll back. Raises: PhiOidcError;
+    IntegrityError if one of them was linked at the same time.
     """
     rows = sorted(checked.applicable, key=lambda row: row.user.pk)
-    for provider in {row.provider.name: row.provider for row in rows if row.provider}.values():
-        own = [row for row in rows if row.provider == provider]
+    for declaration in {row.provider.name: row.provider for row in rows if row.provider}.values():
+        own = [row for row in rows if row.provider == declaration]
         for batch in split_into_batches(own, BATCH_SIZE):
             users = {get_sub(checked, row): row.user for row in batch}
             keys = keyring.get_keys("subject")
-            link_existing_users(users, provider=provider, keys=keys, origin=origin, now=now)
+            link_existing_users(users, provider=declaration, keys=keys, origin=origin, now=now)
+    return []
 
 
 @sensitive_variables()
@@ -277,7 +209,7 @@ def render_csv(
     return text.getvalue().encode("utf-8-sig" if has_bom else "utf-8")
 
 
-def _parse(
+def parse_rows(
     content: bytes,
     *,
     required: Sequence[str],
@@ -345,7 +277,7 @@ def _set_user(
             row.refuse(gettext("This user is already in line %(line)d.") % {"line": first})
 
 
-def _list_unrefused(checked: CheckedFile) -> list[ImportRow]:
+def list_unrefused(checked: CheckedFile) -> list[ImportRow]:
     unrefused = []
     for row in checked.rows:
         if not row.problem:
