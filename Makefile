@@ -87,9 +87,10 @@ evidence: $(VENV)/.dev ## break each claim of the manual in a copy of the code, 
 docs: $(VENV)/.dev ## build the manual to build/docs/index.html; a warning is an error
 	$(BIN)/sphinx-build --builder html --nitpicky --fail-on-warning --keep-going --quiet docs build/docs
 
-reference: $(VENV)/.dev ## write docs/reference/settings.md and python.md from the code, and controls.json from the manual
+reference: $(VENV)/.dev ## write docs/reference/settings.md, python.md and choose-apps.md from the code, and controls.json from the manual
 	@$(BIN)/python -m tests.docs.manual.settings_reference
 	@DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m tests.docs.manual.python_reference
+	@DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python -m tests.docs.manual.apps_table
 	@$(BIN)/python -m tests.docs.manual.requirement_tables
 	@$(BIN)/python -m tests.docs.manual.interop_table
 

@@ -21,11 +21,11 @@ def test_each_block_has_a_marker(page: str) -> None:
     assert code == {hit.start("block") - 1 for hit in MARKED.finditer(text) if hit["language"] not in NOT_CODE}
 
 
-@pytest.mark.parametrize("page", sorted({*PAGES} - {"tutorial"}))
+@pytest.mark.parametrize("page", sorted({*PAGES} - {"tutorial", "short-manual"}))
 def test_each_block_is_run_by_the_test_it_names(page: str) -> None:
     """`tested: NAME`: a test that reads this page contains the name. `tested by: PATH`: that test file exists.
 
-    The tutorial is one script, of all its blocks: test_tutorial.py.
+    The tutorial and the short manual are one script each, of all their blocks: test_tutorial.py, test_short_manual.py.
     """
     reading = [text for text in TESTS.values() if page in text]
     for hit in MARKED.finditer(PAGES[page].read_text()):

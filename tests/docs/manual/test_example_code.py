@@ -89,7 +89,7 @@ def test_readme_configures_beat_and_pytest() -> None:
     app = SimpleNamespace(conf=SimpleNamespace())
     executed("README", "beat", app=app, django_phi_oidc=django_phi_oidc)
     assert app.conf.beat_schedule == schedule.beat_schedule()
-    assert executed("README", "plugins")["pytest_plugins"] == ["django_phi_oidc.testing.runner"]
+    assert executed("testing", "plugins")["pytest_plugins"] == ["django_phi_oidc.testing.runner"]
     assert commands("README", "init") == [["python", "manage.py", "phi_oidc", "init", "secrets"]]
 
 

@@ -1,0 +1,73 @@
+"""The table of docs/how-to/choose-apps.md with what each app adds, from the app configurations: `make reference`."""
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import django
+from django.apps import apps
+
+from django_phi_oidc._internal.app_configs import FeatureConfig, list_installed_features
+from django_phi_oidc.management.subcommands.apps import describe_feature, list_available_features
+from tests.support.manual_blocks import PAGES
+
+TABLE = re.compile(r"(?P<head><!-- `make reference` writes this table -->\n).*?(?P<foot>\n<!-- end -->)", re.DOTALL)
+HEAD = "| app | tables | URLs | tasks | settings | subcommands |\n|---|---|---|---|---|---|"
+PREFIX = "django_phi_oidc."
+
+
+def regenerate(page: str) -> str:
+    """Return the page with a new table."""
+    return TABLE.sub(lambda hit: hit["head"] + "\n".join(build_rows()) + hit["foot"], page)
+
+
+def list_app_names() -> list[str]:
+    """Return the names of all apps of this package, the core and the audit log first."""
+    installed = [config.name for config in list_installed_features()]
+    available = [config_class.name for config_class in list_available_features()]
+    return list(dict.fromkeys([*installed, *available]))
+
+
+def list_needs() -> dict[str, list[str]]:
+    """Return the names of the apps that each app needs."""
+    configs = [*map(type, list_installed_features()), *list_available_features()]
+    return {config.name: list(config.requires) for config in configs}
+
+
+def build_rows() -> Iterator[str]:
+    """Yield the lines of the table, in the order of INSTALLED_APPS; without apps that add nothing of these kinds."""
+    yield HEAD
+    installed = list_installed_features()
+    for config in installed:
+        others = [other for other in installed if other is not config]
+        row = describe_feature(config, others)
+        cells = (
+            [name.removeprefix(f"{config.label}_") for name in row["tables"]],
+            [name.removeprefix("oidc_") for name in row["urls"]],
+            [name.removeprefix("phi_oidc.") for name in row["tasks"]],
+            row["settings"],
+            [*row["subcommands"], *list_subject_subcommands(config)],
+        )
+        yield "| " + " | ".join([f"`{short_name(config.name)}`", *map(format_cell, cells)]) + " |"
+
+
+def short_name(name: str) -> str:
+    return name.removeprefix(PREFIX)
+
+
+def format_cell(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def list_subject_subcommands(config: FeatureConfig) -> list[str]:
+    commands: Any = ArgumentParser().add_subparsers()
+    for module in config.import_subject_subcommands():
+        module.add_subcommands(commands)
+    return [f"subject {name}" for name in commands.choices]
+
+
+if __name__ == "__main__":
+    if not apps.ready:
+        django.setup()
+    PAGES["choose-apps"].write_text(regenerate(PAGES["choose-apps"].read_text()))
