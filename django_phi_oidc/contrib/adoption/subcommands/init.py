@@ -54,11 +54,11 @@ LOGIN_URL = "oidc_authentication_init"
 TEST_RUNNER = "django_phi_oidc.testing.runner.PHIAuditTestRunner"
 PHI_OIDC = {
     "PROVIDERS": {"default": read_provider()},
-    "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "identity check before treatment", "retention": "session"}},
+    "CLAIMS": {"birthdate": {"purpose": "TREAT", "basis": "dose by age", "retention": "session"}},
     "KEYS": read_keys(),
     "AUDIT": {"origin": "your.host/audit"},
 }
-"""  # noqa: E501
+"""
 """The lines for a new project. README.md contains them."""
 NEXT_STEPS_TEMPLATE = """\
 {folder}/settings.py: append its lines to your settings, and change the claims and the name of the log.
