@@ -125,6 +125,20 @@ class AccountingSuspensionSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditJobPages:
+    """The names of the URLs on which an app exports and verifies the audit log."""
+
+    jobs: str
+    """The list of the jobs."""
+    export: str
+    """Takes a POST with the filters of the list of events."""
+    verify: str
+    """Takes a POST."""
+    verify_file: str
+    """Asks for an exported file. Takes the filters of the export as its query string."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimPreservation:
     """How new claims of a held person are stored."""
 
@@ -556,6 +570,9 @@ account_observers: Registry[AccountObserver] = Registry(
 )
 accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
     "Suspend the accounting of disclosures to an agency."
+)
+audit_job_pages: Registry[AuditJobPages] = Registry(
+    "Offer exports and verifications on the pages of the audit log. The first one is used."
 )
 audit_log_copies: Registry[AuditLogCopy] = Registry(
     "Copy the audit log to another system, or not, as the settings say."

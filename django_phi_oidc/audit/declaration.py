@@ -20,6 +20,7 @@ from ..config.option_parsers import (
     parse_raw,
     parse_string,
 )
+from ..crypto.declaration import KeysDeclaration
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KEY_PATTERN = re.compile(r"[^\s+]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
@@ -129,5 +130,8 @@ class AuditOptions:
 
     AUDIT: AuditDeclaration = AuditDeclaration()
     """The [audit log](#audit). Default: see there."""
+    # Here and not in the core, because events have a MAC without the core, too.
+    KEYS: KeysDeclaration = field(default_factory=KeysDeclaration)
+    """[Keys](#keys) by purpose. Default: required."""
     TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()
     """Networks whose `X-Forwarded-For` is trusted, counted from the right."""

@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from ..crypto.declaration import KeysDeclaration
 from .admin_assurance import AdminAssuranceDeclaration
 from .claims import ClaimDeclaration, parse_claim
 from .option_parsers import (
@@ -103,8 +102,6 @@ class CoreOptions:
     """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups,
     `is_staff` and `is_superuser`. Default: none: groups are not changed.
     """
-    KEYS: KeysDeclaration = field(default_factory=KeysDeclaration)
-    """[Keys](#keys) by purpose. Default: required."""
     SESSIONS: SessionsDeclaration = SessionsDeclaration()
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
     SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = ()

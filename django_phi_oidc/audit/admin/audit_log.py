@@ -20,6 +20,7 @@ from ..._internal.admin_columns import AdminLink
 from ..._internal.admin_theme import ThemedModelAdmin
 from ..._internal.randomness import get_id_time
 from ...errors import CheckpointInvalid, KeyMissing
+from ...extensions import audit_job_pages
 from .. import conf, search
 from ..admin_base import TrailAdminMixin, record_request_event, require_view_permission
 from ..events import Action, NewEvent, parse_detail
@@ -52,7 +53,6 @@ else:
     EventAdmin = CheckpointAdmin = ThemedModelAdmin
 
 _APP_LABEL = AuditEvent._meta.app_label
-_FILE_URL_NAME = "admin:phi_oidc_audit_exports_trailjob_file"
 UNREADABLE_MESSAGE = _(
     "The stored row was altered and is no event any more: run “phi_oidc audit verify” to find it."
 )
@@ -129,7 +129,8 @@ class AuditEventAdmin(TrailAdminMixin, EventAdmin):
             searched=request.GET.get("search", ""),
             person_links=person_links,
             has_more_people=matches.has_more,
-            file_url=f"{reverse(_FILE_URL_NAME)}?{urlencode(parameters)}",
+            job_urls=_build_job_urls(),
+            kept_query=urlencode(parameters),
             may_export=request.user.has_perm(f"{_APP_LABEL}.export_auditevent"),
             rows=build_event_table(rows, people),
             archives=archives,
@@ -279,6 +280,7 @@ class AuditCheckpointAdmin(TrailAdminMixin, CheckpointAdmin):
             faults=faults,
             rows=[(row, bytes(row.root_hash).hex()) for row in page.rows],
             verified=verified,
+            job_urls=_build_job_urls(),
             may_verify=request.user.has_perm(f"{_APP_LABEL}.view_auditevent"),
             **_build_page_links(page, {}, cursor=cursor),
         )
@@ -361,6 +363,18 @@ def _build_person_links(found: FoundPeople, parameters: Mapping[str, str]) -> li
             AdminLink(person.label, f"?{urlencode({**rest, 'person': person.person_filter})}")
         )
     return person_links
+
+
+def _build_job_urls() -> dict[str, str]:
+    """Return the URLs of the pages that export and verify; empty without an app for that."""
+    for pages in audit_job_pages:
+        return {
+            "jobs": reverse(pages.jobs),
+            "export": reverse(pages.export),
+            "verify": reverse(pages.verify),
+            "verify_file": reverse(pages.verify_file),
+        }
+    return {}
 
 
 def _build_routine_link(parameters: Mapping[str, str]) -> AdminLink | None:

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from django.apps import apps
 from django.contrib.auth.models import Group
+from django.db.models import Model
 from django.utils.text import capfirst
 
 from ..._internal.admin_columns import format_utc
+from ..._internal.app_configs import list_installed_features
 from ..descriptions import get_action_label, get_outcome_label, get_purpose_label, get_reason_label
 from ..events import OUTCOMES
 from ..models import AuditEvent
@@ -93,10 +94,7 @@ def get_record_label(resource: str) -> str:
     as it is.
     """
     kind, _, key = resource.partition("/")
-    models = {
-        model.__name__: model for model in apps.get_app_config("django_phi_oidc").get_models()
-    }
-    model = models.get(kind) or (Group if kind == "group" else None)
+    model = _find_model(kind)
     if model is None:
         return resource
     name = str(capfirst(model._meta.verbose_name))
@@ -104,6 +102,17 @@ def get_record_label(resource: str) -> str:
     if key.isdecimal():
         return f"{name} {key}"
     return name
+
+
+def _find_model(kind: str) -> type[Model] | None:
+    """Return the model of that name in one of the installed apps of this package, or Group."""
+    if kind == "group":
+        return Group
+    for config in list_installed_features():
+        model = config.models.get(kind.lower())
+        if model is not None and model.__name__ == kind:
+            return model
+    return None
 
 
 def _get_account_key(event: AuditEvent) -> str:

@@ -25,7 +25,7 @@ from tests.support.officers import sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-TRAIL, JOBS = (f"/admin/django_phi_oidc/{name}/" for name in ("auditevent", "trailjob"))
+TRAIL, JOBS = "/admin/phi_oidc_audit/auditevent/", "/admin/phi_oidc_audit_exports/trailjob/"
 EXPORT, VERIFY = f"{JOBS}export/", f"{JOBS}verify/"
 VIEW, BOTH = ("view_auditevent",), ("view_auditevent", "export_auditevent")
 Officer = Callable[..., Client]
