@@ -217,21 +217,22 @@ def _drop_append_only_triggers(*, sender: AppConfig, using: str, **kwargs: Any) 
         return
     connection = connections[using]
     _validate_is_test_database(connection)
-    if (
-        connection.vendor in DROP_TRIGGER_STATEMENTS
-        and "phi_oidc_audit_auditevent" in connection.introspection.table_names()
-    ):
-        with connection.cursor() as cursor:
+    if connection.vendor not in DROP_TRIGGER_STATEMENTS:
+        return
+    with connection.cursor() as cursor:
+        tables = connection.introspection.table_names(cursor)
+        # The audit log may be in another database than what legal holds keep.
+        if "phi_oidc_audit_auditevent" in tables:
             for statement in DROP_TRIGGER_STATEMENTS[connection.vendor]:
                 cursor.execute(statement)
-            tables = connection.introspection.table_names(cursor)
-            for name, table in _HOLD_TRIGGERS.items():
-                if table in tables:
-                    if connection.vendor == "postgresql":
-                        on_table = f" ON {table}"
-                    else:
-                        on_table = ""
-                    cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
+        for name, table in _HOLD_TRIGGERS.items():
+            if table not in tables:
+                continue
+            if connection.vendor == "postgresql":
+                on_table = f" ON {table}"
+            else:
+                on_table = ""
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name}{on_table}")
 
 
 def _validate_is_test_database(connection: BaseDatabaseWrapper) -> None:
