@@ -14,6 +14,8 @@ release = next(
 extensions = ["myst_parser"]
 myst_heading_anchors = 4
 nitpicky = True
+# Measurements, for people who work on the code.
+exclude_patterns = ["benchmarks"]
 # The tutorial's own portal is nowhere else.
 linkcheck_ignore = [r"http://127\.0\.0\.1"]
 html_theme = "furo"
@@ -28,6 +30,7 @@ html_copy_source = False
 
 def without_links_out(app: Any, name: str, source: list[str]) -> None:
     """What lies beside the manual in the repository is named, and not linked."""
+    source[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+(benchmarks/[^)]*)\)", r"\1 (`docs/\2`)", source[0])
     source[0] = re.sub(
         r"\[([^\]]+)\]\((?:\.\./)+((?:[A-Z]+\.md|example_project/|tests/)[^)]*)\)", r"\1 (`\2`)", source[0]
     )

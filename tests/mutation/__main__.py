@@ -1,4 +1,4 @@
-"""`make mutate`: run the mutation tests. See docs/explanation/mutation-testing.md.
+"""`make mutate`: run the mutation tests. See docs/benchmarks/mutation-testing.md.
 
     python -m tests.mutation                                 all modules
     python -m tests.mutation 'django_phi_oidc.oidc.jose.*'   one module

@@ -187,7 +187,7 @@ def run_all(mutations: Iterable[Mutation], *, workers: int) -> list[Result]:
 
 
 def report(results: Sequence[Result]) -> None:
-    """Print the table of the page docs/explanation/mutation-testing.md."""
+    """Print the table of the page docs/benchmarks/mutation-testing.md."""
     rows = list_rows()
     print("| page | rows | mutations | noticed | not noticed | not run |\n|---|---|---|---|---|---|")
     for page in PAGES:

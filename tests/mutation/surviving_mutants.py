@@ -1,11 +1,11 @@
-"""The surviving mutants that docs/explanation/mutation-testing.md explains."""
+"""The surviving mutants that docs/benchmarks/mutation-testing.md explains."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "explanation" / "mutation-testing.md"
+PAGE = ROOT / "docs" / "benchmarks" / "mutation-testing.md"
 _HEADING = re.compile(r"^### `(\S+)`$", re.MULTILINE)
 _ENTRY = re.compile(r"^ *- `([\w.]+)`: `([^`\n]+)` → (?:`([^`\n]+)`|nothing)$", re.MULTILINE)
 
