@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.core.management import call_command
 
+from django_phi_oidc import extensions
 from django_phi_oidc.audit.events import DETAIL_KEYS, Action
 from django_phi_oidc.checks import core
 from django_phi_oidc.errors import Code
@@ -177,3 +178,28 @@ def test_example_project_documents_exactly_its_environment_variables() -> None:
     prefixes = "DJANGO|OIDC|PHI|CELERY|PORTAL|DATABASE|CACHE|EMAIL"
     table = set(re.findall(rf"`((?:{prefixes})_[A-Z_]+)", (folder / "README.md").read_text()))
     assert table == names != set()
+
+
+def test_files_of_the_callback_and_of_the_map_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    package = ROOT / "django_phi_oidc"
+    steps = re.findall(r"^\d+\. `([\w/]+\.py)`:", text.partition("## Files that process a callback")[2], re.MULTILINE)
+    assert len(steps) == 29
+    assert [name for name in steps if not (package / name).is_file()] == []
+    map_of_code = text.partition("## Map of the code")[2].partition("## Rules")[0]
+    folders = set(re.findall(r"`((?:[a-z_]+/)+)`", map_of_code)) - {"subcommands/"}
+    assert [name for name in folders if not (package / name).is_dir()] == []
+    parts = {path.parent for path in package.glob("*/__init__.py")} - {package / "contrib"}
+    parts |= {path.parent for path in package.glob("contrib/*/__init__.py")}
+    assert {str(path.relative_to(package)) + "/" for path in parts} - folders == {
+        "metrics/",
+        "migrations/",
+        "templatetags/",
+    }
+
+
+def test_registries_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("Apps take part by registries")[2].partition("\n\n")[0]
+    names = in_backticks(text) - {"extensions.py"}
+    assert len(names) == 6
+    assert [name for name in names if not hasattr(extensions, name)] == []
