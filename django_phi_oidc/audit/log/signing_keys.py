@@ -9,9 +9,15 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from django.utils.module_loading import import_string
 
+from ..._internal import randomness
 from ...crypto.conf import get_key_source
 from ...crypto.pkcs11_uri import SCHEME as PKCS11_SCHEME
 from ...errors import KeyMissing
@@ -194,3 +200,11 @@ def get_public_keys(private_key: NoteSigner | None = None) -> tuple[LogKey, ...]
         )
         raise KeyMissing(text)
     return tuple(keys)
+
+
+def generate_signing_key() -> str:
+    """Return a new Ed25519 private key as PEM."""
+    key = Ed25519PrivateKey.from_private_bytes(randomness.token_bytes(32))
+    return (
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
+    )

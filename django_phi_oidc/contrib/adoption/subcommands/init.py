@@ -15,13 +15,13 @@ from django.views.decorators.debug import sensitive_variables
 from ...._internal.command_arguments import Options
 from ...._internal.command_output import Output
 from ...._internal.sql import SUPPORTED_VENDORS
+from ....audit.log.signing_keys import generate_signing_key
 from ....crypto import keyring
 from ....management.subcommands._files import create_private_file
 from ....management.subcommands._sign_in_changes import list_new_backends, list_sign_in_changes
 from ....project_settings import KEY_RINGS, KEY_VARIABLES, PROVIDER_VARIABLES
 from ...doctor.known_providers import PROVIDERS_BY_SLUG
 from ...doctor.known_providers.definitions import Recipe
-from ...key_rotation.subcommands.keys import generate_signing_key
 from ..settings_plan import (
     SettingsPlan,
     format_list,

@@ -12,13 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.core.management.base import CommandError
 from django.db import connections
 
 from .... import conf
-from ...._internal import randomness
 from ...._internal.command_arguments import (
     Options,
     add_command,
@@ -27,6 +24,7 @@ from ...._internal.command_arguments import (
     create_choice_parser,
 )
 from ...._internal.command_output import Output, ProgressLine
+from ....audit.log.signing_keys import generate_signing_key
 from ....config.client_keys import ClientKey
 from ....config.providers import ProviderDeclaration
 from ....crypto import keyring, retention_keys
@@ -99,14 +97,6 @@ def generate_key_files() -> list[Path]:
     if isinstance(folder, Path) and retention_keys.prepare_folder(folder):
         written.append(folder / retention_keys.MARKER_NAME)
     return written
-
-
-def generate_signing_key() -> str:
-    """Return a new Ed25519 private key as PEM."""
-    key = Ed25519PrivateKey.from_private_bytes(randomness.token_bytes(32))
-    return (
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii").strip()
-    )
 
 
 def _create(path: Path, text: str) -> bool:
