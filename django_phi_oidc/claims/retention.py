@@ -122,7 +122,9 @@ def _discard_id_tokens(
     for subject_id, names in sessions.discard_personal_id_tokens(subjects):
         discarded.setdefault(subject_id, []).append(names)
     events = []
-    for subject in (subject for subject in subjects if subject.pk in discarded):
+    for subject in subjects:
+        if subject.pk not in discarded:
+            continue
         if subject.is_held(now=now):
             raise HeldForLegalReasons
         for names in discarded[subject.pk]:
@@ -309,7 +311,8 @@ def destroy_unused_keys(*, now: datetime) -> list[str]:
     for unused in _iter_unused_keys(store, now=now):
         destroyed += _destroy_keys(store, unused, now=now)
         count += len(unused)
-    if kept := count - len(destroyed):
+    kept = count - len(destroyed)
+    if kept:
         raise KeyMissing(f"{kept} of {count} unused retention keys can't be destroyed.")
     return destroyed
 
@@ -350,8 +353,9 @@ def _destroy_keys(
                     events.append(item._replace(outcome="failure", reason=Code.KEY_MISSING))
     finally:
         with transaction.atomic():
-            person_keys = [person_key.pk for name in destroyed if (person_key := unused[name])]
-            UnusedPersonKey.objects.filter(pk__in=person_keys).delete()
+            person_keys = [unused[name] for name in destroyed]
+            person_key_ids = [person_key.pk for person_key in person_keys if person_key]
+            UnusedPersonKey.objects.filter(pk__in=person_key_ids).delete()
             enqueue_many(events)
     return destroyed
 
@@ -381,9 +385,9 @@ def _iter_unused_keys(
     else:
         names_in_use = ()
 
-    if unused := [
-        name for name in names if name not in names_in_use and not _can_be_in_use(name, now=now)
-    ]:
+    unused = [name for name in names if name not in names_in_use]
+    unused = [name for name in unused if not _can_be_in_use(name, now=now)]
+    if unused:
         yield dict.fromkeys(unused)
     # The store is not asked for the keys of persons: it may have millions of them.
     rows = UnusedPersonKey.objects.order_by("pk")

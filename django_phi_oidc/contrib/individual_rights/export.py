@@ -243,7 +243,8 @@ def _list_claim_names(
     for claim in claims:
         names[claim.subject].add(claim.name)
     for session in sessions:
-        if personal := list_personal_claims(session.id_token):
+        personal = list_personal_claims(session.id_token)
+        if personal:
             names.setdefault(session.row.subject, set()).update(personal)
     return {subject: sorted(of_subject) for subject, of_subject in names.items()} or {None: []}
 
@@ -366,7 +367,8 @@ def _open_sessions(
     ):
         columns = row.decrypt_columns(("id_token_claims", "id_token"), keys=keys)
         claims = json.loads(columns.plaintexts.get("id_token_claims", "{}"))
-        if id_token := columns.plaintexts.get("id_token"):
+        id_token = columns.plaintexts.get("id_token")
+        if id_token:
             claims |= parse_compact_jws(id_token).payload
         is_readable = not (columns.ciphertexts or columns.damaged)
         opened.append(_OpenedSession(row=row, id_token=claims, is_readable=is_readable))

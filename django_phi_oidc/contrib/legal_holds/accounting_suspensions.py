@@ -42,20 +42,22 @@ def find_suspension_fault(
 
     Spec: 45 CFR 164.528(a)(2).
     """
-    stated_at = suspension.oral_statement_at
-    rules = {
-        gettext_noop("Name the agency or official who requires the suspension."): has_visible_text(
-            suspension.agency
-        ),
-        gettext_noop(
+    if not has_visible_text(suspension.agency):
+        return gettext_noop("Name the agency or official who requires the suspension.")
+    if not suspension.purposes or not set(suspension.purposes) <= set(SUSPENDABLE_PURPOSES):
+        return gettext_noop(
             "Only disclosures for these purposes can be left out: HLEGAL, GOV, FRAUD, HCOMPL."
-        ): (bool(suspension.purposes) and set(suspension.purposes) <= set(SUSPENDABLE_PURPOSES)),
-        gettext_noop("The end of the suspension is in the past."): suspension.until > now,
-        gettext_noop("The suspension ends after the hold."): hold_until is None
-        or suspension.until <= hold_until,
-        gettext_noop("The oral statement is in the future."): stated_at is None or stated_at <= now,
-        gettext_noop("After an oral statement, the suspension lasts at most 30 days."): (
-            stated_at is None or suspension.until <= stated_at + MAX_ORAL_SUSPENSION
-        ),
-    }
-    return next((fault for fault, is_met in rules.items() if not is_met), None)
+        )
+    if suspension.until <= now:
+        return gettext_noop("The end of the suspension is in the past.")
+    if hold_until is not None and suspension.until > hold_until:
+        return gettext_noop("The suspension ends after the hold.")
+
+    stated_at = suspension.oral_statement_at
+    if stated_at is None:
+        return None
+    if stated_at > now:
+        return gettext_noop("The oral statement is in the future.")
+    if suspension.until > stated_at + MAX_ORAL_SUSPENSION:
+        return gettext_noop("After an oral statement, the suspension lasts at most 30 days.")
+    return None

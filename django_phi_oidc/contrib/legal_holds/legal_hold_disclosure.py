@@ -61,56 +61,49 @@ def disclose_held_claims(
     now = clock.now()
     subject = PairwiseSubject.objects.filter(uuid=subject_id).first()
     refusal = _find_refusal(actor, subject, purpose, now=now)
-    claims = StoredClaim.objects.select_related("subject").order_by("pk")
-
-    if not (refusal or subject is None):
-        rows = list(claims.filter(subject=subject.pk))
-    else:
-        rows = []
-
-    if refusal:
-        action = Action.ACCESS_DENIED
-    else:
-        action = Action.CLAIM_REVEALED
-
     event = NewEvent(
-        action=action,
+        action=Action.CLAIM_REVEALED,
         origin=actor.origin,
         now=now,
-        outcome="failure" if refusal else "success",
+        outcome="success",
         subject=str(subject.uuid) if subject else "",
         purpose=purpose,
-        reason=refusal or "legal_hold",
+        reason="legal_hold",
         detail={},
     )
-    if not refusal:
-        for observe in disclosure_observers:
-            observe(actor.user, now=now)
+    if refusal or subject is None:
+        record_many([_refuse(event, refusal)])
+        raise RevealRefused(refusal)
+
+    rows = list(
+        StoredClaim.objects.filter(subject=subject.pk).select_related("subject").order_by("pk")
+    )
+    for observe in disclosure_observers:
+        observe(actor.user, now=now)
     declared = conf.claims()
-    refusals = {
-        row.pk: find_declared_refusal(
-            actor.user, declared.get(row.name), row.subject, consent=consent
+    refusals = {}
+    labelled = set()
+    for row in rows:
+        declaration = declared.get(row.name)
+        refusals[row.pk] = find_declared_refusal(
+            actor.user, declaration, row.subject, consent=consent
         )
-        for row in rows
-    }
-    labelled = {
-        row.pk
-        for row in rows
-        if row.name in declared and declared[row.name].label and not refusals[row.pk]
-    }
+        if declaration and declaration.label and not refusals[row.pk]:
+            labelled.add(row.pk)
+
     label_detail = get_disclosure_detail(consent, has_response=actor.request is not None)
     events = []
     for row in rows:
-        detail = {"claim": row.name, **(label_detail if row.pk in labelled else {})}
-        events.append(event._replace(detail=detail))
-        if reason := refusals[row.pk]:
-            events[-1] = events[-1]._replace(
-                action=Action.ACCESS_DENIED, outcome="failure", reason=reason
-            )
+        detail: dict[str, Any] = {"claim": row.name}
+        if row.pk in labelled:
+            detail |= label_detail
+        claim_event = event._replace(detail=detail)
+        reason = refusals[row.pk]
+        if reason:
+            claim_event = _refuse(claim_event, reason)
+        events.append(claim_event)
     # A disclosure without claims is recorded, too.
     record_many(events or [event])
-    if refusal:
-        raise RevealRefused(refusal)
     mark_response_private(actor.request)
     if labelled:
         add_notice(actor.request)
@@ -123,6 +116,10 @@ def disclose_held_claims(
         )
         for row in rows
     ]
+
+
+def _refuse(event: NewEvent, reason: str) -> NewEvent:
+    return event._replace(action=Action.ACCESS_DENIED, outcome="failure", reason=reason)
 
 
 def _find_refusal(

@@ -50,10 +50,10 @@ def place_hold(
         raise ValueError("A hold needs a reason.")
     if until is not None and until <= now:
         raise ValueError("The end of the hold is in the past.")
-    if suspension is not None and (
-        fault := find_suspension_fault(suspension, hold_until=until, now=now)
-    ):
-        raise ValueError(fault)
+    if suspension is not None:
+        fault = find_suspension_fault(suspension, hold_until=until, now=now)
+        if fault:
+            raise ValueError(fault)
     with transaction.atomic():
         subject = PairwiseSubject.objects.select_for_update(no_key=True).get(uuid=subject_id)
         hold = LegalHold(
@@ -120,9 +120,9 @@ def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetim
     ):
         # The column may have been changed in the database: the law permits to leave out no other
         # disclosure.
-        suspended |= {
-            purpose: until for purpose in SUSPENDABLE_PURPOSES if until and purpose in purposes
-        }
+        for purpose in SUSPENDABLE_PURPOSES:
+            if until and purpose in purposes:
+                suspended[purpose] = until
     return suspended
 
 
