@@ -35,7 +35,7 @@ from ...subjects.person_search import AccountMatches, find_accounts, find_people
 from .person_actions import get_person_actions
 from .person_sections import list_viewable_sections, show_sections
 
-_TEMPLATE_DIRECTORY = "admin/django_phi_oidc/person"
+_TEMPLATE_DIRECTORY = "admin/phi_oidc_officer_admin/person"
 
 
 def install_person_pages(site: AdminSite) -> None:

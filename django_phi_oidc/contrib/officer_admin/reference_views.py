@@ -175,7 +175,7 @@ def _create_reference_view(site: AdminSite) -> Any:
             "form": form,
             **result,
         }
-        return TemplateResponse(request, "admin/django_phi_oidc/reference.html", context)
+        return TemplateResponse(request, "admin/phi_oidc_officer_admin/reference.html", context)
 
     return reference_view
 

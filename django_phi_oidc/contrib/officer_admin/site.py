@@ -25,7 +25,7 @@ def install_dashboard(site: AdminSite) -> None:
     project's own changes.
 
     A site with its own index template keeps it, and may include
-    `admin/django_phi_oidc/overview.html` there.
+    `admin/phi_oidc_officer_admin/overview.html` there.
     """
     index = site.index
 
@@ -38,7 +38,7 @@ def install_dashboard(site: AdminSite) -> None:
 
     site.index = index_with_dashboard  # type: ignore[method-assign,assignment]  # of this one site
     if site.index_template is None:
-        site.index_template = "admin/django_phi_oidc/index.html"
+        site.index_template = "admin/phi_oidc_officer_admin/index.html"
 
 
 def get_dashboard_context(request: HttpRequest, *, site_name: str) -> dict[str, Any]:

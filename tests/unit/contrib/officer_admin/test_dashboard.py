@@ -333,7 +333,7 @@ def test_custom_index_template_may_include_the_dashboard(settings: Any, tmp_path
     site = AdminSite(name="admin")
     site.index_template = "own.html"
     install_dashboard(site)
-    (tmp_path / "own.html").write_text('Own: {% include "admin/django_phi_oidc/overview.html" %}')
+    (tmp_path / "own.html").write_text('Own: {% include "admin/phi_oidc_officer_admin/overview.html" %}')
     settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [str(tmp_path)]}]
     request = RequestFactory().get("/admin/")
     request.user = officer("oidcsession").get("/admin/").wsgi_request.user
