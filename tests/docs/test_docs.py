@@ -5,10 +5,13 @@ import re
 import socket
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.apps import apps
 from django.conf import settings
 from django.core.management import call_command
 
@@ -203,3 +206,22 @@ def test_registries_that_contributing_names_exist() -> None:
     names = in_backticks(text) - {"extensions.py"}
     assert len(names) == 6
     assert [name for name in names if not hasattr(extensions, name)] == []
+
+
+def test_new_names_of_the_renames_exist() -> None:
+    text = page("reference/renames.md")
+    rows = re.findall(r"^\| `(django_phi_oidc[\w.]+)`: ([^|]+) \| `([\w.]+)` \|$", text, re.MULTILINE)
+    assert len(rows) > 8
+    for old, names, new in rows:
+        assert find_spec_safely(old) is None
+        assert [name for name in in_backticks(names) if not hasattr(import_module(new), name)] == []
+    moved = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| `(phi_oidc_\w+)` \|$", text, re.MULTILINE)
+    labels = {model._meta.label_lower for model in apps.get_models() if model._meta.app_label.startswith("phi_oidc")}
+    assert {f"{label}.{name}" for names, label in moved for name in in_backticks(names)} == labels
+
+
+def find_spec_safely(name: str) -> object:
+    try:
+        return find_spec(name)
+    except ModuleNotFoundError:
+        return None
