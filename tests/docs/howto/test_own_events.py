@@ -14,6 +14,7 @@ from django.test import RequestFactory
 
 from django_phi_oidc.audit.events import parse_event
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
+from django_phi_oidc.extensions import delegation_sources
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- fixtures
 
 HOW_TO = (Path(__file__).parents[3] / "docs" / "how-to" / "record-your-own-events.md").read_text()
@@ -92,3 +93,13 @@ def test_host_project_event_waits_in_the_outbox(
     with audit_database_away():
         example("change")["archive_chart"](a_request(), Chart())
     assert parse_event(AuditOutbox.objects.get().event).event.action == "hospital.chart_archived"
+
+
+def test_example_names_the_account_that_the_user_acts_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delegation_sources, "_items", [])
+    module = ModuleType("portal")
+    module.__path__ = [str(Path(__file__).parent)]
+    example("delegation")["PortalConfig"]("portal", module).ready()
+    (find_represented_account,) = delegation_sources
+    assert find_represented_account(AnonymousUser(), {"acts_for": "7"}, a_request()) == "7"
+    assert find_represented_account(AnonymousUser(), {}, a_request()) == ""
