@@ -60,7 +60,9 @@ DATABASES = {
 }
 
 if CONTENDER == "phi_oidc":
-    INSTALLED_APPS += ["django_phi_oidc"]
+    INSTALLED_APPS += ["django_phi_oidc", "django_phi_oidc.audit"]
+    if HAS_ADMIN:
+        INSTALLED_APPS += ["django_phi_oidc.contrib.officer_admin"]
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
     DATABASES["phi_audit"] = {**DATABASES["default"]}
