@@ -1,7 +1,7 @@
 """Ten tasks of officers, the help desk and patients, as a new user does them: from the first page, by what is on it.
 
 Each test asserts the result and an upper limit of clicks and fields. PHI_TEST_FIGURES names a file for the figures of
-docs/explanation/ten-tasks.md; the seconds are those of the script, without reading and thinking.
+docs/benchmarks/ten-tasks.md; the seconds are those of the script, without reading and thinking.
 """
 
 import json
