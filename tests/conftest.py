@@ -59,6 +59,7 @@ LONG = (
     "tests/integration/example_project/demo/test_demo.py::test_demo_with",
     "tests/integration/example_project/demo/test_demo.py::test_interrupted",
     *("tests/integration/test_admin_themes.py", "tests/integration/test_evidence.py"),
+    "tests/integration/test_installed_apps.py::test_journeys",
     *("tests/integration/test_evidence_formats.py", "tests/integration/test_hostproject.py"),
     "tests/integration/test_misconfigurations.py",
     "tests/security/attack/test_attack_command.py::test_loosened",

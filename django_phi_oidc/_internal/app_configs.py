@@ -16,6 +16,8 @@ class FeatureConfig(AppConfig):
     """An app of this package, and what it adds to the others.
 
     Modules of an app are found by their names: `checks`, `urls`, `tasks`, and `subcommands`.
+    Models of an app below contrib/ name their `app_label`: without it, those of an app that is not
+    installed would belong to the core, whose package contains them.
     A subclass sets `default = True`: Django finds two configurations in its `apps.py`, because this
     class is imported there.
     """

@@ -34,9 +34,11 @@ MIRRORED_NAMES = {
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
     *("event_streams", "token", "userinfo"),
-    # What each app may have: its configuration, its checks, the accessors of its options and their declaration, what
-    # it adds to the pages of officers, and what it stores about a person.
-    *("apps", "checks", "conf", "declaration", "officer_pages", "personal_data"),
+    # What each app may have: its configuration, its checks, the accessors of its options and their declaration, and
+    # what it stores about a person.
+    *("apps", "checks", "conf", "declaration", "personal_data"),
+    # What apps register with the core and with the pages of officers.
+    *("observers", "officer_pages", "people"),
     # The same concept of two features.
     *("lifecycle", "signals", "step_up", "storage"),
 }

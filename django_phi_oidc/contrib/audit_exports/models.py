@@ -44,6 +44,7 @@ class TrailJob(models.Model):
     result = models.JSONField(default=dict)
 
     class Meta:
+        app_label = "phi_oidc_audit_exports"
         verbose_name = _("export or verification")
         verbose_name_plural = _("exports and verifications")
         default_permissions = ()

@@ -90,6 +90,7 @@ class EmergencyAccess(models.Model):
     objects = EmergencyQuerySet.as_manager()
 
     class Meta:
+        app_label = "phi_oidc_emergency"
         verbose_name = _("emergency access")
         verbose_name_plural = _("emergency accesses")
         default_permissions = ("view",)

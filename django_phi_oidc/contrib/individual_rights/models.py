@@ -22,6 +22,7 @@ class AccountingCopy(models.Model):
     last_given_at = models.DateTimeField(_("last given at"), editable=False, db_index=True)
 
     class Meta:
+        app_label = "phi_oidc_individual_rights"
         verbose_name = _("accounting of disclosures")
         verbose_name_plural = _("accountings of disclosures")
         default_permissions = ("view",)
@@ -49,6 +50,7 @@ class DisclosureRecipient(AppendOnlyModel):
     """JSON: `name`, and the list `roles`."""
 
     class Meta(AppendOnlyModel.Meta):
+        app_label = "phi_oidc_individual_rights"
         verbose_name = _("recipient of disclosures")
         verbose_name_plural = _("recipients of disclosures")
         default_permissions = ()

@@ -43,6 +43,7 @@ class ActivationCode(models.Model):
     objects = ActivationCodeQuerySet.as_manager()
 
     class Meta:
+        app_label = "phi_oidc_invitations"
         verbose_name = _("activation code")
         verbose_name_plural = _("activation codes")
         default_permissions = ("view",)

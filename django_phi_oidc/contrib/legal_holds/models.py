@@ -74,6 +74,7 @@ class LegalHold(models.Model):
     """When this was stated orally; None: in writing."""
 
     class Meta:
+        app_label = "phi_oidc_legal_holds"
         verbose_name = _("legal hold")
         verbose_name_plural = _("legal holds")
         default_permissions = ("view", "add", "change")

@@ -30,6 +30,7 @@ class WatchCursor(models.Model):
     """When that leaf was sealed."""
 
     class Meta:
+        app_label = "phi_oidc_monitoring"
         verbose_name = _("watch cursor")
         verbose_name_plural = _("watch cursors")
         default_permissions = ()
@@ -50,6 +51,7 @@ class AnomalyMemory(models.Model):
     """Without an index: it changes with each batch, and the table is small."""
 
     class Meta:
+        app_label = "phi_oidc_monitoring"
         verbose_name = _("anomaly memory")
         verbose_name_plural = _("anomaly memories")
         default_permissions = ()
@@ -86,6 +88,7 @@ class SecurityAlert(models.Model):
     """The outcome. It is not in the audit log."""
 
     class Meta:
+        app_label = "phi_oidc_monitoring"
         verbose_name = _("security alert")
         verbose_name_plural = _("security alerts")
         default_permissions = ("view",)
@@ -125,6 +128,7 @@ class AlertMute(models.Model):
     """When it was ended before its time."""
 
     class Meta:
+        app_label = "phi_oidc_monitoring"
         verbose_name = _("alert mute")
         verbose_name_plural = _("alert mutes")
         default_permissions = ("view", "add", "change")

@@ -29,6 +29,7 @@ class AccountNotice(models.Model):
     """When a mail server accepted it."""
 
     class Meta:
+        app_label = "phi_oidc_notices"
         verbose_name = _("notice about an account")
         verbose_name_plural = _("notices about accounts")
         default_permissions = ()
@@ -58,6 +59,7 @@ class KnownDevice(models.Model):
     last_used_at = models.DateTimeField(db_index=True)
 
     class Meta:
+        app_label = "phi_oidc_notices"
         verbose_name = _("known browser")
         verbose_name_plural = _("known browsers")
         default_permissions = ()

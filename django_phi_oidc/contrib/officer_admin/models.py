@@ -22,6 +22,7 @@ class HourlyCount(models.Model):
     count = models.PositiveBigIntegerField()
 
     class Meta:
+        app_label = "phi_oidc_officer_admin"
         verbose_name = _("hourly count")
         verbose_name_plural = _("hourly counts")
         default_permissions = ()

@@ -20,6 +20,7 @@ class SCIMClient(models.Model):
     revoked_at = models.DateTimeField(_("revoked at"), null=True, editable=False)
 
     class Meta:
+        app_label = "phi_oidc_scim"
         verbose_name = _("SCIM client")
         verbose_name_plural = _("SCIM clients")
         default_permissions = ("view",)
@@ -49,6 +50,7 @@ class SCIMToken(models.Model):
     revoked_at = models.DateTimeField(null=True)
 
     class Meta:
+        app_label = "phi_oidc_scim"
         verbose_name = _("SCIM token")
         verbose_name_plural = _("SCIM tokens")
         default_permissions = ()
@@ -81,6 +83,7 @@ class SCIMUser(models.Model):
     deleted_at = models.DateTimeField(null=True)
 
     class Meta:
+        app_label = "phi_oidc_scim"
         verbose_name = _("SCIM user")
         verbose_name_plural = _("SCIM users")
         default_permissions = ()
@@ -113,6 +116,7 @@ class SCIMGroup(models.Model):
     changed_at = models.DateTimeField()
 
     class Meta:
+        app_label = "phi_oidc_scim"
         verbose_name = _("SCIM group")
         verbose_name_plural = _("SCIM groups")
         default_permissions = ()
@@ -133,6 +137,7 @@ class SCIMMembership(models.Model):
     member = models.ForeignKey(SCIMUser, on_delete=models.CASCADE, related_name="memberships")
 
     class Meta:
+        app_label = "phi_oidc_scim"
         verbose_name = _("SCIM membership")
         verbose_name_plural = _("SCIM memberships")
         default_permissions = ()

@@ -44,6 +44,7 @@ class SinkCursor(models.Model):
     """True from the alert until the sink has caught up."""
 
     class Meta:
+        app_label = "phi_oidc_siem"
         verbose_name = _("delivery of the audit log")
         verbose_name_plural = _("deliveries of the audit log")
         default_permissions = ("view",)

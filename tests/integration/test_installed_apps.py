@@ -1,0 +1,111 @@
+"""The core works without each app, and each app works alone: sign-in, refresh, logout, reveal, scrub, guard, seal."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.installed_apps import CONTRIB_APPS, VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = {"django_phi_oidc.contrib.adoption": ("django_phi_oidc.contrib.doctor",)}
+SELECTIONS = {
+    "core": (),
+    **{name.rpartition(".")[2]: (*REQUIRED.get(name, ()), name) for name in CONTRIB_APPS},
+}
+JOURNEYS = (
+    "tests/integration/journeys/test_sign_in_details.py",
+    "tests/unit/access/test_enforcement.py",
+    "tests/unit/audit/log/test_sequencer.py",
+    "tests/unit/claims/test_disclosure.py",
+    "tests/unit/sessions/test_backchannel_logout_view.py",
+    "tests/unit/sessions/test_frontchannel_logout.py",
+    "tests/unit/sessions/test_middleware_timeouts.py",
+    "tests/unit/sessions/test_token_refresh.py",
+    "tests/unit/sessions/test_views.py",
+)
+CONTENT = """
+import json, sys
+import django
+django.setup()
+from django.apps import apps
+from django.core.checks import run_checks
+from django_phi_oidc import schedule, urls
+from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
+own = [config for config in apps.get_app_configs() if "phi_oidc" in config.label]
+print(json.dumps({
+    "checks": [message.id for message in run_checks()],
+    "labels": sorted({model._meta.app_label for model in apps.get_models() if "phi_oidc" in model._meta.app_label}),
+    "modules": sorted({name.split(".")[2] for name in sys.modules if name.startswith("django_phi_oidc.contrib.")}),
+    "subcommands": sorted(SUBCOMMANDS),
+    "tasks": sorted(schedule.beat_schedule()),
+    "urls": sorted({pattern.name for pattern in urls.urlpatterns if hasattr(pattern, "name")} - {None}),
+}))
+"""
+CORE = {
+    "subcommands": ["admin", "apps", "audit", "configuration", "groups", "roles", "scrub", "sessions", "subject"],
+    "labels": ["django_phi_oidc", "phi_oidc_audit"],
+}
+
+
+def build_environment(names: tuple[str, ...]) -> dict[str, str]:
+    return {
+        **os.environ,
+        VARIABLE: " ".join(names),
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def read_content(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return what a process with the core and these apps has."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONTENT],
+        env=build_environment(names),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    content: dict[str, list[str]] = json.loads(done.stdout)
+    return content
+
+
+def test_core_has_nothing_of_an_app() -> None:
+    content = read_content(())
+    assert content["checks"] == []
+    assert content["modules"] == []
+    assert content["labels"] == CORE["labels"]
+    assert content["subcommands"] == CORE["subcommands"]
+    assert "oidc_authentication_init" in content["urls"]
+    assert {"oidc_emergency", "oidc_account", "oidc_health"}.isdisjoint(content["urls"])
+    assert "phi_oidc.sweep_revocations" in content["tasks"]
+    assert {"phi_oidc.watch", "phi_oidc.deliver", "phi_oidc.send_notices"}.isdisjoint(content["tasks"])
+
+
+@pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "core"])
+def test_app_alone_is_checked_and_adds_only_its_own(selection: str) -> None:
+    names = SELECTIONS[selection]
+    content = read_content(names)
+    assert content["checks"] == []
+    assert content["modules"] == sorted(name.rpartition(".")[2] for name in names)
+    assert set(content["labels"]) <= {*CORE["labels"], f"phi_oidc_{selection}"}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_journeys_of_the_core_work_with_these_apps(selection: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--scope", "all", *JOURNEYS]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=build_environment(SELECTIONS[selection]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
