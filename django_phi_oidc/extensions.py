@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
 
     from ._internal.overview_parts import LogTile, OverviewPanel, Trend
+    from .audit.event_people import FoundPeople, People
     from .audit.events import NewEvent, Origin
-    from .audit.people import FoundPeople, People
     from .audit.request_context import Actor, Session, User
     from .claims.models import StoredClaim
     from .config.accepted_tokens import ClientTokensDeclaration

@@ -12,8 +12,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import F, UUIDField, Value
 from django.urls import NoReverseMatch, reverse
 
+from ..audit.event_people import People, Person
 from ..audit.operators import find_stated_account_pk
-from ..audit.people import People, Person
 from .person_label import get_label
 
 

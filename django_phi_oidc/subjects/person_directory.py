@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest  # noqa: TID251 -- passed on to the list of accounts
 
-from ..audit.people import FoundPeople, FoundPerson, People
+from ..audit.event_people import FoundPeople, FoundPerson, People
 from .people import find_people
 from .person_label import get_label
 from .person_search import find_accounts, list_person_filters

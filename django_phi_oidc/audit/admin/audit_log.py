@@ -23,6 +23,7 @@ from ...errors import CheckpointInvalid, KeyMissing
 from ...extensions import audit_job_pages
 from .. import conf, search
 from ..admin_base import TrailAdminMixin, record_request_event, require_view_permission
+from ..event_people import FoundPeople, search_people
 from ..events import Action, NewEvent, parse_detail
 from ..filters import (
     SHOW_ROUTINE,
@@ -37,7 +38,6 @@ from ..log.models import ArchiveFile
 from ..log.proofs import create_inclusion_proof
 from ..models import AuditCheckpoint, AuditEvent
 from ..operators import OPERATOR_PREFIX
-from ..people import FoundPeople, search_people
 from ..recorder import record_many
 from ..request_context import Actor
 from ..search import EventFilters, RowUnreadable

@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 from ...extensions import event_words
 from ..actions import DISCLOSURE_ACTIONS
 from ..descriptions import get_action_label, get_outcome_label, get_purpose_label
+from ..event_people import People
 from ..events import OUTCOMES, get_registered_disclosure_actions, list_actions
-from ..people import People
 from ..purposes import EMERGENCY_PURPOSES, EXPORT_PURPOSES
 from ..search import EventFilters
 

@@ -23,9 +23,9 @@ from ..descriptions import (
     get_reason_label,
 )
 from ..descriptions.event_sentences import describe_event
+from ..event_people import Person, find_people
 from ..events import parse_detail
 from ..models import AuditEvent
-from ..people import Person, find_people
 from .event_table import get_record_label
 
 _USER_RESOURCE = "user/"

@@ -10,10 +10,10 @@ from django.utils.text import capfirst
 from ..._internal.admin_columns import format_utc
 from ..._internal.app_configs import list_installed_features
 from ..descriptions import get_action_label, get_outcome_label, get_purpose_label, get_reason_label
+from ..event_people import People, Person, find_people
 from ..events import OUTCOMES
 from ..models import AuditEvent
 from ..operators import OPERATOR_PREFIX
-from ..people import People, Person, find_people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,9 +32,9 @@ from ...audit.descriptions import (
     get_purpose_label,
     get_reason_label,
 )
+from ...audit.event_people import People, Person
 from ...audit.events import Action, parse_detail
 from ...audit.models import AuditEvent
-from ...audit.people import People, Person
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable

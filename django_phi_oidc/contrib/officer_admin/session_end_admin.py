@@ -31,7 +31,7 @@ from ..._internal.periodic_task import LOCK_WAIT_SECONDS
 from ..._internal.sql import limit_lock_waits
 from ...audit.admin_base import ReadOnlyAdmin
 from ...audit.descriptions import get_reason_phrase
-from ...audit.people import People, Person
+from ...audit.event_people import People, Person
 from ...audit.request_context import Actor
 from ...oidc.remedies import get_remedy
 from ...sessions import end_jobs

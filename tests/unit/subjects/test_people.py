@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc.audit.people import People
+from django_phi_oidc.audit.event_people import People
 from django_phi_oidc.subjects.models import PairwiseSubject
 from django_phi_oidc.subjects.people import find_people, get_person
 from tests.support.phi_oidc_settings import override_phi_oidc
