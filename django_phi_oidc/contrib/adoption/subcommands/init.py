@@ -3,22 +3,25 @@
 import json
 import re
 import shlex
+import sys
 from argparse import ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from django.apps import apps
 from django.conf import global_settings, settings
 from django.core.management.base import CommandError
 from django.db import connections
 from django.views.decorators.debug import sensitive_variables
 
-from ...._internal.command_arguments import Options
+from ...._internal.command_arguments import Options, build_argument_error
 from ...._internal.command_output import Output
 from ...._internal.sql import SUPPORTED_VENDORS
 from ....audit.log.signing_keys import generate_signing_key
 from ....crypto import keyring
 from ....management.subcommands._files import create_private_file
 from ....management.subcommands._sign_in_changes import list_new_backends, list_sign_in_changes
+from ....management.subcommands.apps import list_available_features
 from ....project_settings import KEY_RINGS, KEY_VARIABLES, PROVIDER_VARIABLES
 from ...doctor.known_providers import PROVIDERS_BY_SLUG
 from ...doctor.known_providers.definitions import Recipe
@@ -40,6 +43,7 @@ from ._provider_recipe import (
 )
 from .migrate_from import LIBRARIES, read_plan
 
+AUDIT_APP = "django_phi_oidc.audit"
 READING_COMMANDS = ("init",)
 COMMANDS_WITHOUT_CHECKS = ("init",)
 
@@ -87,6 +91,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     source.add_argument("--from", dest="library", choices=list(LIBRARIES), help=text)
     text = "Write the settings that this provider needs, with a comment for each."
     source.add_argument("--provider", choices=sorted(PROVIDERS_BY_SLUG), help=text)
+    text = (
+        "Names of apps to install, separated by commas, such as scim,siem; an empty text for none. "
+        "Without this option, init asks. phi_oidc apps lists them."
+    )
+    parser.add_argument("--with", dest="apps", metavar="APPS", help=text)
     parser.set_defaults(handler=handle)
 
 
@@ -94,9 +103,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def handle(options: Options, output: Output) -> None:
     """Write the files, and print the next steps.
 
-    Raises: CommandError if the folder exists, or the database of the project is not supported.
+    Raises: CommandError if the folder exists, an app does not exist, or the database of the project
+    is not supported.
     """
     folder: Path = options["folder"]
+    app_names = _select_apps(options["apps"])
     if (vendor := connections["default"].vendor) not in SUPPORTED_VENDORS:
         raise CommandError(
             f"DATABASES['default'] is {vendor}. django_phi_oidc needs PostgreSQL, or SQLite for "
@@ -121,7 +132,7 @@ def handle(options: Options, output: Output) -> None:
 
     files = {
         # The empty line in front ends the last line of a file that lacks a newline there.
-        "settings.py": f"\n{_build_settings(plan, recipe)}",
+        "settings.py": f"\n{_build_settings(plan, recipe, app_names)}",
         "portal.env": _build_environment(plan, recipe, folder),
         "audit-signing-key.pem": generate_signing_key() + "\n",
         **{name: generate_client_key(key_type) for name, key_type in key_types.items()},
@@ -169,6 +180,34 @@ def handle(options: Options, output: Output) -> None:
     output.confirm(row, "\n".join(lines))
 
 
+def _select_apps(listed: str | None) -> list[str]:
+    """Return the apps to add to INSTALLED_APPS: the audit log, what is listed, and what these need.
+
+    listed: the last parts of the names; None: ask on a terminal. Raises: CommandError.
+    """
+    available = {
+        config.name.rpartition(".")[2]: config.name for config in list_available_features()
+    }
+    if listed is None and sys.stdin.isatty():
+        listed = input(f"Apps to install ({', '.join(available)}), or none: ")
+    names = [AUDIT_APP]
+    for word in (listed or "").replace(",", " ").split():
+        if word not in available:
+            known = ", ".join(available)
+            raise build_argument_error(f"There is no app {word!r}. The apps are: {known}.")
+        names += _iterate_required(available[word])
+    return [name for name in dict.fromkeys(names) if not apps.is_installed(name)]
+
+
+def _iterate_required(name: str) -> Iterator[str]:
+    """Yield the apps that an app needs, each after those that it needs itself, and then the app."""
+    for config in list_available_features():
+        if config.name == name:
+            for required in config.requires:
+                yield from _iterate_required(required)
+    yield name
+
+
 @sensitive_variables()
 def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder: Path) -> str:
     """Return the lines of portal.env. A variable without a value is a comment: an empty one would
@@ -195,12 +234,14 @@ def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _build_settings(plan: SettingsPlan | None, recipe: Recipe | None) -> str:
+def _build_settings(
+    plan: SettingsPlan | None, recipe: Recipe | None, app_names: Sequence[str]
+) -> str:
     """Return the lines for this project: its routers, its test runner and backends that grant
     permissions are kept.
 
     plan: what another library declares, in place of the provider and the claims of a new project.
-    recipe: the settings of a known provider.
+    recipe: the settings of a known provider. app_names: to add to INSTALLED_APPS.
     """
     text = re.sub(
         r"(?<=^AUTHENTICATION_BACKENDS = ).*",
@@ -225,4 +266,7 @@ def _build_settings(plan: SettingsPlan | None, recipe: Recipe | None) -> str:
         text = re.sub(r"^from .*\n", format_imports(recipe, functions=functions), text, count=1)
         provider = format_provider(recipe, indent=4)
         text = text.replace('{"default": read_provider()}', provider)
+    if app_names:
+        lines = "".join(f'    "{name}",\n' for name in app_names)
+        text = text.replace("MIDDLEWARE =", f"INSTALLED_APPS += [\n{lines}]\nMIDDLEWARE =", 1)
     return text

@@ -284,3 +284,36 @@ def test_unknown_provider_and_a_library_besides_are_refused(tmp_path: Path) -> N
         init(tmp_path / "secrets", "--provider", "acme")
     with pytest.raises(CommandError, match="not allowed with argument"):
         init(tmp_path / "secrets", "--provider", "okta", "--from", "mozilla")
+
+
+@pytest.mark.parametrize(
+    ("listed", "added"),
+    [
+        ("", []),
+        ("scim", []),
+        ("rest_framework", ["django_phi_oidc.contrib.apis", "django_phi_oidc.contrib.rest_framework"]),
+        (
+            "account_api, scim",
+            [
+                "django_phi_oidc.contrib.apis",
+                "django_phi_oidc.contrib.rest_framework",
+                "django_phi_oidc.contrib.account_api",
+            ],
+        ),
+    ],
+)
+def test_apps_are_added_with_what_they_need_unless_they_are_installed(
+    listed: str, added: list[str], tmp_path: Path, settings: Any
+) -> None:
+    away = ("rest_framework", "account_api", "apis")
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if not name.endswith(away)]
+    init(tmp_path / "secrets", "--with", listed)
+    written = (tmp_path / "secrets" / "settings.py").read_text()
+    assert [line.strip(' ",') for line in written.splitlines() if line.startswith('    "django_phi_oidc.')] == added
+    assert ("INSTALLED_APPS += [" in written) is bool(added)
+
+
+def test_unknown_app_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"There is no app 'scmi'\. The apps are: account_api, adoption"):
+        init(tmp_path / "secrets", "--with", "scmi")
+    assert not (tmp_path / "secrets").exists()
