@@ -73,7 +73,8 @@ class Command(BaseCommand):
             dest="subcommand", required=True, metavar="SUBCOMMAND", parser_class=SubcommandParser
         )
         for name, module in SUBCOMMANDS.items():
-            summary = (module.__doc__ or "").partition("\n")[0]
+            first_paragraph = (module.__doc__ or "").partition("\n\n")[0]
+            summary = " ".join(first_paragraph.split())
             module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
         for name, subparser in list_subcommands(parser):
             subparser.set_defaults(full_name=name)

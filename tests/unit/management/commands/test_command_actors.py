@@ -198,6 +198,7 @@ RECORDING: dict[str, Row] = {
     "subject unlink": (lambda case: [case.subject], {"claim.scrubbed", "session.ended", "subject.unlinked"}),
 }
 READING: dict[str, Callable[[Case], list[Any]]] = {
+    "apps": lambda case: [],
     "audit check-proof": lambda case: [
         *(case.write_file("proof", create_inclusion_proof(sealed(1)[0])), "--public-key"),
         run("audit", "checkpoint", "--public-key").strip(),

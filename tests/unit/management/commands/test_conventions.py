@@ -193,7 +193,7 @@ DRY_RUNS: dict[str, Callable[[Case], list[Any]]] = {
     "subject unlink": lambda case: [case.subject],
 }
 KEEPING = {
-    *("admin grant", "scim rotate"),
+    *("admin grant", "apps", "scim rotate"),
     *("attack", "configuration record", "configuration show", "delivery deliver", "delivery status", "doctor"),
     *("audit archive", "audit check-export", "audit check-proof", "audit checkpoint", "audit consistency"),
     *("audit attach", "audit drain", "audit export", "audit grants", "audit partition", "audit prove", "audit repair"),
