@@ -583,6 +583,10 @@ client_authenticators: Registry[ClientAuthenticator] = Registry(
 delegation_sources: Registry[DelegationSource] = Registry(
     "Find the account for which a user acts. The first answer counts."
 )
+"""`delegation_sources.register(source)` adds a function `source(user, session, request)`, in
+`AppConfig.ready()` of a project. It returns the primary key of the account for which the user acts,
+as text, or an empty text. Each event then has it as `on_behalf_of`.
+"""
 disclosure_observers: Registry[DisclosureObserver] = Registry(
     "Act before the event of a disclosure to a user is recorded."
 )
