@@ -275,7 +275,7 @@ def look_at_the_trail(found: Found, client: Any) -> None:
     both = f"?before={unsealed}&after={unsealed}"
     person = f"{client.user.pk},{uuid.UUID(int=7)}"
     queries = (f"?person={person}", f"?person={person}&search=7", "?routine=show", "?before=9", both)
-    for query in (wrong, *queries, "?actor=77", "?outcome=failure"):
+    for query in (wrong, *queries, "?actor=77", "?on_behalf_of=77", "?outcome=failure"):
         look(found, client, trail + query)
     look(found, client, of_model(AuditCheckpoint) + "?before=0")
     look(found, client, of_model(AuditEvent, "proof", unsealed))
@@ -291,6 +291,10 @@ def look_at_the_trail(found: Found, client: Any) -> None:
     look(found, client, reference)
     (done,) = TrailJob.objects.filter(kind=TrailJob.EXPORT, state=TrailJob.DONE, attempts=0)
     look(found, client, f"{jobs}{done.pk}/download/", {})
+    origin = Origin(actor="7", on_behalf_of="8")
+    (delegated,) = events(1, action=Action.ACCESS_GRANTED, subject="", detail={}, origin=origin)
+    look(found, client, trail)
+    look(found, client, of_model(AuditEvent, "change", delegated))
 
 
 def look_at_the_witnesses(found: Found, client: Any, settings: Any) -> None:

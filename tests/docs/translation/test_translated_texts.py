@@ -21,6 +21,7 @@ from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS
 from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
 from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
 from django_phi_oidc.audit.descriptions.reason_labels import REASON_LABELS
+from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.purposes import PURPOSES
 from django_phi_oidc.claims.models import STANDARD_LABELS, StoredClaim
 from django_phi_oidc.claims.views import RevealMixin
@@ -272,6 +273,7 @@ def test_every_text_is_translated(
     walking.verify_files(found, boss)
     for by in (7, other.user.pk):
         looked_at(resource=f"Patient/{other.user.pk}", by=by)
+    looked_at(resource=f"Patient/{other.user.pk}", origin=Origin(actor="7", on_behalf_of="8"))
     portal.look_at_templates(found)
     portal.sign_in_pages(found)
     portal.own_pages(found, other)
@@ -295,8 +297,9 @@ def test_every_text_is_translated(
     named |= {str(name) for model in OF_MODELS for _codename, name in model._meta.permissions}
     # The pages have labels of their own for most fields.
     named |= {str(field.verbose_name) for model in OF_MODELS for field in model._meta.fields}
-    # The index of the admin lists only apps with models. `rest_framework` is not installed here.
-    named |= {str(config.verbose_name) for config in apps.get_app_configs()} | {"Django REST framework"}
+    # The index of the admin lists only apps with models. The last two apps are not installed here.
+    named |= {str(config.verbose_name) for config in apps.get_app_configs()}
+    named |= {"Django REST framework", "Your access as JSON"}
     listed = {*PURPOSES.values(), *REMEDIES.values(), *STANDARD_LABELS, *DJANGO_TEXTS, SEE_MANUAL}
     listed |= {text for table in TABLES for text in table.values()}
     # The result of a verification, and who has a name, depend on the rows that other tests have left.
