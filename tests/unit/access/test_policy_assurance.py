@@ -32,7 +32,7 @@ from django_phi_oidc.audit.request_context import (
     Actor,
     build_assurance_entry,
 )
-from django_phi_oidc.config import options
+from django_phi_oidc.config import sections
 from django_phi_oidc.decorators import phi_access, require_assurance
 from django_phi_oidc.errors import DeclarationInvalid
 
@@ -234,8 +234,8 @@ def test_views_of_the_page_require_a_sign_in(rf: Any) -> None:
         (portal.chart, {"pk": 7}),
     ):
         assert view(request, **kwargs)["Location"].startswith("/oidc/authenticate/")
-    declared = options.parse_one(portal.PHI_OIDC, "ADMIN_ASSURANCE")
-    provider = options.parse_one(portal.PHI_OIDC, "PROVIDERS")["default"]
+    declared = sections.parse_one(portal.PHI_OIDC, "ADMIN_ASSURANCE")
+    provider = sections.parse_one(portal.PHI_OIDC, "PROVIDERS")["default"]
     assert (len(provider.vtr), provider.requires_assurance, provider.provider_requires_mfa) == (6, True, True)
     assert (declared.acr, declared.privilege_max_age) == (("urn:example:loa:3",), timedelta(minutes=10))
 

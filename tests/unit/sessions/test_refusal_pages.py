@@ -86,27 +86,27 @@ def test_admin_refusal_names_the_user_the_permission_its_groups_and_the_event(pe
 @pytest.mark.parametrize(
     ("path", "data", "permission"),
     [
-        ("legalhold/add/", None, "Add legal holds"),
-        ("securityalert/", None, "View security alerts"),
-        ("auditevent/", None, "View audit events"),
-        ("trailjob/export/", {}, "View audit events"),
-        ("oidcsession/", {"action": "end_now", "_selected_action": ["1"]}, "Can end sessions"),
-        ("activationcode/add/", None, "Can make and revoke activation codes"),
-        ("activationcode/import/", None, "Can make and revoke activation codes"),
-        ("activationcode/import/codes/", {}, "Can make and revoke activation codes"),
-        ("pairwisesubject/import/", {}, "Add pairwise subjects"),
-        ("pairwisesubject/import/template/", None, "Add pairwise subjects"),
-        ("sessionendjob/", None, "Can end sessions"),
-        ("sessionendjob/add/", {}, "Can end sessions"),
+        ("phi_oidc_legal_holds/legalhold/add/", None, "Add legal holds"),
+        ("phi_oidc_monitoring/securityalert/", None, "View security alerts"),
+        ("phi_oidc_audit/auditevent/", None, "View audit events"),
+        ("phi_oidc_audit_exports/trailjob/export/", {}, "View audit events"),
+        ("django_phi_oidc/oidcsession/", {"action": "end_now", "_selected_action": ["1"]}, "Can end sessions"),
+        ("phi_oidc_invitations/activationcode/add/", None, "Can make and revoke activation codes"),
+        ("phi_oidc_invitations/activationcode/import/", None, "Can make and revoke activation codes"),
+        ("phi_oidc_invitations/activationcode/import/codes/", {}, "Can make and revoke activation codes"),
+        ("django_phi_oidc/pairwisesubject/import/", {}, "Add pairwise subjects"),
+        ("django_phi_oidc/pairwisesubject/import/template/", None, "Add pairwise subjects"),
+        ("django_phi_oidc/sessionendjob/", None, "Can end sessions"),
+        ("django_phi_oidc/sessionendjob/add/", {}, "Can end sessions"),
     ],
 )
 def test_admin_refusal_names_the_permission_of_the_operation(
     path: str, data: Any, permission: str, person: Any
 ) -> None:
     make_staff(person)
-    if path.startswith(("oidcsession", "sessionendjob")):
+    if path.startswith(("django_phi_oidc/oidcsession", "django_phi_oidc/sessionendjob")):
         allow(person.user, "view_oidcsession")
-    url = f"/admin/django_phi_oidc/{path}"
+    url = f"/admin/{path}"
     response = person.get(url) if data is None else person.post(url, data)
     assert (response.status_code, f"<dd>{permission}</dd>" in get_page(response)) == (403, True)
 
@@ -140,8 +140,11 @@ def test_person_page_refusal_has_its_event_as_reference(person: Any) -> None:
 def test_unknown_row_has_a_page_in_the_admin_only(person: Any) -> None:
     make_staff(person, "Privacy officer")
     unknown = "01a20f04-df0d-7d9d-af57-46f39850d3be"
-    for url in (f"emergencyaccess/{unknown}/change/", f"auditevent/{unknown}/change/"):
-        response = person.get(f"/admin/django_phi_oidc/{url}")
+    for url in (
+        f"phi_oidc_emergency/emergencyaccess/{unknown}/change/",
+        f"phi_oidc_audit/auditevent/{unknown}/change/",
+    ):
+        response = person.get(f"/admin/{url}")
         assert (response.status_code, "This record does not exist" in get_page(response)) == (404, True)
     assert "This record does not exist" not in get_page(person.get("/unknown/"))
 

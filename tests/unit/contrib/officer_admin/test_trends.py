@@ -98,13 +98,15 @@ def test_claims_have_a_part_for_each_age() -> None:
     assert found.bar_totals[-1] == 10
 
 
-@pytest.mark.parametrize(("viewed", "query_count"), [("auditevent", 1), ("oidcsession", 1), ("user", 0)])
+@pytest.mark.parametrize(
+    ("viewed", "query_count"), [("phi_oidc_audit.auditevent", 1), ("django_phi_oidc.oidcsession", 1), ("auth.user", 0)]
+)
 def test_only_permitted_series_are_read_by_one_query(viewed: str, query_count: int) -> None:
     fill_month()
     with CaptureQueriesContext(connection) as queries:
         charts = list_trend_charts(PERIODS["30d"], can_view=lambda model: model == viewed, now=NOW)
     assert len(queries) == query_count
-    assert {item.trend.model_name for item in charts} == ({viewed} if query_count else set())
+    assert {item.trend.model_label for item in charts} == ({viewed} if query_count else set())
 
 
 def compare(count: int, *compared: int) -> DayComparison:

@@ -30,7 +30,8 @@ import sys
 from pathlib import Path
 import django
 from django.conf import settings
-apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
+apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc", "django_phi_oidc.audit"]
+apps += ["django_phi_oidc.contrib.key_rotation"]
 settings.configure(PHI_OIDC={"KEYS": {"encryption": Path(sys.argv[1])}}, INSTALLED_APPS=apps)
 django.setup()
 from django_phi_oidc.contrib.key_rotation.subcommands.keys import generate_key_files
