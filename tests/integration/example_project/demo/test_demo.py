@@ -113,7 +113,8 @@ def assert_evidence_is_verified_elsewhere(var: Path, folder: Path) -> None:
     written = run_command(*manage, "evidence", "--output", file, **portal)
     assert written.returncode == 0, written.stderr
     key = run_command(*manage, "audit", "checkpoint", "--public-key", **portal).stdout.strip()
-    apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc"]
+    apps = ["django.contrib.auth", "django.contrib.contenttypes", "django_phi_oidc", "django_phi_oidc.audit"]
+    apps.append("django_phi_oidc.contrib.evidence")
     (folder / "auditor_settings.py").write_text(f"INSTALLED_APPS = {apps}\n")
     verify = ("-m", "django", "phi_oidc", "evidence", "verify", file, "--public-key", key)
     auditor = {"DJANGO_SETTINGS_MODULE": "auditor_settings", "PYTHONPATH": f"{folder}:{ROOT.parent}"}
