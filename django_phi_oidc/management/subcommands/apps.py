@@ -63,7 +63,10 @@ def list_available_features() -> Iterator[type[FeatureConfig]]:
 
 def describe_feature(config: FeatureConfig, others: Iterable[FeatureConfig]) -> dict[str, Any]:
     """Return what an installed app adds. others: the URLs of the core include theirs."""
-    other_urls = set().union(*map(_list_url_names, others)) if config.name == CORE_NAME else set()
+    other_urls: set[str] = set()
+    if config.name == CORE_NAME:
+        for other in others:
+            other_urls.update(_list_url_names(other))
     return {
         "app": config.name,
         "installed": True,
