@@ -8,7 +8,7 @@ from django.contrib.auth.views import LogoutView
 from django.core.checks import Tags
 
 from .._internal.check_messages import Messages, register_check, warning
-from ..sessions.views import is_logout_routed
+from ..sessions.user_logout import is_logout_routed
 from ._urls import is_shadowed, iterate_routes
 
 
@@ -30,7 +30,7 @@ def check_logout_views(**kwargs: Any) -> Messages:
             )
             yield warning(46, f"The URL logout of the admin site {site.name!r} {text}", hint)
         elif _is_django_logout(pattern.callback) and not is_shadowed(route, pattern):
-            view = "django_phi_oidc.sessions.views.OIDCLogoutView.as_view()"
+            view = "django_phi_oidc.sessions.user_logout.OIDCLogoutView.as_view()"
             hint = (
                 f'Before it in your URLs: path("{route}", {view}, '
                 f'name="{pattern.name or "logout"}")'

@@ -8,7 +8,7 @@ from django.core.checks import Tags
 from .._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ..access.responses import find_url, has_page
 from ..login.redirect_url import is_landing_unset
-from ..sessions.views import is_logout_routed
+from ..sessions.user_logout import is_logout_routed
 
 
 @register_check(Tags.security)

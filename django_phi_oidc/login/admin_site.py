@@ -25,7 +25,7 @@ from ..audit.events import Action
 from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor, find_oidc_session_id
 from ..errors import AuditUnavailable
-from ..sessions.views import OIDCLogoutView, is_logout_routed
+from ..sessions.user_logout import OIDCLogoutView, is_logout_routed
 from .provider_selection import build_sign_in_url
 
 

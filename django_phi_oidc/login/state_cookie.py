@@ -18,7 +18,7 @@ from .._internal import randomness
 from ..crypto import keyring
 from ..errors import CallbackError, Code, KeyMissing
 from ..replay.cache import mark_used, was_used
-from ..sessions.views import STATE_COOKIE_PREFIXES, list_state_cookie_names
+from ..sessions.user_logout import STATE_COOKIE_PREFIXES, list_state_cookie_names
 
 STATE_LIFETIME = timedelta(minutes=10)
 MAX_PENDING_SIGN_INS = 5

@@ -25,7 +25,7 @@ JOURNEYS = (
     "tests/unit/sessions/test_frontchannel_logout.py",
     "tests/unit/sessions/test_middleware_timeouts.py",
     "tests/unit/sessions/test_token_refresh.py",
-    "tests/unit/sessions/test_views.py",
+    "tests/unit/sessions/test_user_logout.py",
 )
 CONTENT = """
 import json, sys

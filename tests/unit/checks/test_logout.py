@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
 from django_phi_oidc.login.admin_site import use_oidc_login
-from django_phi_oidc.sessions.views import OIDCLogoutView
+from django_phi_oidc.sessions.user_logout import OIDCLogoutView
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
 OURS = path("oidc/", include("django_phi_oidc.urls"))
