@@ -14,7 +14,8 @@ from .login.third_party import InitiateLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .sessions.backchannel_logout import BackchannelLogoutView
 from .sessions.frontchannel_logout import FrontchannelLogoutView
-from .sessions.user_logout import LoggedOutView, OIDCLogoutView, SessionTimeLeftView
+from .sessions.timeout_responses import SessionTimeLeftView
+from .sessions.user_logout import LoggedOutView, OIDCLogoutView
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("authenticate/", OIDCAuthenticationRequestView.as_view(), name="oidc_authentication_init"),

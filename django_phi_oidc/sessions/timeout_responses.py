@@ -5,13 +5,18 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
+from django.middleware.csrf import get_token
 from django.shortcuts import resolve_url
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.crypto import salted_hmac
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_protect
+from django.views.generic import View
 
 from .. import conf
+from .._internal.view_decorators import public_view
 from ..access.responses import get_sign_in_url, is_navigation, render_problem, set_private_headers
 from ..audit.request_context import find_oidc_session_id
 from .activity import SessionActivity
@@ -81,6 +86,26 @@ def render_session_ended_response(request: HttpRequest, reason: str) -> HttpResp
 def render_session_ended_problem(reason: str) -> HttpResponse:
     """Return the response to a script without a session. Spec: RFC 9457."""
     return render_problem(401, "The session is over.", code=reason, sign_in=get_sign_in_url())
+
+
+@method_decorator([public_view, csrf_protect], name="dispatch")
+class SessionTimeLeftView(View):
+    """Return the time left to a page's script: GET is passive, and POST counts as user activity."""
+
+    http_method_names = ("get", "post")
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        # A GET is passive even without the header.
+        request.META[PASSIVE_HEADER] = "1"
+        return self.post(request)
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return render_session_ended_problem("no_session")
+        # A step-up sign-in in the meantime has changed the CSRF token.
+        return set_private_headers(
+            JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)})
+        )
 
 
 def set_refresh_header(

@@ -1,4 +1,4 @@
-"""Logout by the user, here and at the provider, and the time left for the pages of a session.
+"""Logout by the user, here and at the provider.
 
 Spec: OIDC RP-Initiated Logout 1.0, R9.
 """
@@ -7,8 +7,7 @@ import re
 import time
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
-from django.middleware.csrf import get_token
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import NoReverseMatch, reverse
 from django.utils.decorators import method_decorator
@@ -23,7 +22,6 @@ from ..access.responses import find_start_url, set_private_headers
 from .models import EndReason
 from .request_logout import log_out
 from .rp_initiated_logout import EndSessionRequest, build_end_session_request, is_valid_logout_state
-from .timeout_responses import PASSIVE_HEADER, get_time_left, render_session_ended_problem
 from .token_revocation import has_provider_failed
 
 STATE_COOKIE_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
@@ -104,26 +102,6 @@ class LoggedOutView(View):
         # Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
-
-
-@method_decorator([public_view, csrf_protect], name="dispatch")
-class SessionTimeLeftView(View):
-    """Return the time left to a page's script: GET is passive, and POST counts as user activity."""
-
-    http_method_names = ("get", "post")
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        # A GET is passive even without the header.
-        request.META[PASSIVE_HEADER] = "1"
-        return self.post(request)
-
-    def post(self, request: HttpRequest) -> HttpResponse:
-        if not request.user.is_authenticated:
-            return render_session_ended_problem("no_session")
-        # A step-up sign-in in the meantime has changed the CSRF token.
-        return set_private_headers(
-            JsonResponse({**get_time_left(request)._asdict(), "token": get_token(request)})
-        )
 
 
 def _render_provider_redirect(
