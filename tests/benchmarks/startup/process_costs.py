@@ -17,13 +17,18 @@ from tests.benchmarks.sign_in.measurement import BEGIN, OP
 from tests.benchmarks.sign_in.provider import PERSON
 from tests.benchmarks.startup.process_memory import get_resident_mb
 from tests.support.http_browser import Browser
+from tests.support.installed_apps import CONTRIB_APPS
 from tests.support.tls import create_certificate_authority
 
 STARTED = ("bare", "phi_oidc", "mozilla", "allauth")
 SIGNED_IN = ("bare", "phi_oidc", "mozilla")
 ADMIN = " + admin"
 """The same contender in a project with Django's admin."""
-COMPARED = (*STARTED, *(f"{contender}{ADMIN}" for contender in STARTED[:2]))
+REQUIRED_APPS = {"django_phi_oidc.contrib.adoption": ["django_phi_oidc.contrib.doctor"]}
+"""They are installed, and measured, with the app that requires them."""
+APPS = {f"phi_oidc + {name.rpartition('.')[2]}": [*REQUIRED_APPS.get(name, []), name] for name in CONTRIB_APPS}
+"""The core with one app, and what is installed for it."""
+COMPARED = (*STARTED, *(f"{contender}{ADMIN}" for contender in STARTED[:2]), *APPS)
 THREADS = 8
 START_SECONDS = 60
 
@@ -54,14 +59,14 @@ class Results:
 
 def start_process(contender: str, *, url: str = "postgresql://127.0.0.1/portal", **environment: str) -> dict[str, Any]:
     """Start a web process that loads the application and the URLs, and return its cost and its modules."""
-    name = contender.removesuffix(ADMIN)
+    name, _, _ = contender.partition(" + ")
+    process_environment = _environment(name, url)
+    if contender.endswith(ADMIN):
+        process_environment["BENCH_ADMIN"] = "1"
+    process_environment["BENCH_APPS"] = " ".join(APPS.get(contender, []))
     run = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.startup.start"],
-        env={
-            **_environment(name, url),
-            **({"BENCH_ADMIN": "1"} if name != contender else {}),
-            **environment,
-        },
+        env={**process_environment, **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

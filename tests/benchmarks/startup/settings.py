@@ -63,6 +63,7 @@ if CONTENDER == "phi_oidc":
     INSTALLED_APPS += ["django_phi_oidc", "django_phi_oidc.audit"]
     if HAS_ADMIN:
         INSTALLED_APPS += ["django_phi_oidc.contrib.officer_admin"]
+    INSTALLED_APPS += os.environ.get("BENCH_APPS", "").split()
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
     DATABASES["phi_audit"] = {**DATABASES["default"]}
