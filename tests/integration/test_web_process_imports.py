@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.startup.process_costs import ADMIN, start_process
+from tests.support.code_lines import count_code_lines
 
 NOT_OF_A_WEB_PROCESS = (
     *("celery", "kombu", "requests", "rest_framework", "opentelemetry", "prometheus_client", "mozilla_django_oidc"),
@@ -32,6 +35,9 @@ NOT_WITHOUT_ADMIN = (
 )
 MOST_MODULES = 1.4
 """As a multiple of the bare project. Each additional module costs about half a millisecond of each start."""
+MOST_CODE_LINES = 22_000
+MOST_CODE_LINES_OF_AUDIT = 2_500
+"""What records events, without the log, the formats and the admin."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +55,28 @@ def test_web_process_imports_no_more_than_it_needs(modules_of_bare: set[str]) ->
     assert list_imported(modules, (*NOT_OF_A_WEB_PROCESS, *NOT_WITHOUT_ADMIN)) == set()
     assert "django_phi_oidc.login.views" in modules
     assert len(modules) <= MOST_MODULES * len(modules_of_bare)
+
+
+def count_code_lines_of(modules: set[str], package: str) -> int:
+    total = 0
+    for module in modules:
+        if f"{module}.".startswith(f"{package}."):
+            spec = find_spec(module)
+            assert spec is not None, module
+            assert spec.origin is not None, module
+            total += count_code_lines(Path(spec.origin).read_text(encoding="utf-8"))
+    return total
+
+
+def test_web_process_loads_only_what_a_reviewer_can_read() -> None:
+    modules = set(start_process("phi_oidc")["modules"])
+    assert 10_000 < count_code_lines_of(modules, "django_phi_oidc") <= MOST_CODE_LINES
+    assert 1_000 < count_code_lines_of(modules, "django_phi_oidc.audit") <= MOST_CODE_LINES_OF_AUDIT
+
+
+def test_code_lines_are_neither_blank_nor_comments_nor_docstrings() -> None:
+    source = '"""A module.\n\nIts text.\n"""\n\n# A comment.\nx = (\n    1,  # one\n)\n'
+    assert count_code_lines(source) == 3
 
 
 def test_web_process_with_admin_imports_no_more_than_it_needs() -> None:
