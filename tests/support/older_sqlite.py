@@ -28,8 +28,9 @@ def build_library(version: str, folder: Path) -> None:
         subprocess.run(["npm", "pack", "--silent", PACKAGES[version]], cwd=directory, check=True)
         (archive,) = directory.glob("*.tgz")
         subprocess.run(["tar", "--extract", "--file", archive, SOURCE], cwd=directory, check=True)
-        # As Debian builds it. JSON is part of SQLite by default since 3.38.
-        options = ["-DSQLITE_ENABLE_COLUMN_METADATA", "-DSQLITE_ENABLE_JSON1"]
+        # As Debian builds it. JSON is part of SQLite by default since 3.38. Without usleep, a connection that waits
+        # for a lock sleeps whole seconds.
+        options = ["-DSQLITE_ENABLE_COLUMN_METADATA", "-DSQLITE_ENABLE_JSON1", "-DHAVE_USLEEP=1"]
         compiler = ["cc", "-O1", "-shared", "-fPIC", *options]
         libraries = ["-lpthread", "-ldl", "-lm"]
         subprocess.run([*compiler, "-o", LIBRARY, SOURCE, *libraries], cwd=directory, check=True)
