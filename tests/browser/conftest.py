@@ -17,7 +17,7 @@ from django.db import connections
 from django.test import Client
 from django.test.testcases import _StaticFilesHandler
 
-import django_phi_oidc
+from django_phi_oidc._internal.app_configs import list_installed_features
 from tests.support.example_portal import EXAMPLE  # noqa: F401 -- makes the packages of the example importable
 from tests.support.external_tools import CHROMIUM
 from tests.support.http_server import serving
@@ -38,9 +38,10 @@ def site(settings: Any, tmp_path: Path) -> Iterator[str]:
     """Serve the admin and its static files, and yield the base URL."""
     # The first app wins, as in INSTALLED_APPS.
     theme = [import_module(THEME)] if THEME else []
-    for package in (*theme, django_admin, django_phi_oidc):
-        folder = Path(str(package.__file__)).parent / "static"
-        shutil.copytree(folder, tmp_path / "static", copy_function=_link_once, dirs_exist_ok=True)
+    packages = [Path(str(package.__file__)).parent for package in (*theme, django_admin)]
+    for package in (*packages, *(Path(config.path) for config in list_installed_features())):
+        if (package / "static").exists():
+            shutil.copytree(package / "static", tmp_path / "static", copy_function=_link_once, dirs_exist_ok=True)
     settings.STATIC_ROOT = str(tmp_path / "static")
     settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = False
     if THEME == "unfold":

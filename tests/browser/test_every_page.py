@@ -46,7 +46,7 @@ STATUSES = {"oidc_authentication_callback": 403}
 """Pages of a refusal: URL name → status."""
 CLINICAL = {"oidc_emergency"}
 """Pages of the portal for clinicians; the others are for patients."""
-FORBIDDEN = re.compile(r"admin:django_phi_oidc_\w+_(add|delete|change)")
+FORBIDDEN = re.compile(r"admin:(django_)?phi_oidc_\w+_(add|delete|change)")
 """Pages that Django's admin makes and that refuse everyone, because rows of that model are never added or deleted."""
 
 

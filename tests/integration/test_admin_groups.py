@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.core.files.uploadedfile import SimpleUploadedFile
 
+from django_phi_oidc._internal.app_configs import list_installed_features
 from django_phi_oidc.audit.admin_base import AuditedAdmin, TrailAdminMixin
 from django_phi_oidc.audit.models import AuditEvent
 from tests.support import admin_rows as house
@@ -135,8 +135,11 @@ def form_data(name: str, rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def state() -> dict[str, str]:
-    """Return all rows except those of the audit log."""
-    models = [model for model in apps.get_app_config("django_phi_oidc").get_models() if "Audit" not in model.__name__]
+    """Return all rows of the core and its apps, except those of the audit log."""
+    models = []
+    for config in list_installed_features():
+        if config.label != "phi_oidc_audit":
+            models += config.get_models()
     return {model.__name__: repr(list(model._base_manager.order_by("pk").values())) for model in models}
 
 
@@ -255,7 +258,8 @@ def test_refusal_that_cannot_be_recorded_is_503(
     audit_database_away: Callable[[], Any],
 ) -> None:
     client, permitted = member(HELP), member(PRIVACY)
-    for url in (f"/admin/django_phi_oidc/{name}/" for name in ("storedclaim", "storedclaim/report", "auditevent")):
+    for name in ("django_phi_oidc/storedclaim", "django_phi_oidc/storedclaim/report", "phi_oidc_audit/auditevent"):
+        url = f"/admin/{name}/"
         with audit_database_away():
             answer = client.get(url)
             assert (answer.status_code, "The audit log is not available" in answer.content.decode()) == (503, True)

@@ -79,7 +79,8 @@ def build_path(place: Place, *, keys: Mapping[str, Any], arguments: Mapping[str,
     keys: the key of a row by model name, for the pages that the admin makes. arguments: by URL name, for other pages.
     Raises: LookupError if neither has the arguments of this page.
     """
-    model = place.name.removeprefix("admin:django_phi_oidc_").rpartition("_")[0]
+    # The label of an app has underscores, the name of a model has none.
+    model = place.name.rpartition("_")[0].rpartition("_")[2]
     if place.name in arguments:
         return reverse(place.name, kwargs=dict(arguments[place.name]))
     if place.arguments and model not in keys:
