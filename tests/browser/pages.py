@@ -42,8 +42,11 @@ def open_list_above(page: Any, *titles: str) -> None:
 
 
 def run_action(page: Any, model: str, action: str, message: str, row: Any = None) -> None:
-    """Select one row of a change list, by default all rows, run the action, confirm it, and wait for its message."""
-    page.goto(f"/admin/django_phi_oidc/{model}/")
+    """Select one row of a change list, by default all rows, run the action, confirm it, and wait for its message.
+
+    model: its label and name, as in "phi_oidc_scim.scimclient".
+    """
+    page.goto(f"/admin/{model.replace('.', '/')}/")
     page.locator("#action-toggle" if row is None else f"tbody input[value='{row}']").check()
     page.select_option("select[name=action]", action)
     page.click("button[name=index]")

@@ -68,13 +68,13 @@ def breadcrumb_colors(page: Any) -> set[str]:
 
 def release(page: Any, rows: dict[str, Any]) -> str:
     message = "1 hold was released."
-    run_action(page, "legalhold", "release", message, rows["legalhold"])
+    run_action(page, "phi_oidc_legal_holds.legalhold", "release", message, rows["legalhold"])
     return message
 
 
 def end_mute(page: Any, rows: dict[str, Any]) -> str:
     message = "1 mute was ended."
-    run_action(page, "alertmute", "end", message, rows["alertmute"])
+    run_action(page, "phi_oidc_monitoring.alertmute", "end", message, rows["alertmute"])
     return message
 
 

@@ -71,9 +71,9 @@ def test_claims_under_a_legal_hold_are_kept_and_others_are_erased(superuser_page
     superuser_page.wait_for_url("**end=overdue**")
     assert superuser_page.locator("#result_list tbody tr").count() == 1
 
-    run_action(superuser_page, "storedclaim", "erase_now", "Erased claims: 2, of persons: 1.")
+    run_action(superuser_page, "django_phi_oidc.storedclaim", "erase_now", "Erased claims: 2, of persons: 1.")
     assert superuser_page.locator("select[name=action]").count() == 0, "the other claims are on legal hold"
     assert set(StoredClaim.objects.values_list("subject", flat=True)) == {held.subject.pk}
 
-    run_action(superuser_page, "legalhold", "release", "1 hold was released.")
+    run_action(superuser_page, "phi_oidc_legal_holds.legalhold", "release", "1 hold was released.")
     assert LegalHold.objects.get().released_at is not None
