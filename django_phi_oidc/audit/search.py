@@ -85,8 +85,9 @@ class EventFilters:
 
     def list_subjects(self) -> tuple[str, ...]:
         """Return the subjects that the filters name."""
-        named = [self.subject, *_split(self.person)[1:]]
-        return tuple(dict.fromkeys(subject for subject in named if subject))
+        subjects = dict.fromkeys([self.subject, *_split(self.person)[1:]])
+        subjects.pop("", None)
+        return tuple(subjects)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +196,7 @@ def scan_events(
     else:
         shown = where
 
-    order = "DESC" if newest_first else "ASC"
+    order = _get_sql_direction(newest_first=newest_first)
     statement = (
         f"SELECT * FROM ({window}) AS scanned WHERE {shown} "  # noqa: S608
         f"ORDER BY id {order} LIMIT {page_size + 1:d}"
@@ -213,19 +214,19 @@ def scan_events(
     if is_full:
         # Count only up to the last event of the page.
         last = rows[page_size - 1].id
-        parts, _ = _plan_query(
-            filters, (last, id_range[1]) if newest_first else (id_range[0], last)
-        )
+        if newest_first:
+            page_range = (last, id_range[1])
+        else:
+            page_range = (id_range[0], last)
+
+        parts, _ = _plan_query(filters, page_range)
         window, window_values = _compile_window(parts, limit, newest_first=newest_first)
 
     if routine:
         hidden = f"{where} AND {_ROUTINE_CONDITION}"
-    else:
-        hidden = "1 = 0"
-
-    if routine:
         parameters = [*values, *routine, *window_values]
     else:
+        hidden = "1 = 0"
         parameters = window_values
 
     count, hidden_count, end = _summarize_window(
@@ -264,13 +265,11 @@ def list_events_of_query(
         events = events.filter(purpose__in=query.purposes)
     if query.excluded_purposes:
         events = events.exclude(purpose__in=query.excluded_purposes)
-    values = [
-        *(("subject", value) for value in query.subjects),
-        *(("resource", value) for value in query.resources),
-    ]
     parts = []
-    for value in values:
-        parts.append(_filter_by_index(*value, id_range, events))
+    for subject in query.subjects:
+        parts.append(_filter_by_index("subject", subject, id_range, events))
+    for resource in query.resources:
+        parts.append(_filter_by_index("resource", resource, id_range, events))
     return _fetch_event_page(parts, before, after, page_size)
 
 
@@ -297,7 +296,9 @@ def find_oldest_unarchived_time() -> datetime | None:
         if is_complete or not AuditCheckpoint.objects.exists():
             return None
         oldest = AuditEvent.objects.order_by("id").first()
-        return oldest.occurred_at if oldest else None
+        if oldest is None:
+            return None
+        return oldest.occurred_at
 
 
 def list_checkpoints(
@@ -308,9 +309,13 @@ def list_checkpoints(
     Requires: not both before and after. Raises: AuditUnavailable, RowUnreadable.
     """
     _validate_single_bound(before, after)
-    rows = AuditCheckpoint.objects.order_by("-tree_size" if after is None else "tree_size")
-    bounds = {"tree_size__lt": before, "tree_size__gt": after}
-    rows = rows.filter(**{name: value for name, value in bounds.items() if value is not None})
+    if after is None:
+        rows = AuditCheckpoint.objects.order_by("-tree_size")
+    else:
+        rows = AuditCheckpoint.objects.order_by("tree_size").filter(tree_size__gt=after)
+
+    if before is not None:
+        rows = rows.filter(tree_size__lt=before)
     return _build_page(rows[: page_size + 1], lambda row: row.tree_size, before, after, page_size)
 
 
@@ -359,9 +364,10 @@ def get_log_position(event_id: uuid.UUID) -> LogPosition:
             .order_by("tree_size")
             .first()
         )
-        return LogPosition(
-            leaf_index=leaf.leaf_index, tree_size=checkpoint.tree_size if checkpoint else None
-        )
+        tree_size = None
+        if checkpoint:
+            tree_size = checkpoint.tree_size
+        return LogPosition(leaf_index=leaf.leaf_index, tree_size=tree_size)
 
 
 def find_oldest_event_id() -> uuid.UUID | None:
@@ -386,9 +392,12 @@ def find_last_verification() -> AuditEvent | None:
         EventFilters(action=Action.AUDIT_VERIFIED), page_size=_MAX_CHECKED_EVENTS
     ).rows
     try:
-        return next((row for row in rows if has_valid_row_mac(row)), None)
+        for row in rows:
+            if has_valid_row_mac(row):
+                return row
     except KeyMissing as error:
         raise AuditUnavailable from error
+    return None
 
 
 def find_id_range(
@@ -398,17 +407,19 @@ def find_id_range(
     with its time.
     """
     _validate_single_bound(before, after)
-    first = max(
-        lowest_uuid7(filters.since).int if filters.since else 0,
-        after.int + 1 if after is not None else 0,
-    )
+    first = 0
+    if filters.since:
+        first = lowest_uuid7(filters.since).int
+    if after is not None:
+        first = max(first, after.int + 1)
 
+    end = 2**128
     if filters.until:
         end = lowest_uuid7(filters.until).int
-    else:
-        end = 2**128
+    if before is not None:
+        end = min(end, before.int)
 
-    last = min(end, before.int if before is not None else 2**128) - 1
+    last = end - 1
     if first <= last:
         return (uuid.UUID(int=first), uuid.UUID(int=last))
     return None
@@ -422,7 +433,9 @@ def _validate_single_bound(before: object, after: object) -> None:
 def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[_QueryPart]:
     """Return a query for each meaning of the search, with the order of the index that it uses."""
     parts, conditions = _plan_query(filters, id_range)
-    rest = {f"{name}__in": values for name, values in conditions.items()}
+    rest = {}
+    for name, values in conditions.items():
+        rest[f"{name}__in"] = values
     query_parts = []
     for rows, order in parts:
         query_parts.append((rows.filter(**rest), order))
@@ -433,27 +446,40 @@ def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryP
     """Return the rows that an index finds, in parts, and the conditions that they must also
     meet.
     """
-    values: _Conditions = {
-        name: (value,)
-        for name in ("subject", "on_behalf_of", "actor", "outcome", "purpose")
-        if (value := getattr(filters, name))
-    }
+    values: _Conditions = {}
+    for name in ("subject", "on_behalf_of", "actor", "outcome", "purpose"):
+        value = getattr(filters, name)
+        if value:
+            values[name] = (value,)
     if actions := _split(filters.action):
         values["action"] = actions
     if filters.search and filters.person:
         raise ValueError("The filters are a search or a person, not both.")
     if filters.person:
         account, *subjects = _split(filters.person)
-        pairs = [("actor", account), *(("subject", subject) for subject in subjects)]
-        return [_filter_by_index(name, value, id_range) for name, value in pairs], values
+        person_parts = [_filter_by_index("actor", account, id_range)]
+        for subject in subjects:
+            person_parts.append(_filter_by_index("subject", subject, id_range))
+        return person_parts, values
     if filters.search:
         return _build_search_parts(filters.search, id_range), values
-    candidates = ("subject", "on_behalf_of", "actor", "action", "outcome")
-    leads = (name for name in candidates if name in values)
-    lead = next((name for name in leads if (name, values[name]) != ("outcome", ("success",))), None)
+    lead = _find_leading_column(values)
     if lead is None:
         return [(AuditEvent.objects.filter(id__range=id_range), (F("id"),))], values
-    return [_filter_by_index(lead, value, id_range) for value in values.pop(lead)], values
+    lead_values = values.pop(lead)
+    return [_filter_by_index(lead, value, id_range) for value in lead_values], values
+
+
+def _find_leading_column(values: _Conditions) -> str | None:
+    """Return the column whose index finds the rows; None for the primary key.
+
+    The partial index of outcomes does not contain successful events.
+    """
+    for name in ("subject", "on_behalf_of", "actor", "action", "outcome"):
+        is_success = name == "outcome" and values.get(name) == ("success",)
+        if name in values and not is_success:
+            return name
+    return None
 
 
 def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
@@ -461,11 +487,11 @@ def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
         id_ = uuid.UUID(term)
     except ValueError:
         return [_filter_by_index("actor", term, id_range)]
-    by_id = AuditEvent.objects.filter(id=id_, id__range=id_range), (F("id"),)
-    return [
-        by_id,
-        *(_filter_by_index(name, str(id_), id_range) for name in ("session", "subject", "actor")),
-    ]
+    by_id = AuditEvent.objects.filter(id=id_, id__range=id_range)
+    parts: list[_QueryPart] = [(by_id, (F("id"),))]
+    for name in ("session", "subject", "actor"):
+        parts.append(_filter_by_index(name, str(id_), id_range))
+    return parts
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -498,9 +524,9 @@ def _filter_by_index(
         is_value = Q()
 
     pair = _RowValue(key, F("id"))
-    first, last = (
-        _RowValue(Value(indexed), Value(bound, output_field=UUIDField())) for bound in id_range
-    )
+    first_id, last_id = id_range
+    first = _RowValue(Value(indexed), Value(first_id, output_field=UUIDField()))
+    last = _RowValue(Value(indexed), Value(last_id, output_field=UUIDField()))
     rows = rows.filter(is_value, **_PARTIAL_INDEX_CONDITIONS.get(name, {f"{name}__gt": ""}))
     return rows.filter(GreaterThanOrEqual(pair, first), LessThanOrEqual(pair, last)), (key, F("id"))
 
@@ -508,7 +534,19 @@ def _filter_by_index(
 def _limit_rows(
     limit: int, rows: QuerySet[AuditEvent], order: _Order, *, newest_first: bool
 ) -> QuerySet[AuditEvent]:
-    return rows.order_by(*(key.desc() if newest_first else key.asc() for key in order))[:limit]
+    ordering = []
+    for key in order:
+        if newest_first:
+            ordering.append(key.desc())
+        else:
+            ordering.append(key.asc())
+    return rows.order_by(*ordering)[:limit]
+
+
+def _get_sql_direction(*, newest_first: bool) -> str:
+    if newest_first:
+        return "DESC"
+    return "ASC"
 
 
 class _RowValue(Func):
@@ -526,24 +564,31 @@ def _compile_window(
     With OR, the database might choose to scan the table. Django does not support limits in the
     parts of a union on SQLite. As subqueries they work everywhere.
     """
-    querysets = []
+    statements = []
+    parameters: list[Any] = []
     for part in parts:
-        querysets.append(_limit_rows(limit, *part, newest_first=newest_first))
-    compiled = [queryset.query.get_compiler(AUDIT_ALIAS).as_sql() for queryset in querysets]
-    if len(compiled) == 1:
-        return compiled[0][0], list(compiled[0][1])
-    union = (" UNION ").join(f"SELECT * FROM ({sql}) AS part" for sql, _ in compiled)  # noqa: S608 -- Django's own
-    order = f"ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT {limit:d}"
-    return f"{union} {order}", [value for _, parameters in compiled for value in parameters]
+        rows = _limit_rows(limit, *part, newest_first=newest_first)
+        sql, values = rows.query.get_compiler(AUDIT_ALIAS).as_sql()
+        statements.append(sql)
+        parameters.extend(values)
+    if len(statements) == 1:
+        return statements[0], parameters
+
+    subqueries = []
+    for sql in statements:
+        subqueries.append(f"SELECT * FROM ({sql}) AS part")  # noqa: S608 -- Django's own
+    direction = _get_sql_direction(newest_first=newest_first)
+    statement = f"{' UNION '.join(subqueries)} ORDER BY id {direction} LIMIT {limit:d}"
+    return statement, parameters
 
 
 def _compile_conditions(conditions: _Conditions) -> tuple[str, list[str]]:
     texts = []
+    parameters: list[str] = []
     for name, values in conditions.items():
         texts.append(f"{name} IN ({', '.join(['%s'] * len(values))})")
-    return " AND ".join(texts) or "1 = 1", [
-        value for values in conditions.values() for value in values
-    ]
+        parameters.extend(values)
+    return " AND ".join(texts) or "1 = 1", parameters
 
 
 def _summarize_window(
@@ -552,11 +597,13 @@ def _summarize_window(
     """Return the number of rows of the window, how many of them the condition `hidden` meet, and
     the id at its end.
     """
+    # The row at the end of the window comes first.
+    direction = _get_sql_direction(newest_first=not newest_first)
     statement = f"""
         SELECT total, hidden, id FROM (
             SELECT id, COUNT(*) OVER () AS total, SUM(CASE WHEN {hidden} THEN 1 ELSE 0 END) OVER () AS hidden
             FROM ({window}) AS scanned
-        ) AS counted ORDER BY id {"ASC" if newest_first else "DESC"} LIMIT 1
+        ) AS counted ORDER BY id {direction} LIMIT 1
     """  # noqa: E501, S608
     with translate_database_errors(), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(statement, parameters)
@@ -578,7 +625,8 @@ def _fetch_event_page(
             window = _compile_window(
                 parts[start : start + _PARTS_PER_QUERY], limit, newest_first=newest_first
             )
-            rows |= {row.id: row for row in AuditEvent.objects.using(AUDIT_ALIAS).raw(*window)}
+            for row in AuditEvent.objects.using(AUDIT_ALIAS).raw(*window):
+                rows[row.id] = row
     newest = sorted(rows.values(), key=lambda row: row.id, reverse=newest_first)[:limit]
     return _build_page(newest, lambda row: row.id, before, after, page_size)
 
@@ -651,8 +699,8 @@ def has_more_events_than(filters: EventFilters, max_count: int) -> bool:
     else:
         parts = []
 
+    count = 0
     with _translate_row_errors():
-        return (
-            sum(_limit_rows(max_count + 1, *part, newest_first=True).count() for part in parts)
-            > max_count
-        )
+        for part in parts:
+            count += _limit_rows(max_count + 1, *part, newest_first=True).count()
+    return count > max_count

@@ -42,16 +42,15 @@ def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
         # SQLite has no schemas, and a transaction would take the write lock.
         yield
         return
-    options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {
-        "max_parallel_workers_per_gather": "0"
-    }
-    settings = []
-    for name, value in options.items():
-        settings.append(f"pg_catalog.set_config('{name}', '{value}', true)")
+    settings = [_SEARCH_PATH_SQL]
+    if force_index_lookups:
+        options = dict.fromkeys(_DISABLED_PLANNER_OPTIONS, "off") | {
+            "max_parallel_workers_per_gather": "0"
+        }
+        for name, value in options.items():
+            settings.append(f"pg_catalog.set_config('{name}', '{value}', true)")
+
     with transaction.atomic(using=AUDIT_ALIAS):
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT "
-                f"{', '.join([_SEARCH_PATH_SQL, *(settings if force_index_lookups else ())])}"
-            )
+            cursor.execute(f"SELECT {', '.join(settings)}")
         yield

@@ -54,26 +54,43 @@ class EventTableRow:
 
 def build_event_table(events: Sequence[AuditEvent], people: People) -> list[EventTableRow]:
     """Return a row for each event, without a query."""
-    accounts = {}
-    for event in events:
-        accounts[event.id] = people.find_actor(_get_account_key(event))
     event_table = []
     for event in events:
-        event_table.append(
-            EventTableRow(
-                event=event,
-                time=format_utc(event.occurred_at),
-                action=get_action_label(event.action),
-                outcome="" if event.outcome == OUTCOMES[0] else get_outcome_label(event.outcome),
-                reason=get_reason_label(event.reason) if event.reason else "",
-                purpose=get_purpose_label(event.purpose) if event.purpose else "",
-                actor=people.find_actor(event.actor),
-                represented=people.find_actor(event.on_behalf_of),
-                subject=people.find_subject(event.subject) or accounts[event.id],
-                record="" if accounts[event.id] else get_record_label(event.resource),
-            )
-        )
+        event_table.append(_build_row(event, people))
     return event_table
+
+
+def _build_row(event: AuditEvent, people: People) -> EventTableRow:
+    account = people.find_actor(_get_account_key(event))
+
+    outcome = ""
+    if event.outcome != OUTCOMES[0]:
+        outcome = get_outcome_label(event.outcome)
+
+    reason = ""
+    if event.reason:
+        reason = get_reason_label(event.reason)
+
+    purpose = ""
+    if event.purpose:
+        purpose = get_purpose_label(event.purpose)
+
+    record = ""
+    if not account:
+        record = get_record_label(event.resource)
+
+    return EventTableRow(
+        event=event,
+        time=format_utc(event.occurred_at),
+        action=get_action_label(event.action),
+        outcome=outcome,
+        reason=reason,
+        purpose=purpose,
+        actor=people.find_actor(event.actor),
+        represented=people.find_actor(event.on_behalf_of),
+        subject=people.find_subject(event.subject) or account,
+        record=record,
+    )
 
 
 def find_people_of_events(
@@ -81,12 +98,11 @@ def find_people_of_events(
 ) -> People:
     """Return the people of the events, and these, by one query."""
     accounts = set(actors)
+    all_subjects = set(subjects)
     for event in events:
         accounts |= {event.actor, event.on_behalf_of, _get_account_key(event)}
-    return find_people(
-        actors=accounts - {""},
-        subjects={*(event.subject for event in events), *subjects} - {""},
-    )
+        all_subjects.add(event.subject)
+    return find_people(actors=accounts - {""}, subjects=all_subjects - {""})
 
 
 def get_record_label(resource: str) -> str:
@@ -120,4 +136,6 @@ def _get_account_key(event: AuditEvent) -> str:
     text.
     """
     kind, _, key = event.resource.partition("/")
-    return key if kind == "user" else ""
+    if kind == "user":
+        return key
+    return ""

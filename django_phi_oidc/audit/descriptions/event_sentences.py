@@ -97,9 +97,10 @@ def _find_subject_matter(action: str, detail: dict[str, Any]) -> str:
 
 def _find_reason_phrase(reason: str, detail: dict[str, Any]) -> str:
     error = str(detail.get("provider_error", ""))
-    return get_reason_phrase(
-        error if reason in _PROVIDER_ANSWERS and error not in ("", "other") else reason
-    )
+    has_error = error not in ("", "other")
+    if reason in _PROVIDER_ANSWERS and has_error:
+        return get_reason_phrase(error)
+    return get_reason_phrase(reason)
 
 
 def _get_number(detail: dict[str, Any], key: str) -> int:
@@ -107,4 +108,6 @@ def _get_number(detail: dict[str, Any], key: str) -> int:
     table can insert.
     """
     value = detail.get(key)
-    return value if isinstance(value, int) else 0
+    if isinstance(value, int):
+        return value
+    return 0

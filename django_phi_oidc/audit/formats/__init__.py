@@ -24,14 +24,10 @@ def item_to_line(item: LogItem, log_format: LogFormat, *, hostname: str) -> str:
             return event_to_cef(item)
         return checkpoint_to_cef(item)
     if log_format == "ocsf":
-        return canonical_json(
-            event_to_ocsf(item) if isinstance(item, SealedEvent) else checkpoint_to_ocsf(item)
-        )
+        return canonical_json(_item_to_ocsf(item))
     if log_format == "fhir":
         return canonical_json(item_to_fhir(item, hostname=hostname))
-    return canonical_json(
-        event_to_json(item) if isinstance(item, SealedEvent) else checkpoint_to_json(item)
-    )
+    return canonical_json(_item_to_json(item))
 
 
 def item_to_fhir(item: LogItem, *, hostname: str) -> dict[str, Any]:
@@ -39,6 +35,18 @@ def item_to_fhir(item: LogItem, *, hostname: str) -> dict[str, Any]:
     if isinstance(item, SealedEvent):
         return event_to_fhir(item, hostname=hostname)
     return checkpoint_to_fhir(item, hostname=hostname)
+
+
+def _item_to_ocsf(item: LogItem) -> dict[str, Any]:
+    if isinstance(item, SealedEvent):
+        return event_to_ocsf(item)
+    return checkpoint_to_ocsf(item)
+
+
+def _item_to_json(item: LogItem) -> dict[str, Any]:
+    if isinstance(item, SealedEvent):
+        return event_to_json(item)
+    return checkpoint_to_json(item)
 
 
 def event_to_json(item: SealedEvent) -> dict[str, Any]:

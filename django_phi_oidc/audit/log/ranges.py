@@ -79,14 +79,26 @@ def get_range_of_part(part: Part, keys: Sequence[LogKey]) -> LogRange:
         log_range = LogRange()
 
     is_last = after is None or not read_checkpoints(after.tree_size, limit=1)
+
+    # Neighbours have this id in common. So no event is between them, although late events have old
+    # ids.
+    first_id = None
+    if before:
+        first_id = read_event_id(before.tree_size)
+
+    end_size = None
+    end_id = None
+    if after:
+        end_size = after.tree_size
+        if not is_last:
+            end_id = read_event_id(after.tree_size)
+
     return LogRange(
         epoch=log_range.epoch,
         tree=log_range.tree,
-        end_size=after.tree_size if after else None,
-        # Neighbours have this id in common. So no event is between them, although late events have
-        # old ids.
-        first_id=read_event_id(before.tree_size) if before else None,
-        end_id=read_event_id(after.tree_size) if after and not is_last else None,
+        end_size=end_size,
+        first_id=first_id,
+        end_id=end_id,
     )
 
 
@@ -94,7 +106,15 @@ def align_part(part: Part, keys: Sequence[LogKey]) -> Part:
     """Return the part between checkpoints that `get_range_of_part` reads."""
     before = find_checkpoint_at_most(part[0], keys)
     after = find_checkpoint_at_least(part[1], keys)
-    return before.tree_size if before else 0, after.tree_size if after else part[1]
+
+    start, end = part
+    if before:
+        start = before.tree_size
+    else:
+        start = 0
+    if after:
+        end = after.tree_size
+    return start, end
 
 
 def draw_sample(share: float, tree_size: int) -> list[Part]:

@@ -233,10 +233,8 @@ class _Verification:
             size = log_range.end_size
 
         self._checkpoints.continue_from(log_range.epoch, first)
-        self._summary.verified_size, self._summary.verified_root = (
-            first,
-            log_range.tree.compute_root(),
-        )
+        self._summary.verified_size = first
+        self._summary.verified_root = log_range.tree.compute_root()
         replay = LogReplay(
             log_range.tree,
             compute_mac=self._compute_mac,

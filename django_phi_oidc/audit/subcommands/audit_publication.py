@@ -32,10 +32,13 @@ def ask_witnesses(options: Options, output: Output) -> None:
         else:
             row["cosigned_at"] = ""
 
-        text = f"{name}: {state.tree_size} events cosigned" + (
-            f"; {state.last_fault}" if state.last_fault else ""
-        )
-        output.write_row(row, output.colour(text, "failure" if state.last_fault else "success"))
+        text = f"{name}: {state.tree_size} events cosigned"
+        colour = "success"
+        if state.last_fault:
+            text += f"; {state.last_fault}"
+            colour = "failure"
+
+        output.write_row(row, output.colour(text, colour))
     newest = AuditCheckpoint.objects.last()
     cosigned = cosigned_checkpoints.find_cosigned_checkpoint(signing_keys.get_public_keys())
     if newest and conf.witness_quorum() and (cosigned is None or cosigned.epoch < newest.epoch):
