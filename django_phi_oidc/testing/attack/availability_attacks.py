@@ -58,9 +58,8 @@ def flood_break_glass_page(environment: AttackEnvironment) -> None:
             page = browser.post(url, username=username, password=password, csrfmiddlewaretoken=csrf)
             if forms:
                 is_signed_in = environment.find_signed_in_user(browser)
-                environment.report_fault(
-                    "" if is_signed_in else f"the right password is refused: {page.status}"
-                )
+                if not is_signed_in:
+                    environment.report_fault(f"the right password is refused: {page.status}")
             else:
                 environment.assert_accepted(browser, page)
 
@@ -77,12 +76,12 @@ def flood_callback(environment: AttackEnvironment) -> None:
         # The clock is stopped, so that the requests are in one minute.
         with advance_clock(timedelta()):
             for number in range(FLOOD_SIZE):
-                page = environment.create_browser(cookies=dict(cookies) if number % 2 else {}).get(
-                    callback
-                )
-                environment.report_fault(
-                    "" if page.status == 403 else f"the status is {page.status}"
-                )
+                sent_cookies = {}
+                if number % 2:
+                    sent_cookies = dict(cookies)
+                page = environment.create_browser(cookies=sent_cookies).get(callback)
+                if page.status != 403:
+                    environment.report_fault(f"the status is {page.status}")
         events = environment.portal.count_refusals()
         environment.assert_control(events, "a replay is not in the audit log")
 
@@ -104,9 +103,8 @@ def rotate_keys_after_invented_kid(environment: AttackEnvironment) -> None:
             if is_sent:
                 token = create_tampered_logout_token(environment, _sign_with_invented_key, None)
                 status = post_logout_token(environment, token).status
-                environment.report_fault(
-                    "" if status in (400, 503) else f"the status of the token is {status}"
-                )
+                if status not in (400, 503):
+                    environment.report_fault(f"the status of the token is {status}")
                 environment.op.mutate = environment.create_honest_hook()
             environment.op.rotate_keys()
             browser = environment.create_browser()
@@ -114,9 +112,8 @@ def rotate_keys_after_invented_kid(environment: AttackEnvironment) -> None:
             if is_sent:
                 is_signed_in = environment.find_signed_in_user(browser)
                 code = environment.portal.find_refusal_code()
-                environment.report_fault(
-                    "" if is_signed_in else f"the sign-in is refused: {page.status}, {code}"
-                )
+                if not is_signed_in:
+                    environment.report_fault(f"the sign-in is refused: {page.status}, {code}")
             else:
                 environment.assert_accepted(browser, page)
 

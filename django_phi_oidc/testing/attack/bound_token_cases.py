@@ -2,22 +2,21 @@
 FAPI 2.0 5.3.3.
 """
 
-from typing import Any
-
 from .cases import (
     PRIVATE_KEY_JWT_CLIENT,
     PRIVATE_KEY_JWT_OPTIONS,
     REQUEST_STAGE_FIELDS,
+    CaseFields,
     create_case_factory,
 )
 from .tampering import tamper_member
 
-_DPOP_FIELDS: dict[str, Any] = {
+_DPOP_FIELDS: CaseFields = {
     "options": {"dpop": "require"},
     "provider_state": {"dpop": "offered"},
     "sqlite_only": True,
 }
-_FAPI2_FIELDS: dict[str, Any] = {
+_FAPI2_FIELDS: CaseFields = {
     "options": {
         **PRIVATE_KEY_JWT_OPTIONS,
         "profile": "fapi2",

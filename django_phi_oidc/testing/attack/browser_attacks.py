@@ -86,9 +86,8 @@ def forge_next_url(environment: AttackEnvironment) -> None:
         for url in EXTERNAL_URLS:
             browser = environment.create_browser()
             page = browser.sign_in(environment.op, next_url=url)
-            environment.report_fault(
-                "" if environment.is_portal_url(page.location) else f"the sign-in leads to {url!r}"
-            )
+            if not environment.is_portal_url(page.location):
+                environment.report_fault(f"the sign-in leads to {url!r}")
 
 
 def forge_relative_next_url(environment: AttackEnvironment) -> None:
@@ -102,9 +101,8 @@ def forge_relative_next_url(environment: AttackEnvironment) -> None:
             page = browser.get(callback)
             environment.assert_accepted(browser, page)
             is_callback = urlsplit(urljoin(callback, page.location)).path == urlsplit(callback).path
-            environment.report_fault(
-                f"the callback redirects to itself with {url!r}" if is_callback else ""
-            )
+            if is_callback:
+                environment.report_fault(f"the callback redirects to itself with {url!r}")
 
 
 def forge_request_parameters(environment: AttackEnvironment) -> None:
@@ -117,19 +115,23 @@ def forge_request_parameters(environment: AttackEnvironment) -> None:
         forged = get_authorization_parameters(
             environment, browser.get(f"{browser.sign_in_url}?{urlencode(FORGED_PARAMETERS)}")
         )
-        changed = sorted(
-            {
-                name
-                for name in {*plain, *forged} - PER_REQUEST_PARAMETERS
-                if plain.get(name) != forged.get(name)
-            }
-            | {
-                name
-                for name in PER_REQUEST_PARAMETERS
-                if forged.get(name) in (plain.get(name), FORGED_PARAMETERS.get(name))
-            }
-        )
-        environment.report_fault(f"the link changes {', '.join(changed)}" if changed else "")
+        changed = _list_changed_parameters(plain=plain, forged=forged)
+        if changed:
+            environment.report_fault(f"the link changes {', '.join(changed)}")
+
+
+def _list_changed_parameters(*, plain: Mapping[str, str], forged: Mapping[str, str]) -> list[str]:
+    """Return the sorted names of the parameters that the forged link determines."""
+    changed = []
+    for name in sorted({*plain, *forged, *PER_REQUEST_PARAMETERS}):
+        if name in PER_REQUEST_PARAMETERS:
+            # The portal must choose a new value for each request.
+            is_changed = forged.get(name) in (plain.get(name), FORGED_PARAMETERS.get(name))
+        else:
+            is_changed = forged.get(name) != plain.get(name)
+        if is_changed:
+            changed.append(name)
+    return changed
 
 
 def get_authorization_parameters(
@@ -137,26 +139,23 @@ def get_authorization_parameters(
 ) -> dict[str, str]:
     """Return the parameters of the authorization request, pushed or not."""
     parameters = dict(parse_qsl(urlsplit(response.location).query))
-    if "request_uri" in parameters:
-        return dict(
-            [request.parameters for request in environment.op.requests if request.path == "/par"][
-                -1
-            ]
-        )
-    return parameters
+    if "request_uri" not in parameters:
+        return parameters
+    pushed_requests = []
+    for request in environment.op.requests:
+        if request.path == "/par":
+            pushed_requests.append(request)
+    return dict(pushed_requests[-1].parameters)
 
 
 def forge_host_header(header: str, environment: AttackEnvironment) -> None:
     """A request has a forged Host or X-Forwarded-Host header."""
-    if "*" in settings.ALLOWED_HOSTS:
-        host = "ALLOWED_HOSTS"
-    else:
-        host = ""
+    allowing_setting = ""
+    if header == "host" and "*" in settings.ALLOWED_HOSTS:
+        allowing_setting = "ALLOWED_HOSTS"
+    elif header == "x-forwarded-host" and settings.USE_X_FORWARDED_HOST:
+        allowing_setting = "USE_X_FORWARDED_HOST"
 
-    allowing_settings = {
-        "host": host,
-        "x-forwarded-host": "USE_X_FORWARDED_HOST" if settings.USE_X_FORWARDED_HOST else "",
-    }
     with environment.override_declaration():
         environment.assert_control(
             environment.create_browser().start_sign_in().status == 302, "no sign-in starts"
@@ -165,11 +164,9 @@ def forge_host_header(header: str, environment: AttackEnvironment) -> None:
         parameters = get_authorization_parameters(environment, browser.start_sign_in())
         is_forged = ATTACKER_HOST in parameters.get("redirect_uri", "")
         if is_forged:
-            fault = "the redirect URI is on the forged host"
-        else:
-            fault = ""
-
-        environment.report_fault(fault, allowing_setting=allowing_settings[header])
+            environment.report_fault(
+                "the redirect URI is on the forged host", allowing_setting=allowing_setting
+            )
 
 
 def forge_client_address(environment: AttackEnvironment) -> None:
@@ -206,9 +203,11 @@ def fixate_session(environment: AttackEnvironment) -> None:
         victim = environment.create_browser(cookies=dict(attacker.cookies))
         environment.assert_accepted(victim, victim.sign_in(environment.op))
         is_same = victim.cookies.get(victim.session_cookie_name) == planted.session_key
-        environment.report_fault("the sign-in keeps the session key" if is_same else "")
+        if is_same:
+            environment.report_fault("the sign-in keeps the session key")
         is_signed_in = environment.find_signed_in_user(attacker)
-        environment.report_fault("the planted cookie is signed in" if is_signed_in else "")
+        if is_signed_in:
+            environment.report_fault("the planted cookie is signed in")
 
 
 def forge_cross_site_logout(environment: AttackEnvironment) -> None:
@@ -218,9 +217,8 @@ def forge_cross_site_logout(environment: AttackEnvironment) -> None:
         amina = environment.assert_accepted(browser, browser.sign_in(environment.op))
         token = create_csrf_token(browser)
         browser.get(reverse("oidc_logout"))
-        environment.report_fault(
-            "" if environment.find_signed_in_user(browser) == amina else "a link signs out"
-        )
+        if environment.find_signed_in_user(browser) != amina:
+            environment.report_fault("a link signs out")
         browser.headers = {
             "origin": f"https://{ATTACKER_HOST}",
             "referer": f"https://{ATTACKER_HOST}/",
@@ -228,7 +226,8 @@ def forge_cross_site_logout(environment: AttackEnvironment) -> None:
         for forged in ("", get_random_string(32)):
             browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=forged)
             is_signed_in = environment.find_signed_in_user(browser) == amina
-            environment.report_fault("" if is_signed_in else "a form of another site signs out")
+            if not is_signed_in:
+                environment.report_fault("a form of another site signs out")
         browser.headers = {}
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=token)
         environment.assert_control(
@@ -280,7 +279,8 @@ def use_stolen_cookie(environment: AttackEnvironment) -> None:
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         with advance_clock(2 * conf.session_recheck()):
             is_signed_in = environment.find_signed_in_user(attacker)
-            environment.report_fault("the cookie is still signed in" if is_signed_in else "")
+            if is_signed_in:
+                environment.report_fault("the cookie is still signed in")
 
 
 def use_cookie_after_idle_timeout(environment: AttackEnvironment) -> None:
@@ -293,7 +293,8 @@ def use_cookie_after_idle_timeout(environment: AttackEnvironment) -> None:
         )
         with advance_clock(conf.idle_timeout() + timedelta(minutes=2)):
             is_signed_in = environment.find_signed_in_user(browser)
-            environment.report_fault("the cookie is still signed in" if is_signed_in else "")
+            if is_signed_in:
+                environment.report_fault("the cookie is still signed in")
 
 
 def use_stolen_tokens_after_logout(environment: AttackEnvironment) -> None:
@@ -308,9 +309,10 @@ def use_stolen_tokens_after_logout(environment: AttackEnvironment) -> None:
             kinds.add(token.kind)
         environment.assert_control("refresh_token" in kinds, "the provider issued no refresh token")
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
-        environment.report_fault(
-            "; ".join(f"{token.kind} is still valid" for token in environment.op.active_tokens)
-        )
+        faults = []
+        for token in environment.op.active_tokens:
+            faults.append(f"{token.kind} is still valid")
+        environment.report_fault("; ".join(faults))
 
 
 BROWSER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {

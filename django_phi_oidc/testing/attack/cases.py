@@ -10,7 +10,7 @@ stricter setting of the project. If the project loosened the rule, the portal ac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol, TypedDict, Unpack
 
 from ...config.client_keys import parse_client_keys
 from ...config.providers import ProviderDeclaration
@@ -82,7 +82,37 @@ class TamperingCase:
         return self.code
 
 
-def create_case_factory(endpoint: str, **common_fields: Any) -> Callable[..., TamperingCase]:
+class CaseFields(TypedDict, total=False):
+    """The optional fields of `TamperingCase`."""
+
+    holds_tokens: bool
+    tamper_before_endpoint: bool
+    options: Mapping[str, Any]
+    stage: str
+    refusal_status: int
+    is_claim_essential: bool
+    provider_state: Mapping[str, Any]
+    client_options: Mapping[str, Any]
+    is_federated: bool
+    allowing_setting: str
+    sqlite_only: bool
+
+
+class CaseFactory(Protocol):
+    """Creates cases at one endpoint."""
+
+    def __call__(
+        self,
+        code: str,
+        tamper: TamperFunction,
+        invalid_value: Any,
+        valid_value: Any,
+        case_id: str = "",
+        **fields: Unpack[CaseFields],
+    ) -> TamperingCase: ...
+
+
+def create_case_factory(endpoint: str, **common_fields: Unpack[CaseFields]) -> CaseFactory:
     """Return a function that creates cases at one endpoint with common field values."""
 
     def create_case(
@@ -91,10 +121,12 @@ def create_case_factory(endpoint: str, **common_fields: Any) -> Callable[..., Ta
         invalid_value: Any,
         valid_value: Any,
         case_id: str = "",
-        **fields: Any,
+        **fields: Unpack[CaseFields],
     ) -> TamperingCase:
-        fields = {**common_fields, **fields, "id": case_id}
-        return TamperingCase(code, endpoint, tamper, invalid_value, valid_value, **fields)
+        all_fields: CaseFields = {**common_fields, **fields}
+        return TamperingCase(
+            code, endpoint, tamper, invalid_value, valid_value, id=case_id, **all_fields
+        )
 
     return create_case
 
@@ -134,7 +166,7 @@ PRIVATE_KEY_JWT_CLIENT = {
     "id_token_encrypted_response_alg": "",
 }
 MAX_AGE_OPTIONS: dict[str, Any] = {"max_age": 60}
-HEART_FIELDS: dict[str, Any] = {
+HEART_FIELDS: CaseFields = {
     "options": {
         **PRIVATE_KEY_JWT_OPTIONS,
         "profile": "heart",
@@ -148,26 +180,27 @@ HEART_FIELDS: dict[str, Any] = {
 }
 TRUST_MARK = "https://op.example/trust-mark"
 VECTOR = {"vot": "Cd.P9.Cp", "vtm": TRUST_MARK}
-VECTOR_FIELDS: dict[str, Any] = {
+VECTOR_FIELDS: CaseFields = {
     "options": {"vtr": ["P9.Cp.Cd", "P9.Cm"], "vtm": TRUST_MARK},
     "sqlite_only": True,
 }
-REQUEST_STAGE_FIELDS: dict[str, Any] = {"holds_tokens": False, "stage": "request"}
-PAR_FIELDS: dict[str, Any] = {
+REQUEST_STAGE_FIELDS: CaseFields = {"holds_tokens": False, "stage": "request"}
+PAR_FIELDS: CaseFields = {
     "provider_state": {"par": "offered"},
     "sqlite_only": True,
     **REQUEST_STAGE_FIELDS,
 }
+_PAR_ENDPOINT_FIELDS: CaseFields = {"options": {"par": "auto"}, **PAR_FIELDS}
 HTML_HEADERS = {"headers": {"Content-Type": "text/html"}}
 
 _discovery_case = create_case_factory("discovery", **REQUEST_STAGE_FIELDS)
 _par_metadata_case = create_case_factory("discovery", **PAR_FIELDS)
-_par_case = create_case_factory("par", options={"par": "auto"}, **PAR_FIELDS)
+_par_case = create_case_factory("par", **_PAR_ENDPOINT_FIELDS)
 _transport_case = create_case_factory("token", holds_tokens=False)
 _token_case = create_case_factory("token")
 _id_token_case = create_case_factory("id_token")
 _userinfo_case = create_case_factory("userinfo")
-_SIGNED_USERINFO_FIELDS: dict[str, Any] = {
+_SIGNED_USERINFO_FIELDS: CaseFields = {
     "options": {"userinfo_signed_response_alg": ["RS256"]},
     "client_options": {"userinfo_signed_response_alg": "RS256"},
     "sqlite_only": True,
@@ -536,20 +569,23 @@ def list_id_token_cases(
     """Return the cases of R6 for the declared leeway and trusted audiences."""
     within = int(min(leeway, DEFAULT_LEEWAY).total_seconds()) - 5
     other_audience = [*trusted_audiences, "another"][0]
-    exp, iat, nbf, auth_time = (
-        tamper_time_claim(name) for name in ("exp", "iat", "nbf", "auth_time")
-    )
+    exp = tamper_time_claim("exp")
+    iat = tamper_time_claim("iat")
+    nbf = tamper_time_claim("nbf")
+    auth_time = tamper_time_claim("auth_time")
     # Also with a larger leeway, the portal refuses what is beyond it.
     beyond = int(leeway.total_seconds()) + 5
     beyond_id = "beyond the leeway"
-    loosened_cases = [
-        _id_token_case("exp_invalid", exp, -beyond, 60, beyond_id),
-        _id_token_case("iat_invalid", iat, -600 - beyond, 0, beyond_id),
-        _id_token_case("nbf_invalid", nbf, beyond, 0, beyond_id),
-        _id_token_case(
-            "auth_time_stale", auth_time, -60 - beyond, 0, beyond_id, options=MAX_AGE_OPTIONS
-        ),
-    ]
+    loosened_cases = []
+    if leeway > DEFAULT_LEEWAY:
+        loosened_cases = [
+            _id_token_case("exp_invalid", exp, -beyond, 60, beyond_id),
+            _id_token_case("iat_invalid", iat, -600 - beyond, 0, beyond_id),
+            _id_token_case("nbf_invalid", nbf, beyond, 0, beyond_id),
+            _id_token_case(
+                "auth_time_stale", auth_time, -60 - beyond, 0, beyond_id, options=MAX_AGE_OPTIONS
+            ),
+        ]
     return [
         *_ID_TOKEN_CASES,
         _id_token_case("exp_invalid", exp, -31, -within, allowing_setting="leeway"),
@@ -575,7 +611,7 @@ def list_id_token_cases(
             "additional audience with azp",
             allowing_setting="trusted_audiences",
         ),
-        *(loosened_cases if leeway > DEFAULT_LEEWAY else ()),
+        *loosened_cases,
     ]
 
 

@@ -70,13 +70,11 @@ def forge_activation_cookie(environment: AttackEnvironment) -> None:
         for forged in list_forged_ciphertexts(ciphertext, context=["newcomer", ACTIVATION_COOKIE]):
             victim = environment.create_browser(cookies={ACTIVATION_COOKIE: forged})
             page = victim.get(url)
-            environment.report_fault(
-                "" if page.status == 302 else f"the status of the page is {page.status}"
-            )
+            if page.status != 302:
+                environment.report_fault(f"the status of the page is {page.status}")
             page = victim.post(url, code="x", csrfmiddlewaretoken=create_csrf_token(victim))
-            environment.report_fault(
-                "" if page.status == 403 else f"the status of the form is {page.status}"
-            )
+            if page.status != 403:
+                environment.report_fault(f"the status of the form is {page.status}")
 
 
 def forge_last_session_cookie(environment: AttackEnvironment) -> None:
@@ -91,9 +89,8 @@ def forge_last_session_cookie(environment: AttackEnvironment) -> None:
         ):
             victim = environment.create_browser(cookies={LAST_SESSION_COOKIE: forged})
             page = victim.start_sign_in()
-            environment.report_fault(
-                "" if page.status == 302 else f"the status of the sign-in is {page.status}"
-            )
+            if page.status != 302:
+                environment.report_fault(f"the status of the sign-in is {page.status}")
 
 
 def forge_step_up(environment: AttackEnvironment) -> None:
@@ -120,7 +117,8 @@ def forge_step_up(environment: AttackEnvironment) -> None:
                 environment, environment.create_browser(cookies=cookies).get(callback)
             )
         is_signed_in = environment.find_signed_in_user(browser) == user
-        environment.report_fault("" if is_signed_in else "the session was ended")
+        if not is_signed_in:
+            environment.report_fault("the session was ended")
         page = browser.get(callback)
         environment.assert_control(
             page.status == 302, f"the status of the callback is {page.status}"
@@ -131,9 +129,11 @@ def _list_forged_state_cookies(browser: Browser, earlier_cookies: set[str]) -> l
     """Return the cookies of the browser with the new state cookie forged, for each forged
     ciphertext.
     """
-    (name,) = {
-        name for name in browser.cookies if name.startswith(STATE_COOKIE_PREFIX)
-    } - earlier_cookies
+    new_cookies = []
+    for cookie_name in browser.cookies:
+        if cookie_name.startswith(STATE_COOKIE_PREFIX) and cookie_name not in earlier_cookies:
+            new_cookies.append(cookie_name)
+    (name,) = new_cookies
     forged = list_forged_ciphertexts(browser.cookies[name], context=[PENDING_SIGN_IN, name])
     state_cookies = []
     for ciphertext in forged:

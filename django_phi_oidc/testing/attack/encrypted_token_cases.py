@@ -1,7 +1,5 @@
 """Attack cases for encrypted ID Tokens. Spec: RFC 7516 5.2; RFC 7518 4, 5; OIDC Core 10.2."""
 
-from typing import Any
-
 from ...config.client_keys import parse_client_keys
 from ..mock_provider import (
     MutableExchange,
@@ -10,13 +8,19 @@ from ..mock_provider import (
     encrypt_jwt,
     sign_jwt,
 )
-from .cases import CLIENT_KEY, CLIENT_KEY_PEM, PRIVATE_KEY_JWT_OPTIONS, create_case_factory
+from .cases import (
+    CLIENT_KEY,
+    CLIENT_KEY_PEM,
+    PRIVATE_KEY_JWT_OPTIONS,
+    CaseFields,
+    create_case_factory,
+)
 from .tampering import OMITTED, replace_token, tamper_header
 from .throwaway_ca import create_private_key_pem
 
 ENCRYPTION_KEY_PEM = create_private_key_pem("EC")
 (ENCRYPTION_KEY,) = parse_client_keys("client_keys", {"key": ENCRYPTION_KEY_PEM, "use": "enc"})
-ENCRYPTION_FIELDS: dict[str, Any] = {
+ENCRYPTION_FIELDS: CaseFields = {
     "options": {
         **PRIVATE_KEY_JWT_OPTIONS,
         "client_keys": [CLIENT_KEY_PEM, {"key": ENCRYPTION_KEY_PEM, "use": "enc"}],

@@ -37,9 +37,9 @@ SUBSTITUTE_SECRET = "secret instead of a certificate"
 def whoami_view(request: HttpRequest) -> HttpResponse:
     """Return the primary key of the user of the request, as the project's middleware has set it."""
     user = getattr(request, "user", None)
-    return HttpResponse(
-        f"user={user.pk}" if user is not None and user.is_authenticated else "nobody"
-    )
+    if user is None or not user.is_authenticated:
+        return HttpResponse("nobody")
+    return HttpResponse(f"user={user.pk}")
 
 
 guarded_view = require_assurance(max_age=MAX_SIGN_IN_AGE)(whoami_view)
@@ -287,7 +287,9 @@ class AttackEnvironment:
         user = self.find_signed_in_user(browser)
         if response.status != 302 or not user:
             code = self.portal.find_refusal_code()
-            details = f"status {response.status}" + (f", {code}" if code else "")
+            details = f"status {response.status}"
+            if code:
+                details += f", {code}"
             raise AttackEnded("failed", f"the control was refused: {details}")
         return user
 
@@ -311,9 +313,10 @@ class AttackEnvironment:
         faults = []
         if self.find_signed_in_user(browser):
             faults.append("a user is signed in")
-        if response.status not in (
-            (expected_status,) if expected_status else self.portal.refusal_statuses
-        ):
+        expected_statuses = self.portal.refusal_statuses
+        if expected_status:
+            expected_statuses = (expected_status,)
+        if response.status not in expected_statuses:
             faults.append(f"the status is {response.status}")
         code = self.portal.find_refusal_code()
         if code not in (expected_code, None):
@@ -322,10 +325,10 @@ class AttackEnvironment:
             faults.append("the page contains the rule code")
         if len(self.op.active_tokens) > allowed_active_tokens:
             faults.append("tokens are still valid")
-        # The setting allows the sign-in, but no other fault.
-        self.report_fault(
-            "; ".join(faults), allowing_setting=allowing_setting if response.status == 302 else ""
-        )
+        if response.status != 302:
+            # The setting allows the sign-in, but no other fault.
+            allowing_setting = ""
+        self.report_fault("; ".join(faults), allowing_setting=allowing_setting)
 
     @staticmethod
     def report_fault(fault: str, *, allowing_setting: str = "") -> None:

@@ -131,11 +131,10 @@ def create_throwaway_databases(directory: Path) -> Iterator[None]:
         # Django closes only one alias before it drops a database, but PostgreSQL does not drop a
         # database with open connections.
         stack.callback(connections.close_all)
-        unchanged = [
-            alias
-            for alias, name in names.items()
-            if connections[alias].settings_dict["NAME"] == name
-        ]
+        unchanged = []
+        for alias, name in names.items():
+            if connections[alias].settings_dict["NAME"] == name:
+                unchanged.append(alias)
         if unchanged:
             raise ImproperlyConfigured(
                 f"No temporary database could be created for {', '.join(unchanged)}."
@@ -234,7 +233,9 @@ def _use_in_memory_broker() -> Iterator[None]:
 def _suppress_logging() -> Iterator[None]:
     """Keep log records of the attacks out of the project's logs."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    handlers = {handler for logger in loggers for handler in logger.handlers}
+    handlers = set()
+    for logger in loggers:
+        handlers.update(logger.handlers)
     for handler in handlers:
         handler.addFilter(_reject_record)
     try:

@@ -5,7 +5,13 @@
 from typing import Any
 
 from ..mock_provider import DemoProvider
-from .cases import PAR_FIELDS, PRIVATE_KEY_JWT_CLIENT, PRIVATE_KEY_JWT_OPTIONS, create_case_factory
+from .cases import (
+    PAR_FIELDS,
+    PRIVATE_KEY_JWT_CLIENT,
+    PRIVATE_KEY_JWT_OPTIONS,
+    CaseFields,
+    create_case_factory,
+)
 from .tampering import sign_with_foreign_key, tamper_member, tamper_reply, tamper_time_claim
 from .throwaway_ca import create_private_key_pem
 
@@ -25,7 +31,7 @@ def build_federation_options(op: DemoProvider) -> dict[str, Any]:
     return {**PRIVATE_KEY_JWT_OPTIONS, **overridden, "federation": federation}
 
 
-FEDERATION_FIELDS: dict[str, Any] = {
+FEDERATION_FIELDS: CaseFields = {
     "is_federated": True,
     "client_options": {**PRIVATE_KEY_JWT_CLIENT, "client_id": ENTITY_IDENTIFIER},
     **PAR_FIELDS,

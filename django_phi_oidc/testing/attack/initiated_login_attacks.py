@@ -65,7 +65,8 @@ def forge_target(environment: AttackEnvironment) -> None:
                 )
                 for location in (page.location, _sign_in(environment, browser, page).location):
                     is_local = environment.is_portal_url(location)
-                    environment.report_fault("" if is_local else f"the sign-in leads to {url!r}")
+                    if not is_local:
+                        environment.report_fault(f"the sign-in leads to {url!r}")
 
 
 def forge_issuer(environment: AttackEnvironment) -> None:
@@ -115,13 +116,13 @@ def frame_consent(environment: AttackEnvironment) -> None:
                 )
             is_same = browser.cookies.get(browser.session_cookie_name) == session_key
             is_same = is_same and environment.find_signed_in_user(browser) == user
-            environment.report_fault("" if is_same else "another site replaces the session")
+            if not is_same:
+                environment.report_fault("another site replaces the session")
             environment.assert_control(find_consent_url(page), "no page asks for consent")
             refusal = _initiate(browser, method, iss=[OTHER_ISSUER])
             for shown in (start, page, refusal):
-                environment.report_fault(
-                    "" if _forbids_frames(shown) else "another site can frame the page"
-                )
+                if not _forbids_frames(shown):
+                    environment.report_fault("another site can frame the page")
 
 
 def _initiate(browser: Browser, method: str, **parameters: list[str]) -> PortalResponse:
@@ -157,8 +158,12 @@ def _forbids_frames(page: PortalResponse) -> bool:
         if name.lower() == "frame-ancestors":
             ancestors.append(sources)
     if ancestors:
-        return all(sources in (["'none'"], ["'self'"]) for sources in ancestors)
+        return all(_excludes_other_sites(sources) for sources in ancestors)
     return page.join_header_values("X-Frame-Options").upper() in ("DENY", "SAMEORIGIN")
+
+
+def _excludes_other_sites(sources: Sequence[str]) -> bool:
+    return sources in (["'none'"], ["'self'"])
 
 
 INITIATED_LOGIN_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {

@@ -69,7 +69,8 @@ def alter_callback(code: str, environment: AttackEnvironment) -> None:
             replace_query_parameters(browser.get_callback_url(environment.op), **invalid)
         )
         environment.assert_refused(browser, page, code)
-        environment.report_fault("the portal requested tokens" if environment.op.tokens else "")
+        if environment.op.tokens:
+            environment.report_fault("the portal requested tokens")
 
 
 def replay_callback(environment: AttackEnvironment) -> None:
@@ -83,9 +84,8 @@ def replay_callback(environment: AttackEnvironment) -> None:
         active = len(environment.op.active_tokens)
         attacker = environment.create_browser(cookies=cookies)
         page = attacker.get(callback)
-        environment.report_fault(
-            "the portal requested tokens" if len(environment.op.tokens) > issued else ""
-        )
+        if len(environment.op.tokens) > issued:
+            environment.report_fault("the portal requested tokens")
         environment.assert_refused(attacker, page, "state_replayed", allowed_active_tokens=active)
 
 
@@ -235,6 +235,7 @@ def _create_account_with_email(environment: AttackEnvironment) -> str:
         user_model.get_email_field_name(): address,
         CREATION_FIELD: clock.now() - timedelta(days=2),
     }
+    # The user model names its e-mail column at run time.
     user_model._default_manager.filter(pk=user.pk).update(**fields)
     return address
 
@@ -318,7 +319,8 @@ def sign_in_with_deactivated_account(environment: AttackEnvironment) -> None:
         account.update(is_active=False)
         try:
             is_signed_in = environment.find_signed_in_user(browser)
-            environment.report_fault("the account's session is still valid" if is_signed_in else "")
+            if is_signed_in:
+                environment.report_fault("the account's session is still valid")
             again = environment.create_browser()
             environment.assert_refused(again, again.sign_in(environment.op), "user_inactive")
         finally:
@@ -372,9 +374,8 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
         page = environment.create_browser().get(url)
         if not username:
             is_missing = page.status == 404
-            environment.report_fault(
-                "" if is_missing else f"its page returns {page.status} without such an account"
-            )
+            if not is_missing:
+                environment.report_fault(f"its page returns {page.status} without such an account")
             environment.skip_attack("there is no break-glass account")
         password = create_break_glass_account(username)
         for attempt, is_right in ((password, True), (f"{password}x", False)):

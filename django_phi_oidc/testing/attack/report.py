@@ -48,9 +48,10 @@ def format_attack_name(code: str, id: str) -> str:  # noqa: A002 -- the name of 
 
 def render_line(outcome: AttackOutcome) -> str:
     """Return the outcome as one line of text."""
-    return f"  {outcome.result:<18}  {outcome.name}" + (
-        f": {outcome.detail}" if outcome.detail else ""
-    )
+    line = f"  {outcome.result:<18}  {outcome.name}"
+    if outcome.detail:
+        line += f": {outcome.detail}"
+    return line
 
 
 def render_total(outcomes: Iterable[AttackOutcome]) -> str:

@@ -142,26 +142,31 @@ def send_foreign_access_token(environment: AttackEnvironment) -> None:
         override_scim_declaration(environment, access_tokens=declared),
     ):
         client = create_scim_client(environment.portal.name)
-        options = {"audience": audience, "scope": "scim"}
+        other_client = "another-client"
         create_token = environment.op.create_client_token
         forged = {
             "without a scope": create_token(own, audience=audience),
-            "with another scope": create_token(own, **{**options, "scope": "scimx"}),
-            "for another API": create_token(own, **{**options, "audience": f"{audience}/other"}),
-            "of a person": create_token(own, **options, sub="a-person"),
-            "of another client": create_token("another-client", **options),
-            "of another client for this one": create_token("another-client", **options, sub=own),
-            "of another provider": create_token(own, **options, iss=f"{issuer}/other"),
-            "that has expired": create_token(own, **options, exp=1),
-            "that is bound to a key": create_token(own, **options, cnf={"jkt": "A" * 43}),
+            "with another scope": create_token(own, audience=audience, scope="scimx"),
+            "for another API": create_token(own, audience=f"{audience}/other", scope="scim"),
+            "of a person": create_token(own, audience=audience, scope="scim", sub="a-person"),
+            "of another client": create_token(other_client, audience=audience, scope="scim"),
+            "of another client for this one": create_token(
+                other_client, audience=audience, scope="scim", sub=own
+            ),
+            "of another provider": create_token(
+                own, audience=audience, scope="scim", iss=f"{issuer}/other"
+            ),
+            "that has expired": create_token(own, audience=audience, scope="scim", exp=1),
+            "that is bound to a key": create_token(
+                own, audience=audience, scope="scim", cnf={"jkt": "A" * 43}
+            ),
         }
         for name, token in forged.items():
             answer = client.send("GET", "Users", authorization=f"Bearer {token}")
             _assert_refused(environment, answer, f"with a token {name}", expected_status=401)
-        accepted = client.send(
-            "GET", "Users", authorization=f"Bearer {create_token(own, **options)}"
-        )
-        _assert_accepted(environment, accepted)
+        token = create_token(own, audience=audience, scope="scim")
+        answer = client.send("GET", "Users", authorization=f"Bearer {token}")
+        _assert_accepted(environment, answer)
 
 
 def read_foreign_person(environment: AttackEnvironment) -> None:
@@ -174,9 +179,8 @@ def read_foreign_person(environment: AttackEnvironment) -> None:
         is_same = (
             unknown.text.replace(UNKNOWN_ID, user_id) == other.send("GET", f"Users/{user_id}").text
         )
-        environment.report_fault(
-            "" if is_same else "a foreign id is answered otherwise than an unknown one"
-        )
+        if not is_same:
+            environment.report_fault("a foreign id is answered otherwise than an unknown one")
         for scim_filter in (
             "userName pr",
             f'id eq "{user_id}"',
@@ -213,12 +217,10 @@ def change_foreign_person(environment: AttackEnvironment) -> None:
         statuses = []
         for part in bulk.body.get("Operations", ()):
             statuses.append(str(part.get("status")))
-        environment.report_fault(
-            "" if statuses == ["404"] else f"a bulk request is answered by {statuses}"
-        )
-        environment.report_fault(
-            "" if _is_signed_in(environment, browser) else "the session was ended"
-        )
+        if statuses != ["404"]:
+            environment.report_fault(f"a bulk request is answered by {statuses}")
+        if not _is_signed_in(environment, browser):
+            environment.report_fault("the session was ended")
         _assert_accepted(environment, own.set_active(user_id, active=False))
         environment.assert_control(
             not _is_signed_in(environment, browser), "the session was not ended"
@@ -263,9 +265,8 @@ def inject_into_filter(environment: AttackEnvironment) -> None:
             environment.report_fault(_find_matches(answer, scim_filter, allows_refusal=True))
         for name in ("user__password", "user.password", "password"):
             answer = own.search("Users", f'id eq "{user_id}"', sortBy=name)
-            environment.report_fault(
-                "" if answer.status == 400 else f"sortBy={name} is answered by {answer.status}"
-            )
+            if answer.status != 400:
+                environment.report_fault(f"sortBy={name} is answered by {answer.status}")
         environment.assert_control(
             own.search("Users", f'id eq "{user_id}"').body.get("totalResults") == 1, "no match"
         )
@@ -286,9 +287,8 @@ def set_privileges(environment: AttackEnvironment) -> None:
                 {"op": "replace", "value": {name: value}},
             ):
                 answer = own.patch(path, operation)
-                environment.report_fault(
-                    f"PATCH of {name}: status {answer.status}" if answer.status >= 500 else ""
-                )
+                if answer.status >= 500:
+                    environment.report_fault(f"PATCH of {name}: status {answer.status}")
         user_name = own.send("GET", path).body["userName"]
         for method, target, name in (
             ("PUT", path, user_name),
@@ -297,19 +297,17 @@ def set_privileges(environment: AttackEnvironment) -> None:
             answer = own.send(
                 method, target, {"schemas": [USER_SCHEMA], "userName": name, **attributes}
             )
-            environment.report_fault(
-                f"{method}: status {answer.status}" if answer.status >= 500 else ""
-            )
-        environment.report_fault(
-            "" if _read_privileges(account) == before else "the account has other privileges"
-        )
+            if answer.status >= 500:
+                environment.report_fault(f"{method}: status {answer.status}")
+        if _read_privileges(account) != before:
+            environment.report_fault("the account has other privileges")
         created = get_user_model()._default_manager.order_by("-pk").values_list("pk", flat=True)[0]
-        is_privileged = any(
-            _read_privileges(created)[name] for name in ("is_staff", "is_superuser", "groups")
-        )
-        environment.report_fault("a new account has privileges" if is_privileged else "")
+        privileges = _read_privileges(created)
+        if privileges["is_staff"] or privileges["is_superuser"] or privileges["groups"]:
+            environment.report_fault("a new account has privileges")
         members = own.send("GET", f"Groups/{group.body['id']}").body.get("members")
-        environment.report_fault("a user adds itself to a group" if members else "")
+        if members:
+            environment.report_fault("a user adds itself to a group")
         _assert_accepted(
             environment, own.patch(path, {"op": "add", "path": "externalId", "value": "7"})
         )
@@ -328,9 +326,8 @@ def name_group_like_privileged_one(environment: AttackEnvironment) -> None:
             group = own.create_group(name, user_id)
             _assert_accepted(environment, group)
             has_group = privileged.pk in _read_privileges(account)["groups"]
-            environment.report_fault(
-                "the group grants the Django group of its name" if has_group else ""
-            )
+            if has_group:
+                environment.report_fault("the group grants the Django group of its name")
             rule = {"claim": "scim_groups", "values": [name], "groups": [name]}
             roles = {environment.portal.name: [rule]}
             with override_settings(PHI_OIDC={**get_phi_oidc_setting(), "ROLES": roles}):
@@ -367,9 +364,8 @@ def send_oversized_requests(environment: AttackEnvironment) -> None:
         ):
             answer = own.send("POST", "Users/.search", {"filter": scim_filter})
             _assert_refused(environment, answer, "a long filter", expected_status=400, code="")
-        environment.report_fault(
-            "" if _is_signed_in(environment, browser) else "the session was ended"
-        )
+        if not _is_signed_in(environment, browser):
+            environment.report_fault("the session was ended")
         _assert_accepted(
             environment, own.send("PUT", path, {**body, "title": "x" * (MAX_BODY_BYTES // 2)})
         )
@@ -381,15 +377,14 @@ def send_oversized_requests(environment: AttackEnvironment) -> None:
 def _read_privileges(account: Any) -> dict[str, Any]:
     user = get_user_model()._base_manager.get(pk=account)
     names = ("is_staff", "is_superuser", "password", user.USERNAME_FIELD)
-    values = {}
+    values: dict[str, Any] = {}
     for name in names:
         values[name] = getattr(user, name, None)
-    relations = {}
     for name in ("groups", "user_permissions"):
-        relations[name] = (
-            set(getattr(user, name).values_list("pk", flat=True)) if hasattr(user, name) else set()
-        )
-    return values | relations
+        values[name] = set()
+        if hasattr(user, name):
+            values[name].update(getattr(user, name).values_list("pk", flat=True))
+    return values
 
 
 def _is_signed_in(environment: AttackEnvironment, browser: Browser) -> bool:
@@ -428,7 +423,8 @@ def _assert_hidden(
     for name, value in answer.body.items():
         if name != "detail":
             resource[name] = value
-    environment.report_fault(f"{fault}: the response has data" if secret in str(resource) else "")
+    if secret in str(resource):
+        environment.report_fault(f"{fault}: the response has data")
 
 
 def _assert_refused(

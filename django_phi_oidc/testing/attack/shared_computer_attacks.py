@@ -16,7 +16,7 @@ from django.contrib.staticfiles import finders
 from ... import conf
 from ..._internal import clock
 from ..mock_provider import MutableExchange
-from .browser import find_consent_url
+from .browser import PortalResponse, find_consent_url
 from .browser_attacks import get_authorization_parameters
 from .environment import GUARDED_PATH, MAX_SIGN_IN_AGE, PORTAL_URL, AttackEnvironment, advance_clock
 from .provider_attacks import AttackFunction
@@ -49,7 +49,8 @@ def forge_cross_site_login(environment: AttackEnvironment) -> None:
                 )
             is_same = browser.cookies.get(browser.session_cookie_name) == session_key
             is_same = is_same and environment.find_signed_in_user(browser) == user
-            environment.report_fault("" if is_same else "a link replaces the session")
+            if not is_same:
+                environment.report_fault("a link replaces the session")
         environment.assert_accepted(browser, browser.sign_in(environment.op))
         is_replaced = browser.cookies[browser.session_cookie_name] != session_key
         environment.assert_control(
@@ -71,13 +72,10 @@ def sign_in_after_timeout(environment: AttackEnvironment) -> None:
         with _advance_past_idle_timeout():
             environment.assert_accepted(browser, browser.sign_in(environment.op))
             age = clock.now() - environment.op.last_grant.auth_time
-        is_authenticated = age < timedelta(minutes=1)
-        if is_authenticated:
-            fault = ""
-        else:
-            fault = "the session of the provider suffices"
-
-        environment.report_fault(fault, allowing_setting=allowing_setting)
+        if age >= timedelta(minutes=1):
+            environment.report_fault(
+                "the session of the provider suffices", allowing_setting=allowing_setting
+            )
 
 
 def sign_in_after_timeout_with_stale_authentication(environment: AttackEnvironment) -> None:
@@ -86,11 +84,12 @@ def sign_in_after_timeout_with_stale_authentication(environment: AttackEnvironme
         allowing_setting = ""
     else:
         allowing_setting = "reauthentication"
-    for is_stale in (False, True):
+    for age_seconds in (0, 3600):
+        is_stale = age_seconds > 0
         with environment.override_declaration():
             browser = environment.create_browser()
             environment.assert_accepted(browser, browser.sign_in(environment.op))
-            environment.op.mutate = _create_auth_time_hook(environment, -3600 if is_stale else 0)
+            environment.op.mutate = _create_auth_time_hook(environment, -age_seconds)
             with _advance_past_idle_timeout():
                 page = browser.sign_in(environment.op)
                 if is_stale:
@@ -139,26 +138,30 @@ def sign_in_again_after_refusal(environment: AttackEnvironment) -> None:
             page = browser.sign_in(environment.op, "unlinked")
             if page.location:
                 page = browser.get(page.location)
-            urls = [html.unescape(url) for url in _LINK.findall(page.body)]
-            urls = [url for url in urls if urlsplit(url).path == browser.sign_in_url]
+            urls = _list_sign_in_links(page, sign_in_url=browser.sign_in_url)
             environment.assert_control(
                 urls, f"the page of {provisioning!r} has no link to sign in again"
             )
-            # Other links may be in the layout of the project.
-            prompts = []
-            for url in urls:
-                prompts.append(
-                    get_authorization_parameters(environment, browser.get(url)).get("prompt", "")
-                )
-            is_asked = any(
-                {"login", "select_account"}.intersection(prompt.split()) for prompt in prompts
-            )
-            if is_asked:
-                fault = ""
-            else:
-                fault = f"the page of {provisioning!r} repeats the sign-in"
 
-            environment.report_fault(fault, allowing_setting=allowing_setting)
+            # One link must ask for a new sign-in: others may be in the layout of the project.
+            prompts = set()
+            for url in urls:
+                parameters = get_authorization_parameters(environment, browser.get(url))
+                prompts.update(parameters.get("prompt", "").split())
+            if prompts.isdisjoint({"login", "select_account"}):
+                environment.report_fault(
+                    f"the page of {provisioning!r} repeats the sign-in",
+                    allowing_setting=allowing_setting,
+                )
+
+
+def _list_sign_in_links(page: PortalResponse, *, sign_in_url: str) -> list[str]:
+    urls = []
+    for escaped_url in _LINK.findall(page.body):
+        url = html.unescape(escaped_url)
+        if urlsplit(url).path == sign_in_url:
+            urls.append(url)
+    return urls
 
 
 def return_from_step_up(environment: AttackEnvironment) -> None:
@@ -177,7 +180,8 @@ def return_from_step_up(environment: AttackEnvironment) -> None:
             environment.assert_control(page.status == 302, "the page does not require a step-up")
             page = browser.get(environment.op.authorize(page.location, "amina"))
             is_portal = environment.is_portal_url(page.location)
-            environment.report_fault("" if is_portal else "the step-up leads to another host")
+            if not is_portal:
+                environment.report_fault("the step-up leads to another host")
             environment.assert_control(
                 browser.get(page.location).status == 200, "the step-up does not open the page"
             )
@@ -197,7 +201,8 @@ def go_back_to_another_host(environment: AttackEnvironment) -> None:
         "location.replace(" in source, "the script of session timeouts is not found"
     )
     is_faulty = _PATH_WITHOUT_ORIGIN.search(source)
-    environment.report_fault("the script goes to a path without the origin" if is_faulty else "")
+    if is_faulty:
+        environment.report_fault("the script goes to a path without the origin")
 
 
 SHARED_COMPUTER_ATTACKS: Mapping[tuple[str, str], AttackFunction] = {

@@ -25,7 +25,7 @@ from .federation_cases import FEDERATION_CASES, build_federation_options
 from .initiated_login_attacks import INITIATED_LOGIN_ATTACKS
 from .logout_attacks import LOGOUT_CASES, run_logout_case
 from .provider_attacks import CALLBACK_AND_ACCOUNT_ATTACKS
-from .report import AttackEnded, AttackOutcome, format_attack_name
+from .report import AttackEnded, AttackOutcome, AttackResult, format_attack_name
 from .scim_attacks import SCIM_ATTACKS
 from .security_event_attacks import (
     SECURITY_EVENT_ATTACKS,
@@ -81,10 +81,12 @@ def list_attacks(declaration: ProviderDeclaration, *, claim_names: Sequence[str]
         **TOKEN_THEFT_ATTACKS,
         **CANARY_ATTACKS,
     }
-    return [
-        *(Attack(code=case.code, id=case.id, run=partial(run_case, case)) for case in cases),
-        *(Attack(code=code, id=id_, run=run) for (code, id_), run in other_attacks.items()),
-    ]
+    attacks = []
+    for case in cases:
+        attacks.append(Attack(code=case.code, id=case.id, run=partial(run_case, case)))
+    for (code, attack_id), run in other_attacks.items():
+        attacks.append(Attack(code=code, id=attack_id, run=run))
+    return attacks
 
 
 def get_default_provider() -> str:
@@ -120,11 +122,16 @@ def run_attacks(
     for attack in attacks:
         started = time.monotonic()
         ended = run_attack(attack, environment)
+        result: AttackResult = "held"
+        detail = ""
+        if ended is not None:
+            result = ended.result
+            detail = ended.detail
         yield AttackOutcome(
             code=attack.code,
             id=attack.id,
-            result=ended.result if ended else "held",
-            detail=ended.detail if ended else "",
+            result=result,
+            detail=detail,
             seconds=round(time.monotonic() - started, 3),
         )
 
@@ -146,9 +153,8 @@ def run_attack(attack: Attack, environment: AttackEnvironment) -> AttackEnded | 
 
 def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     """Check that the portal accepts the valid value and refuses the invalid one."""
-    if (
-        case.endpoint.startswith("userinfo") or case.is_claim_essential
-    ) and not environment.claim_values:
+    needs_claims = case.endpoint.startswith("userinfo") or case.is_claim_essential
+    if needs_claims and not environment.claim_values:
         environment.skip_attack("the project requests no claims")
     setting = case.allowing_setting
     is_loosened = getattr(environment.declaration, setting, None) != DECLARATION_DEFAULTS.get(
@@ -159,10 +165,10 @@ def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
     else:
         allowing_setting = ""
 
-    options = {
-        **case.options,
-        **(build_federation_options(environment.op) if case.is_federated else {}),
-    }
+    # The names are data of the case. Parsing the declaration refuses an unknown one.
+    options = dict(case.options)
+    if case.is_federated:
+        options |= build_federation_options(environment.op)
     if case.is_claim_essential:
         options["CLAIMS"] = environment.portal.create_essential_claim(
             next(iter(environment.claim_values))
@@ -186,13 +192,18 @@ def run_case(case: TamperingCase, environment: AttackEnvironment) -> None:
         else:
             page = browser.sign_in(environment.op)
 
+        if case.holds_tokens:
+            allowed_active_tokens = 0
+        else:
+            # A response that the portal could not read may contain tokens, which it cannot revoke.
+            allowed_active_tokens = len(environment.op.tokens)
+
         environment.assert_refused(
             browser,
             page,
             case.code,
             expected_status=case.refusal_status,
-            # A response that the portal could not read may contain tokens, which it cannot revoke.
-            allowed_active_tokens=0 if case.holds_tokens else len(environment.op.tokens),
+            allowed_active_tokens=allowed_active_tokens,
             allowing_setting=allowing_setting,
         )
 

@@ -52,13 +52,8 @@ class StolenTokens:
 
     def is_accepted(self, headers: Mapping[str, str]) -> bool:
         """Return whether UserInfo accepts a request with these headers."""
-        return (
-            _send(
-                self.provider,
-                TransportRequest(method="GET", url=self.userinfo_url, headers=headers),
-            )
-            == 200
-        )
+        request = TransportRequest(method="GET", url=self.userinfo_url, headers=headers)
+        return _send(self.provider, request) == 200
 
 
 def use_stolen_access_token(environment: AttackEnvironment) -> None:
@@ -71,9 +66,8 @@ def use_stolen_access_token(environment: AttackEnvironment) -> None:
         )
         for scheme in ("Bearer", "DPoP"):
             headers = {"Authorization": f"{scheme} {stolen.access_token.value}"}
-            environment.report_fault(
-                "the token alone is accepted" if stolen.is_accepted(headers) else ""
-            )
+            if stolen.is_accepted(headers):
+                environment.report_fault("the token alone is accepted")
 
 
 def use_stolen_proof(environment: AttackEnvironment) -> None:
@@ -81,16 +75,14 @@ def use_stolen_proof(environment: AttackEnvironment) -> None:
     with _bind_tokens(environment) as stolen:
         headers = stolen.create_portal_headers()
         environment.assert_control(stolen.is_accepted(headers), "the portal's proof is refused")
-        environment.report_fault(
-            "the proof is accepted again" if stolen.is_accepted(headers) else ""
-        )
+        if stolen.is_accepted(headers):
+            environment.report_fault("the proof is accepted again")
         for other in (
             stolen.create_portal_headers(method="POST"),
             stolen.create_portal_headers(path="/x"),
         ):
-            environment.report_fault(
-                "the proof of another request is accepted" if stolen.is_accepted(other) else ""
-            )
+            if stolen.is_accepted(other):
+                environment.report_fault("the proof of another request is accepted")
 
 
 def use_stolen_refresh_token(environment: AttackEnvironment) -> None:
@@ -103,7 +95,8 @@ def use_stolen_refresh_token(environment: AttackEnvironment) -> None:
             refresh_token=stolen.refresh_token.value, **_create_client_context(stolen.provider)
         )
         is_accepted = _send(stolen.provider, request) == 200
-        environment.report_fault("the refresh token alone is accepted" if is_accepted else "")
+        if is_accepted:
+            environment.report_fault("the refresh token alone is accepted")
         is_active = environment.op.is_token_active(stolen.refresh_token.value)
         environment.assert_control(is_active, "the attempt revokes the portal's tokens")
 
@@ -122,10 +115,10 @@ def use_stolen_code(environment: AttackEnvironment) -> None:
             code_verifier=randomness.token_b64url(32),
             **_create_client_context(provider),
         )
-        environment.report_fault("" if grant.dpop_jkt else "the code is bound to no key")
-        environment.report_fault(
-            "the code alone is accepted" if _send(provider, request) == 200 else ""
-        )
+        if not grant.dpop_jkt:
+            environment.report_fault("the code is bound to no key")
+        if _send(provider, request) == 200:
+            environment.report_fault("the code alone is accepted")
         environment.assert_accepted(browser, browser.get(callback))
 
 
@@ -138,9 +131,9 @@ def _bind_tokens(environment: AttackEnvironment) -> Iterator[StolenTokens]:
         by_kind = {}
         for token in environment.op.active_tokens:
             by_kind[token.kind] = token
-        environment.report_fault(
-            "" if all(token.dpop_jkt for token in by_kind.values()) else "a token is not bound"
-        )
+        for token in by_kind.values():
+            if not token.dpop_jkt:
+                environment.report_fault("a token is not bound")
         row = apps.get_model("django_phi_oidc", "OIDCSession")._default_manager.get(
             pk=get_session(browser)[SESSION_KEY]
         )
