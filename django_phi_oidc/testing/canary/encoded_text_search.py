@@ -25,9 +25,9 @@ def list_encoded_forms(text: str) -> set[bytes]:
     escaped = json.dumps(text)[1:-1]
     forms = {text, escaped, json.dumps(escaped)[1:-1], html.escape(text), html.escape(escaped)}
     forms |= {quote(text, safe=""), quote(text), quote_plus(text), ascii(text)[1:-1]}
-    return {form.encode() for form in forms} | {
-        text.encode(codec) for codec in ("utf-16-le", "utf-16-be")
-    }
+    encodings = {form.encode() for form in forms}
+    encodings |= {text.encode("utf-16-le"), text.encode("utf-16-be")}
+    return encodings
 
 
 def find_texts(texts: Mapping[str, str], content: bytes) -> set[str]:
@@ -56,7 +56,9 @@ def iterate_decoded_content(content: bytes, depth: int = MAX_DEPTH) -> Iterator[
         for start in range(4):
             groups = alphabet[start : start + (len(alphabet) - start) // 4 * 4 or None]
             rest = alphabet[start + len(groups) :]
-            padded = groups + (rest.ljust(4, b"=") if len(rest) > 1 else b"")
+            padded = groups
+            if len(rest) > 1:
+                padded += rest.ljust(4, b"=")
             with suppress(binascii.Error):
                 yield from iterate_decoded_content(base64.b64decode(padded), depth - 1)
     for run in _HEX.finditer(content):

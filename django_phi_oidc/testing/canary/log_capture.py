@@ -24,11 +24,11 @@ def capture_all_logs() -> Iterator[CapturedLog]:
     root = logging.getLogger()
     log = CapturedLog()
     level = root.level
-    loggers = [
-        logger for logger in root.manager.loggerDict.values() if isinstance(logger, logging.Logger)
-    ]
     # Records that do not propagate to the root are captured at their own logger.
-    loggers = [root, *(logger for logger in loggers if not logger.propagate)]
+    loggers = [root]
+    for logger in root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and not logger.propagate:
+            loggers.append(logger)
     for logger in loggers:
         logger.addHandler(log)
     root.setLevel(logging.DEBUG)

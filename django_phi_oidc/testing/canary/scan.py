@@ -8,7 +8,7 @@ servers write.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,25 +49,23 @@ class LeftoverData:
     def iterate_content(self, place: str) -> Iterator[bytes]:
         """Yield the current content of the place."""
         sources: Mapping[str, Callable[[], Iterable[bytes]]] = {
-            "tables": lambda: (
-                part for alias in connections for part in _dump_tables(connections[alias])
-            ),
+            "tables": _dump_databases,
             "log": lambda: ("\n".join(self.log.lines).encode(),),
             "pages": self._iterate_responses,
             "addresses": self._iterate_urls,
-            "caches": lambda: (
-                value for alias in caches for value in getattr(caches[alias], "_cache", {}).values()
-            ),
+            "caches": _iterate_cached_values,
             "messages": lambda: (text.encode() for text in self.published_messages),
             "mails": lambda: (message.message().as_bytes() for message in mail.outbox),
         }
         yield from sources[place]()
 
     def _iterate_responses(self) -> Iterator[bytes]:
-        for page in (
-            *(page for browser in self.browsers for page in browser.responses),
-            *self.planted_responses,
-        ):
+        pages: list[PortalResponse] = []
+        for browser in self.browsers:
+            pages += browser.responses
+        pages += self.planted_responses
+
+        for page in pages:
             headers = []
             for name, value in page.headers:
                 if name != "Location":
@@ -79,7 +77,11 @@ class LeftoverData:
         or an ID Token.
         """
         protocol_names = {"code", "state", "id_token_hint"}
-        for url in (url for browser in self.browsers for url in browser.visited_urls):
+        urls: list[str] = []
+        for browser in self.browsers:
+            urls += browser.visited_urls
+
+        for url in urls:
             parts = urlsplit(url)
             pairs = parse_qsl(parts.query, keep_blank_values=True)
             values = []
@@ -95,9 +97,9 @@ def search_place(place: str, environment: AttackEnvironment) -> None:
         environment.shared_results["canary"] = dict(run_scenario(environment))
     names: set[str] = environment.shared_results["canary"][place]
     environment.assert_control("control" in names, "the planted control was not found")
-    environment.report_fault(
-        f"found: {', '.join(sorted(names - {'control'}))}" if names - {"control"} else ""
-    )
+    canaries = names - {"control"}
+    if canaries:
+        environment.report_fault(f"found: {', '.join(sorted(canaries))}")
 
 
 def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]]]:
@@ -126,10 +128,8 @@ def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]
         leftovers.browsers.append(refused_browser := environment.create_browser())
         callback = refused_browser.get_callback_url(environment.op)
         refused_browser.get(callback)
-        texts |= {
-            f"{name}, refused": text
-            for name, text in _collect_secrets(environment, callback).items()
-        }
+        for name, text in _collect_secrets(environment, callback).items():
+            texts[f"{name}, refused"] = text
         browser.post(reverse("oidc_logout"), csrfmiddlewaretoken=create_csrf_token(browser))
         control = _create_canary_text()
         _plant_control(leftovers, control)
@@ -139,22 +139,27 @@ def run_scenario(environment: AttackEnvironment) -> Iterator[tuple[str, set[str]
         revealed_claims = _list_revealed_claims()
         for place in PLACES:
             names = found_after_sign_in[place] | found_at_end[place]
-            yield (
-                place,
-                {
-                    name
-                    for name in names
-                    if place != "pages" or name.partition(".")[0] not in revealed_claims
-                },
-            )
+            if place == "pages":
+                names = _exclude_claims(names, revealed_claims)
+            yield place, names
+
+
+def _exclude_claims(names: Iterable[str], claims: Collection[str]) -> set[str]:
+    """Return the names that are not of these claims or of their members."""
+    other_names = set()
+    for name in names:
+        claim = name.partition(".")[0]
+        if claim not in claims:
+            other_names.add(name)
+    return other_names
 
 
 def _find_texts_in_places(leftovers: LeftoverData, texts: Mapping[str, str]) -> dict[str, set[str]]:
-    result = {}
+    result: dict[str, set[str]] = {}
     for place in PLACES:
-        result[place] = set().union(
-            *(find_texts(texts, part) for part in leftovers.iterate_content(place))
-        )
+        result[place] = set()
+        for part in leftovers.iterate_content(place):
+            result[place] |= find_texts(texts, part)
     return result
 
 
@@ -192,9 +197,12 @@ def _extract_texts(claim_values: Mapping[str, Any]) -> dict[str, str]:
     """Return the recognisable word of each text in the claims, by the claim's name."""
     texts = {}
     for name, value in claim_values.items():
-        for member, leaf in value.items() if isinstance(value, dict) else [("", value)]:
-            if isinstance(leaf, str):
-                texts[f"{name}.{member}" if member else name] = _get_longest_word(leaf)
+        if isinstance(value, str):
+            texts[name] = _get_longest_word(value)
+        elif isinstance(value, dict):
+            for member, leaf in value.items():
+                if isinstance(leaf, str):
+                    texts[f"{name}.{member}"] = _get_longest_word(leaf)
     return texts
 
 
@@ -204,7 +212,8 @@ def _collect_secrets(environment: AttackEnvironment, callback_url: str) -> dict[
     for token in environment.op.tokens[-2:]:
         tokens[token.kind] = token.value
     return {
-        **{name: parameters[name] for name in ("code", "state")},
+        "code": parameters["code"],
+        "state": parameters["state"],
         "id_token": environment.op.id_tokens[-1],
         **tokens,
     }
@@ -233,6 +242,16 @@ def _plant_control(leftovers: LeftoverData, control: str) -> None:
     mail.send_mail(control, control, None, ["nobody@example.org"])
 
 
+def _dump_databases() -> Iterator[bytes]:
+    for alias in connections:
+        yield from _dump_tables(connections[alias])
+
+
+def _iterate_cached_values() -> Iterator[bytes]:
+    for alias in caches:
+        yield from getattr(caches[alias], "_cache", {}).values()
+
+
 def _dump_tables(connection: Any) -> Iterator[bytes]:
     """Yield the content of a database: the whole file for SQLite, otherwise each table."""
     connection.ensure_connection()
@@ -242,10 +261,17 @@ def _dump_tables(connection: Any) -> Iterator[bytes]:
     with connection.cursor() as cursor:
         for name in connection.introspection.table_names(cursor):
             cursor.execute(f"SELECT * FROM {connection.ops.quote_name(name)}")  # noqa: S608 -- a table's name
-            values = (value for row in cursor.fetchall() for value in row)
-            yield b"\n".join(
-                bytes(v) if isinstance(v, bytes | memoryview) else str(v).encode() for v in values
-            )
+            values = []
+            for row in cursor.fetchall():
+                for value in row:
+                    values.append(_encode_value(value))
+            yield b"\n".join(values)
+
+
+def _encode_value(value: Any) -> bytes:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value)
+    return str(value).encode()
 
 
 @contextmanager
