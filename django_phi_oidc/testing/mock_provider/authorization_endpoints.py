@@ -123,9 +123,10 @@ def _is_session_sufficient(
         (session.acr, request.essential_acr_values),
         (sub, request.allowed_subjects),
     )
-    return request.accepts_vector(session.vot) and all(
-        not allowed or value in allowed for value, allowed in requirements
-    )
+    for value, allowed_values in requirements:
+        if allowed_values and value not in allowed_values:
+            return False
+    return request.accepts_vector(session.vot)
 
 
 def _process_form(

@@ -38,7 +38,10 @@ class ValidatedAuthorizationRequest:
 
     def accepts_vector(self, vot: str) -> bool:
         """Return whether vot has all components of a requested vector, or none is requested."""
-        return not self.vtr or any({*vector.split(".")} <= {*vot.split(".")} for vector in self.vtr)
+        if not self.vtr:
+            return True
+        components = set(vot.split("."))
+        return any(components.issuperset(vector.split(".")) for vector in self.vtr)
 
 
 class UntrustedRedirectURI(Exception):
@@ -79,9 +82,8 @@ def validate_authorization_request(
     _validate_parameters(parameters)
     if client.require_pkce or "code_challenge" in parameters:
         _validate_code_challenge(parameters)
-    scope = tuple(
-        value for value in (*SCOPES, *extra_scopes) if value in parameters.get("scope", "").split()
-    )
+    requested_scope = parameters.get("scope", "").split()
+    scope = [value for value in (*SCOPES, *extra_scopes) if value in requested_scope]
     if "openid" not in scope:
         raise OAuthError("invalid_scope", "The scope does not contain openid.")
     prompt = frozenset(parameters.get("prompt", "").split())
@@ -89,17 +91,19 @@ def validate_authorization_request(
         raise OAuthError("invalid_request", "This prompt is not supported.")
     if "consent" not in prompt:
         # Offline access needs the user's consent. Spec: OIDC Core 11.
-        scope = tuple(value for value in scope if value != "offline_access")
+        scope = [value for value in scope if value != "offline_access"]
     claims = _parse_claims(parameters.get("claims", ""))
-    is_acr_essential = _find_id_token_claim(claims, "acr").get("essential")
+    essential_acr_values: tuple[str, ...] = ()
+    if _find_id_token_claim(claims, "acr").get("essential"):
+        essential_acr_values = _list_requested_values(claims, "acr")
     return ValidatedAuthorizationRequest(
-        scope=scope,
+        scope=tuple(scope),
         nonce=parameters.get("nonce", ""),
         code_challenge=parameters.get("code_challenge", ""),
         prompt=prompt,
         max_age=_parse_max_age(parameters.get("max_age", "")),
         acr_values=tuple(parameters.get("acr_values", "").split()),
-        essential_acr_values=_list_requested_values(claims, "acr") if is_acr_essential else (),
+        essential_acr_values=essential_acr_values,
         allowed_subjects=_list_requested_values(claims, "sub"),
         claims=claims,
         vtr=_parse_vtr(parameters.get("vtr", "")),
@@ -143,11 +147,13 @@ def _parse_vtr(value: str) -> tuple[str, ...]:
             vectors = []
     except (ValueError, RecursionError) as error:
         raise OAuthError("invalid_request", "vtr is not JSON.") from error
-    if not isinstance(vectors, list) or not all(
-        isinstance(vector, str) and vector for vector in vectors
-    ):
+    if not isinstance(vectors, list) or not all(_is_vector(vector) for vector in vectors):
         raise OAuthError("invalid_request", "vtr is not an array of vectors.")
     return tuple(vectors)
+
+
+def _is_vector(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _parse_resource(value: str, resources: Collection[str]) -> str:
@@ -169,17 +175,18 @@ def _parse_claims(value: str) -> Mapping[str, Mapping[str, Any]]:
     for name in ("id_token", "userinfo"):
         if name in parsed:
             members[name] = parsed[name]
-    requests = [
-        value
-        for member in members.values()
-        if isinstance(member, dict)
-        for value in member.values()
-    ]
-    if not all(isinstance(member, dict) for member in members.values()) or not all(
-        value is None or isinstance(value, dict) for value in requests
-    ):
+    if not all(_has_claim_requests(member) for member in members.values()):
         raise OAuthError("invalid_request", "claims has members of the wrong type.")
     return members
+
+
+def _has_claim_requests(member: object) -> bool:
+    """Return whether each value of the member requests a claim: an object or null. Spec: OIDC Core
+    5.5.
+    """
+    if not isinstance(member, dict):
+        return False
+    return all(request is None or isinstance(request, dict) for request in member.values())
 
 
 def _find_id_token_claim(claims: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
@@ -188,7 +195,10 @@ def _find_id_token_claim(claims: Mapping[str, Mapping[str, Any]], name: str) -> 
 
 def _list_requested_values(claims: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, ...]:
     request = _find_id_token_claim(claims, name)
-    values = request.get("values", [request["value"]] if "value" in request else [])
+    default_values = []
+    if "value" in request:
+        default_values = [request["value"]]
+    values = request.get("values", default_values)
     if isinstance(values, list):
         requested_values = []
         for value in values:

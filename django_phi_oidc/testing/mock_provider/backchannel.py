@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ..._internal.randomness import token_b64url
@@ -40,16 +41,18 @@ def create_logout_token(
     if not sub and not sid:
         raise ValueError("A logout token needs a sub, a sid or both.")
     now = state.clock()
-    claims = {
+    claims: dict[str, Any] = {
         "iss": state.issuer,
         "aud": client.client_id,
         "iat": int(now.timestamp()),
         "exp": int((now + LOGOUT_TOKEN_LIFETIME).timestamp()),
         "jti": jti or token_b64url(16),
         "events": {BACKCHANNEL_LOGOUT_EVENT: {}},
-        **({"sub": sub} if sub else {}),
-        **({"sid": sid} if sid else {}),
     }
+    if sub:
+        claims["sub"] = sub
+    if sid:
+        claims["sid"] = sid
     request = ReceivedRequest(method="", path="")
     token = state.sign_claims("logout_token", request, claims, typ="logout+jwt")
     return state.encrypt_token("logout_token_jwe", request, token, client)

@@ -54,7 +54,9 @@ def select_claims(
     account: Account, *, scope: Iterable[str] = (), claim_names: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Return those claims of the account that the scope or claim_names cover."""
-    names = {name for value in scope for name in SCOPE_CLAIMS.get(value, ())} | set(claim_names)
+    names = set(claim_names)
+    for value in scope:
+        names.update(SCOPE_CLAIMS.get(value, ()))
     claims = {}
     for name, value in account.claims.items():
         if name in names and name not in PROTOCOL_CLAIMS:
@@ -64,15 +66,12 @@ def select_claims(
 
 def list_supported_claims(accounts: Iterable[Account]) -> list[str]:
     """Return the names of all claims that this provider supports."""
-    scope_claims = set()
+    supported = set(PROTOCOL_CLAIMS)
     for names in SCOPE_CLAIMS.values():
-        for name in names:
-            scope_claims.add(name)
-    return sorted(
-        scope_claims
-        | {name for account in accounts for name in account.claims}
-        | set(PROTOCOL_CLAIMS)
-    )
+        supported.update(names)
+    for account in accounts:
+        supported.update(account.claims)
+    return sorted(supported)
 
 
 def compute_subject(
@@ -84,12 +83,10 @@ def compute_subject(
     Without the salt, the subjects of two sectors cannot be linked or traced to the account. Spec:
     OIDC Core 8.1.
     """
-    return _compute_digest(
-        salt,
-        "pairwise" if is_pairwise else "public",
-        client.get_sector_identifier() if is_pairwise else "",
-        account.username,
-    )
+    if is_pairwise:
+        sector = client.get_sector_identifier()
+        return _compute_digest(salt, "pairwise", sector, account.username)
+    return _compute_digest(salt, "public", "", account.username)
 
 
 def compute_session_id(session_id: str, client: Client, *, salt: bytes) -> str:
@@ -101,11 +98,9 @@ def compute_session_id(session_id: str, client: Client, *, salt: bytes) -> str:
 
 def _compute_digest(salt: bytes, *parts: str) -> str:
     # Length prefixes make the encoding of the parts unambiguous.
-    message = b"".join(
-        len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts)
-    )
-    return (
-        base64.urlsafe_b64encode(hmac.digest(salt, message, hashlib.sha256))
-        .rstrip(b"=")
-        .decode("ascii")
-    )
+    message = b""
+    for part in parts:
+        encoded_part = part.encode()
+        message += len(encoded_part).to_bytes(4, "big") + encoded_part
+    digest = hmac.digest(salt, message, hashlib.sha256)
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

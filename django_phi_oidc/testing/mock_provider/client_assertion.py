@@ -1,6 +1,6 @@
 """Client authentication by `private_key_jwt`. Spec: RFC 7523 2.2, 3; OIDC Core 9."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,18 +54,17 @@ def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -
     alg = header.get("alg")
     kid = header.get("kid")
     registered = client.token_endpoint_auth_signing_alg
-    if not isinstance(alg, str) or alg not in (
-        (registered,) if registered else SIGNATURE_ALGORITHMS
-    ):
+    if registered:
+        allowed_algs: Collection[str] = (registered,)
+    else:
+        allowed_algs = SIGNATURE_ALGORITHMS
+    if not isinstance(alg, str) or alg not in allowed_algs:
         raise create_invalid_client_error("alg is not allowed for the client.")
     if "crit" in header:
         raise create_invalid_client_error("Critical header parameters are not supported.")
-    matching = [
-        key for key in get_client_keys(client) if isinstance(kid, str) and key.get("kid") == kid
-    ]
-    if not matching:
+    key = _find_client_key(client, kid)
+    if key is None:
         raise create_invalid_client_error("No key of the client has this kid.")
-    key = matching[0]
     if key.get("use", "sig") != "sig" or key.get("alg", alg) != alg:
         raise create_invalid_client_error("The key is for another use or alg.")
     try:
@@ -77,11 +76,19 @@ def _validate_signature(client: Client, token: str, header: Mapping[str, Any]) -
         raise create_invalid_client_error("The signature is invalid.")
 
 
+def _find_client_key(client: Client, kid: object) -> dict[str, Any] | None:
+    if not isinstance(kid, str):
+        return None
+    for key in get_client_keys(client):
+        if key.get("kid") == kid:
+            return key
+    return None
+
+
 def _validate_claims(state: ProviderState, claims: Mapping[str, Any], *, now: datetime) -> None:
     audience = claims.get("aud")
-    if not state.list_assertion_audiences() & {
-        name for name in _as_list(audience) if isinstance(name, str)
-    }:
+    names = {name for name in _as_list(audience) if isinstance(name, str)}
+    if names.isdisjoint(state.list_assertion_audiences()):
         raise create_invalid_client_error("aud is not this provider.")
     expires_at = _find_timestamp(claims, "exp")
     if (

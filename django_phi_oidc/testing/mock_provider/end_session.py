@@ -73,17 +73,24 @@ def _parse_id_token_hint(state: ProviderState, token: str) -> dict[str, str]:
         header = {}
         claims = {}
     # Times are not checked: an expired ID Token is accepted as hint. Spec: RP-Initiated Logout 4.
-    if claims.get("iss") == state.issuer and any(
-        header.get("alg") == key.alg
-        and has_valid_signature(token, key.private_key.public_key(), alg=key.alg)
-        for key in [*state.published_keys, *state.retired_keys]
+    if claims.get("iss") != state.issuer or not _is_signed_by_provider(
+        state, token, alg=header.get("alg")
     ):
-        token_hint = {}
-        for name in ("aud", "sub", "sid"):
-            if isinstance(claims.get(name), str):
-                token_hint[name] = claims[name]
-        return token_hint
-    raise OAuthError("invalid_request", "The id_token_hint was not issued by this provider.")
+        raise OAuthError("invalid_request", "The id_token_hint was not issued by this provider.")
+    token_hint = {}
+    for name in ("aud", "sub", "sid"):
+        if isinstance(claims.get(name), str):
+            token_hint[name] = claims[name]
+    return token_hint
+
+
+def _is_signed_by_provider(state: ProviderState, token: str, *, alg: object) -> bool:
+    """Return whether a current or retired key of the provider has signed the token."""
+    for key in (*state.published_keys, *state.retired_keys):
+        public_key = key.private_key.public_key()
+        if key.alg == alg and has_valid_signature(token, public_key, alg=key.alg):
+            return True
+    return False
 
 
 def _find_client(state: ProviderState, hint: dict[str, str], client_id: str) -> Client | None:

@@ -74,14 +74,10 @@ def handle_discovery(state: ProviderState, request: ReceivedRequest) -> Reply:
         "prompt_values_supported": ["none", "login", "consent", "select_account"],
         "id_token_signing_alg_values_supported": algs,
         "userinfo_signing_alg_values_supported": algs,
-        **{
-            f"{name}_encryption_{parameter}_values_supported": list(values)
-            for name in ("id_token", "userinfo")
-            for parameter, values in (
-                ("alg", KTY_BY_KEY_MANAGEMENT_ALG),
-                ("enc", CONTENT_ENCRYPTION_ALGS),
-            )
-        },
+        "id_token_encryption_alg_values_supported": list(KTY_BY_KEY_MANAGEMENT_ALG),
+        "id_token_encryption_enc_values_supported": list(CONTENT_ENCRYPTION_ALGS),
+        "userinfo_encryption_alg_values_supported": list(KTY_BY_KEY_MANAGEMENT_ALG),
+        "userinfo_encryption_enc_values_supported": list(CONTENT_ENCRYPTION_ALGS),
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,
         "backchannel_logout_supported": True,

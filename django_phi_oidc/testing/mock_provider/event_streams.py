@@ -22,20 +22,22 @@ from .state import ProviderState, TransmitterStream
 PUSH = "urn:ietf:rfc:8935"
 POLL = "urn:ietf:rfc:8936"
 SSF_EVENTS = "https://schemas.openid.net/secevent/ssf/event-type/"
-SUPPORTED_EVENTS = tuple(
-    f"https://schemas.openid.net/secevent/{name}"
-    for name in (
-        *("caep/event-type/session-revoked", "caep/event-type/token-claims-change"),
-        *("caep/event-type/credential-change", "caep/event-type/assurance-level-change"),
-        *("caep/event-type/device-compliance-change", "risc/event-type/account-disabled"),
-        *("risc/event-type/account-enabled", "risc/event-type/account-purged"),
-        *("risc/event-type/identifier-changed", "risc/event-type/identifier-recycled"),
-        *(
-            "risc/event-type/account-credential-change-required",
-            "risc/event-type/credential-compromise",
-        ),
-        "risc/event-type/sessions-revoked",
-    )
+_CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
+_RISC = "https://schemas.openid.net/secevent/risc/event-type/"
+SUPPORTED_EVENTS = (
+    f"{_CAEP}session-revoked",
+    f"{_CAEP}token-claims-change",
+    f"{_CAEP}credential-change",
+    f"{_CAEP}assurance-level-change",
+    f"{_CAEP}device-compliance-change",
+    f"{_RISC}account-disabled",
+    f"{_RISC}account-enabled",
+    f"{_RISC}account-purged",
+    f"{_RISC}identifier-changed",
+    f"{_RISC}identifier-recycled",
+    f"{_RISC}account-credential-change-required",
+    f"{_RISC}credential-compromise",
+    f"{_RISC}sessions-revoked",
 )
 
 
@@ -165,10 +167,11 @@ def handle_streams(state: ProviderState, request: ReceivedRequest) -> Reply:
             return Reply(status=204)
         if stream_id:
             return Reply(json=_describe(state, _get_stream(state, client_id, stream_id)))
-        streams = [
-            stream for stream in state.event_streams.values() if stream.client_id == client_id
-        ]
-        return Reply(json=[_describe(state, stream) for stream in streams])
+        descriptions = []
+        for stream in state.event_streams.values():
+            if stream.client_id == client_id:
+                descriptions.append(_describe(state, stream))
+        return Reply(json=descriptions)
     except OAuthError as error:
         return error.to_reply()
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -193,19 +193,17 @@ def create_logged_request(request: ReceivedRequest) -> LoggedRequest:
     return LoggedRequest(
         method=request.method,
         path=request.path,
-        parameters={
-            name: value for name, value in parameters.items() if name not in SECRET_PARAMETERS
-        },
-        headers={
-            name: value
-            for name, value in request.headers.items()
-            if name not in {"authorization", "cookie"}
-        },
+        parameters=_exclude_names(parameters, SECRET_PARAMETERS),
+        headers=_exclude_names(request.headers, {"authorization", "cookie"}),
         authorization=scheme,
         auth_method=" ".join(method for method, used in methods.items() if used),
         assertion=_parse_unverified_assertion(form.get("client_assertion", "")),
         request_target=request.request_target,
     )
+
+
+def _exclude_names(values: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _parse_unverified_assertion(assertion: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _create_token_reply(
         access_token = _issue_resource_token(state, request, grant, resource, scope=scope, now=now)
     body: dict[str, Any] = {
         "access_token": access_token.value,
-        "token_type": "DPoP" if grant.dpop_jkt else "Bearer",
+        "token_type": _get_token_type(grant.dpop_jkt),
         "expires_in": int(state.access_token_lifetime.total_seconds()),
         "scope": " ".join(access_token.scope),
     }
@@ -99,12 +99,11 @@ def _create_id_token(
     """Spec: OIDC Core 2, 3.1.3.3, 12.2."""
     grant = access_token.grant
 
+    lifetime = state.id_token_lifetime
     if state.heart_claims:
-        lifetime = min(state.id_token_lifetime, HEART_ID_TOKEN_LIFETIME)
-    else:
-        lifetime = state.id_token_lifetime
+        lifetime = min(lifetime, HEART_ID_TOKEN_LIFETIME)
 
-    claims = {
+    claims: dict[str, Any] = {
         "iss": state.issuer,
         "sub": grant.sub,
         "aud": grant.client.client_id,
@@ -113,17 +112,25 @@ def _create_id_token(
         "auth_time": int(grant.auth_time.timestamp()),
         "acr": grant.acr,
         "sid": grant.sid,
-        **({"vot": grant.vot, "vtm": state.trust_mark} if grant.vot else {}),
-        **({"amr": list(grant.account.amr)} if grant.account.amr else {}),
-        "at_hash": compute_half_hash(access_token.value, alg=state.keys[state.signing_alg].alg),
-        **({"nonce": nonce} if nonce else {}),
-        **({"jti": token_b64url(16), "nbf": int(now.timestamp())} if state.heart_claims else {}),
-        **select_claims(
-            grant.account,
-            scope=grant.scope if state.scope_claims_in_id_token else (),
-            claim_names=grant.claims.get("id_token", {}),
-        ),
     }
+    if grant.vot:
+        claims["vot"] = grant.vot
+        claims["vtm"] = state.trust_mark
+    if grant.account.amr:
+        claims["amr"] = list(grant.account.amr)
+    claims["at_hash"] = compute_half_hash(access_token.value, alg=state.keys[state.signing_alg].alg)
+    if nonce:
+        claims["nonce"] = nonce
+    if state.heart_claims:
+        claims["jti"] = token_b64url(16)
+        claims["nbf"] = int(now.timestamp())
+
+    scope: Sequence[str] = ()
+    if state.scope_claims_in_id_token:
+        scope = grant.scope
+    claims |= select_claims(
+        grant.account, scope=scope, claim_names=grant.claims.get("id_token", {})
+    )
     token = state.sign_claims("id_token", request, claims)
     state.id_tokens.append(token)
     return state.encrypt_token("id_token_jwe", request, token, grant.client)
@@ -136,7 +143,7 @@ def create_client_token(
     2.2.
     """
     now = state.clock()
-    all_claims = {
+    all_claims: dict[str, Any] = {
         "iss": state.issuer,
         "sub": client_id,
         "aud": audience,
@@ -144,9 +151,10 @@ def create_client_token(
         "exp": int((now + state.access_token_lifetime).timestamp()),
         "iat": int(now.timestamp()),
         "jti": token_b64url(16),
-        **({"scope": scope} if scope else {}),
-        **claims,
     }
+    if scope:
+        all_claims["scope"] = scope
+    all_claims |= claims
     return state.sign_claims(
         "access_token", ReceivedRequest(method="", path=""), all_claims, typ="at+jwt"
     )
@@ -164,10 +172,14 @@ def _issue_resource_token(
     """Return a new access token for that API, limited to the API's scopes. Spec: RFC 9068 2; RFC
     8707 2.2.
     """
-    scope = [value for value in scope if value in resource.scopes]
-    value = ""
+    resource_scope = []
+    for scope_value in scope:
+        if scope_value in resource.scopes:
+            resource_scope.append(scope_value)
+
+    jwt = ""
     if resource.issues_jwt:
-        claims = {
+        claims: dict[str, Any] = {
             "iss": state.issuer,
             "sub": grant.sub,
             "aud": resource.identifier,
@@ -175,14 +187,21 @@ def _issue_resource_token(
             "exp": int((now + state.access_token_lifetime).timestamp()),
             "iat": int(now.timestamp()),
             "jti": token_b64url(16),
-            "scope": " ".join(scope),
+            "scope": " ".join(resource_scope),
             "auth_time": int(grant.auth_time.timestamp()),
             "acr": grant.acr,
-            **({"cnf": {"jkt": grant.dpop_jkt}} if grant.dpop_jkt else {}),
         }
-        value = state.sign_claims("access_token", request, claims, typ="at+jwt")
+        if grant.dpop_jkt:
+            claims["cnf"] = {"jkt": grant.dpop_jkt}
+        jwt = state.sign_claims("access_token", request, claims, typ="at+jwt")
+
     return state.issue_token(
-        grant, "access_token", scope=scope, now=now, value=value, resource=resource.identifier
+        grant,
+        "access_token",
+        scope=resource_scope,
+        now=now,
+        value=jwt,
+        resource=resource.identifier,
     )
 
 
@@ -201,7 +220,10 @@ def _find_resource(
 def _redeem_code(
     state: ProviderState, client: Client, parameters: Mapping[str, str], *, thumbprint: str
 ) -> Grant:
-    for name in ("code", "redirect_uri", *(["code_verifier"] if client.require_pkce else [])):
+    required = ["code", "redirect_uri"]
+    if client.require_pkce:
+        required.append("code_verifier")
+    for name in required:
         if not parameters.get(name):
             raise OAuthError("invalid_request", f"{name} is missing.")
     with state.lock:
@@ -302,11 +324,9 @@ def _accept_userinfo_token(state: ProviderState, request: ReceivedRequest) -> To
         and token.is_active(now=state.clock())
     )
     error = ""
-    if any(name == "access_token" for name, _ in [*request.query, *request.form]):
+    if _has_token_parameter(request):
         error = "invalid_request"
-    elif (
-        token is None or not is_valid or scheme.lower() != ("dpop" if token.dpop_jkt else "bearer")
-    ):
+    elif token is None or not is_valid or scheme.lower() != _get_token_type(token.dpop_jkt).lower():
         error = "invalid_token"
     elif token.dpop_jkt and (refusal := find_proof_refusal(state, request, token)):
         return refusal
@@ -321,8 +341,15 @@ def _accept_userinfo_token(state: ProviderState, request: ReceivedRequest) -> To
     )
 
 
+def _has_token_parameter(request: ReceivedRequest) -> bool:
+    """Return whether the URL or the form contains an access token."""
+    return any(name == "access_token" for name, _ in [*request.query, *request.form])
+
+
 def _create_bearer_error(status: int, error: str) -> Reply:
-    challenge = 'Bearer realm="demo provider"' + (f', error="{error}"' if error else "")
+    challenge = 'Bearer realm="demo provider"'
+    if error:
+        challenge += f', error="{error}"'
     return Reply(
         status=status, headers={**NO_STORE_HEADERS, "WWW-Authenticate": challenge}, body=b""
     )
@@ -364,7 +391,7 @@ def handle_introspection(state: ProviderState, request: ReceivedRequest) -> Repl
     )
     if token is None or not is_visible or not token.is_active(now=state.clock()):
         return Reply(headers=dict(NO_STORE_HEADERS), json={"active": False})
-    body = {
+    body: dict[str, Any] = {
         "active": True,
         "iss": state.issuer,
         "sub": token.grant.sub,
@@ -372,19 +399,26 @@ def handle_introspection(state: ProviderState, request: ReceivedRequest) -> Repl
         "client_id": token.grant.client.client_id,
         "scope": " ".join(token.scope),
         "token_type": _get_introspected_type(token),
-        **({"cnf": {"jkt": token.dpop_jkt}} if token.dpop_jkt else {}),
         "iat": int(token.issued_at.timestamp()),
         "exp": int(token.expires_at.timestamp()),
         "acr": token.grant.acr,
         "auth_time": int(token.grant.auth_time.timestamp()),
     }
+    if token.dpop_jkt:
+        body["cnf"] = {"jkt": token.dpop_jkt}
     return Reply(headers=dict(NO_STORE_HEADERS), json=body)
 
 
 def _get_introspected_type(token: Token) -> str:
     if token.kind == "refresh_token":
         return "refresh_token"
-    return "DPoP" if token.dpop_jkt else "Bearer"
+    return _get_token_type(token.dpop_jkt)
+
+
+def _get_token_type(dpop_jkt: str) -> str:
+    if dpop_jkt:
+        return "DPoP"
+    return "Bearer"
 
 
 def _parse_token_request(state: ProviderState, request: ReceivedRequest) -> tuple[Client, str]:
