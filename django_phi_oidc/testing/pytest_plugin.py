@@ -87,10 +87,9 @@ def get_outcomes(session: pytest.Session) -> "dict[str, AttackOutcome]":
         for item in session.items:
             if isinstance(item, AttackItem):
                 codes.add(item.code)
-        command = [
-            *ATTACK_COMMAND,
-            *(argument for code in sorted(codes) for argument in ("--only", code)),
-        ]
+        command = list(ATTACK_COMMAND)
+        for code in sorted(codes):
+            command += ["--only", code]
         process = subprocess.run(  # noqa: S603
             command, env=environment, capture_output=True, text=True, check=False
         )

@@ -40,18 +40,34 @@ else:
     _RunnerBase = object
 _DISPATCH_UID = "django_phi_oidc.testing.runner"
 _DATABASE_FIXTURES = {"db", "transactional_db", "django_db_reset_sequences", "live_server"}
-_TRIGGER_PREFIXES = ("audit", "auditleaf", "auditnode", "auditcheckpoint")
-"""Parts of the trigger names; the first belongs to the events."""
+_AUDIT_TABLES = {
+    "audit": "phi_oidc_audit_auditevent",
+    "auditleaf": "phi_oidc_audit_auditleaf",
+    "auditnode": "phi_oidc_audit_auditnode",
+    "auditcheckpoint": "phi_oidc_audit_auditcheckpoint",
+}
+"""Tables by the part of their trigger names."""
+
+
+def _build_postgresql_statements() -> tuple[str, ...]:
+    statements = []
+    for prefix, table in _AUDIT_TABLES.items():
+        for operation in ("delete", "truncate"):
+            name = f"phi_oidc_{prefix}_refuse_{operation}"
+            statements.append(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+    return tuple(statements)
+
+
+def _build_sqlite_statements() -> tuple[str, ...]:
+    statements = []
+    for prefix in _AUDIT_TABLES:
+        statements.append(f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete")
+    return tuple(statements)
+
+
 DROP_TRIGGER_STATEMENTS: Mapping[str, tuple[str, ...]] = {
-    "postgresql": tuple(
-        f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_{operation} "
-        f"ON phi_oidc_audit_{'auditevent' if prefix == 'audit' else prefix}"
-        for prefix in _TRIGGER_PREFIXES
-        for operation in ("delete", "truncate")
-    ),
-    "sqlite": tuple(
-        f"DROP TRIGGER IF EXISTS phi_oidc_{prefix}_refuse_delete" for prefix in _TRIGGER_PREFIXES
-    ),
+    "postgresql": _build_postgresql_statements(),
+    "sqlite": _build_sqlite_statements(),
 }
 _HOLD_TRIGGERS = {
     "phi_oidc_claim_held": "django_phi_oidc_storedclaim",
@@ -67,9 +83,8 @@ def set_up_process() -> None:
     """Prepare this process for tests. Requires: no test database was created yet."""
     if _original_database_names:
         return
-    _original_database_names.update(
-        {alias: str(connections.settings[alias]["NAME"]) for alias in connections}
-    )
+    for alias in connections:
+        _original_database_names[alias] = str(connections.settings[alias]["NAME"])
     _cleanup_stack.callback(_original_database_names.clear)
     _cleanup_stack.enter_context(raise_on_refused_detail())
     _cleanup_stack.enter_context(triggers.allow_deletion())
@@ -136,7 +151,9 @@ def pytest_collection_modifyitems(items: "list[pytest.Item]") -> None:
     if not settings.configured:
         return
     set_up_process()
-    _pytest_sessions_to_finalize[:] = [item.session for item in items[:1]]
+    _pytest_sessions_to_finalize.clear()
+    if items:
+        _pytest_sessions_to_finalize.append(items[0].session)
     for item in items:
         test_class = getattr(item, "cls", None)
         if test_class is not None and hasattr(test_class, "databases"):
@@ -205,6 +222,7 @@ def _allow_audit_database_for_item(item: "pytest.Item") -> None:
         return
     kwargs |= dict(zip(("transaction", "reset_sequences"), args, strict=False))
     kwargs |= dict(zip(("serialized_rollback", "available_apps"), args[3:], strict=False))
+    # The other arguments are those of the test's mark. pytest-django refuses unknown names.
     item.add_marker(
         pytest.mark.django_db(databases=[*databases, AUDIT_ALIAS], **kwargs), append=False
     )

@@ -38,8 +38,11 @@ def handle(options: Options, output: Output) -> None:
     with set_up_attack_environment(Portal.from_settings(name), conf.claims()) as environment:
         for outcome in run_attacks(attacks, environment):
             outcomes.append(outcome)
-            text = output.colour(render_line(outcome), _LEVELS.get(outcome.result, ""))
-            output.stdout.write(render_json(outcome) if output.as_json else text)
+            if output.as_json:
+                text = render_json(outcome)
+            else:
+                text = output.colour(render_line(outcome), _LEVELS.get(outcome.result, ""))
+            output.stdout.write(text)
             output.stdout.flush()
     if options["junit"]:
         options["junit"].write_bytes(render_junit(outcomes))
