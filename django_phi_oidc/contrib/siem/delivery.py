@@ -5,9 +5,9 @@ A batch is read, sent, and only then recorded in the cursor, so a killed worker 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from django.db import DEFAULT_DB_ALIAS, models, transaction
 
@@ -73,20 +73,17 @@ def deliver(
             # Halved after each failure, so that a refused item is sent alone and holds up no item
             # before it.
             limit = max(1, batch_size >> min(cursor.attempts - 1, 16))
-            hashes = bytes(cursor.leaf_hash), bytes(cursor.root_hash)
-            batch = read_items(
-                DeliveryPosition(cursor.tree_size, cursor.checkpoint_size, *hashes, cursor.epoch),
-                limit=limit,
-            )
+            batch = read_items(_get_position(cursor), limit=limit)
         except AuditUnavailable as error:
             batch = ItemBatch(fault=error.code)
 
         if batch.items:
             result = sink.send(batch.items, timeout_seconds=send_timeout_seconds)
+            fault = result.fault
         else:
             result = SendResult(accepted=0)
+            fault = batch.fault
 
-        fault = result.fault or ("" if batch.items else batch.fault)
         if not _record_delivery(cursor, batch, result, fault=fault, now=clock()):
             break
         accepted += result.accepted
@@ -169,24 +166,19 @@ def _record_delivery(
     """Commit what was delivered; return False when the lease ran out and another worker has changed
     the cursor.
     """
-    if batch.position:
-        position = asdict(batch.position)
-    else:
-        position = {}
-
-    changes: dict[str, Any] = {**position, "lease_until": None, "last_fault": fault}
     delivered = batch.items[: result.accepted]
+    position = batch.position or _get_position(cursor)
     for item in delivered:
-        if isinstance(item, SealedEvent):
-            changes |= {"tree_size": item.leaf_index + 1, "leaf_hash": item.leaf_hash}
-        else:
-            changes |= {
-                "checkpoint_size": item.tree_size,
-                "root_hash": item.root_hash,
-                "epoch": item.epoch,
-            }
+        position = _advance_position(position, item)
+    delivered_at = cursor.delivered_at
     if delivered:
-        changes["delivered_at"] = now
+        delivered_at = now
+
+    # Without a change, keep the stored value: `check_lag` may set it while a worker delivers.
+    lagging: bool | models.F = models.F("lagging")
+    if not batch.items and not fault:
+        lagging = False
+
     if fault:
         # An unavailable audit database is no fault of the sink, which is due as soon as the
         # database is back.
@@ -201,15 +193,13 @@ def _record_delivery(
             retry_after=result.retry_after,
             jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
         )
-        changes |= {
-            "due_at": now + wait,
-            "attempts": attempts,
-            "failing_since": cursor.failing_since or now,
-        }
+        due_at = now + wait
+        failing_since = cursor.failing_since or now
     else:
-        changes |= {"due_at": now, "attempts": 0, "failing_since": None}
-    if not batch.items and not fault:
-        changes["lagging"] = False
+        due_at = now
+        attempts = 0
+        failing_since = None
+
     with transaction.atomic(durable=True):
         leased = SinkCursor.objects.filter(
             name=cursor.name,
@@ -218,7 +208,21 @@ def _record_delivery(
             tree_size=cursor.tree_size,
             checkpoint_size=cursor.checkpoint_size,
         )
-        if not leased.update(**changes):
+        is_recorded = leased.update(
+            tree_size=position.tree_size,
+            checkpoint_size=position.checkpoint_size,
+            leaf_hash=position.leaf_hash,
+            root_hash=position.root_hash,
+            epoch=position.epoch,
+            attempts=attempts,
+            due_at=due_at,
+            lease_until=None,
+            last_fault=fault,
+            failing_since=failing_since,
+            delivered_at=delivered_at,
+            lagging=lagging,
+        )
+        if not is_recorded:
             return False
         _store_witnesses(delivered)
         # A repeated fault raises no second alert.
@@ -230,6 +234,27 @@ def _record_delivery(
                 rule = "delivery_refused"
             _enqueue_alert(rule, cursor, reason=fault, now=now)
     return True
+
+
+def _get_position(cursor: SinkCursor) -> DeliveryPosition:
+    return DeliveryPosition(
+        tree_size=cursor.tree_size,
+        checkpoint_size=cursor.checkpoint_size,
+        leaf_hash=bytes(cursor.leaf_hash),
+        root_hash=bytes(cursor.root_hash),
+        epoch=cursor.epoch,
+    )
+
+
+def _advance_position(position: DeliveryPosition, item: LogItem) -> DeliveryPosition:
+    if isinstance(item, SealedEvent):
+        return replace(position, tree_size=item.leaf_index + 1, leaf_hash=item.leaf_hash)
+    return replace(
+        position,
+        checkpoint_size=item.tree_size,
+        root_hash=item.root_hash,
+        epoch=item.epoch,
+    )
 
 
 def _store_witnesses(delivered: Sequence[LogItem]) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from ...audit.events import canonical_json
 from ...audit.formats import item_to_fhir, item_to_line
@@ -56,17 +57,13 @@ def build_bundle_request(
     """Return the POST of items as a batch, whose entries a server accepts or refuses one by one."""
     entries = []
     for item in items:
-        entries.append(
-            {
-                **(
-                    {"fullUrl": f"urn:uuid:{item.authenticated_event.event.id}"}
-                    if isinstance(item, SealedEvent)
-                    else {}
-                ),
-                "resource": item_to_fhir(item, hostname=hostname),
-                "request": {"method": "POST", "url": "AuditEvent"},
-            }
-        )
+        entry: dict[str, Any] = {
+            "resource": item_to_fhir(item, hostname=hostname),
+            "request": {"method": "POST", "url": "AuditEvent"},
+        }
+        if isinstance(item, SealedEvent):
+            entry["fullUrl"] = f"urn:uuid:{item.authenticated_event.event.id}"
+        entries.append(entry)
     body = canonical_json({"resourceType": "Bundle", "type": "batch", "entry": entries}).encode(
         "utf-8"
     )

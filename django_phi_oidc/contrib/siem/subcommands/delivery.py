@@ -39,10 +39,11 @@ def _show_status(options: Options, output: Output) -> None:
     for status in statuses:
         row = _build_row(status)
         problems = row["problems"]
-        output.write_row(row, output.colour(_format_status(row), "failure" if problems else ""))
-
+        text = _format_status(row)
         if problems:
-            broken += [f"{row['sink']} ({', '.join(problems)})"]
+            text = output.colour(text, "failure")
+            broken.append(f"{row['sink']} ({', '.join(problems)})")
+        output.write_row(row, text)
     if broken:
         raise CommandError(f"Broken sinks: {', '.join(broken)}.")
 
@@ -50,7 +51,14 @@ def _show_status(options: Options, output: Output) -> None:
 def _build_row(status: SinkStatus) -> dict[str, Any]:
     declaration = status.declaration
     cursor = status.cursor
-    problems = {"failing": bool(cursor.last_fault), "late": status.is_late}
+    problems = []
+    if cursor.last_fault:
+        problems.append("failing")
+    if status.is_late:
+        problems.append("late")
+    delivered_at = None
+    if cursor.delivered_at:
+        delivered_at = cursor.delivered_at.isoformat()
     return {
         "sink": cursor.name,
         "type": declaration.type,
@@ -60,11 +68,11 @@ def _build_row(status: SinkStatus) -> dict[str, Any]:
         "behind": status.missing_count,
         "lag_seconds": int(status.lag.total_seconds()),
         "is_lagging": status.is_late,
-        "problems": [name for name, is_present in problems.items() if is_present],
+        "problems": problems,
         "attempts": cursor.attempts,
         "last_fault": cursor.last_fault,
         "due_at": cursor.due_at.isoformat(),
-        "delivered_at": cursor.delivered_at.isoformat() if cursor.delivered_at else None,
+        "delivered_at": delivered_at,
     }
 
 
@@ -72,16 +80,15 @@ def _format_status(status: Mapping[str, Any]) -> str:
     text = f"{status['sink']} ({status['type']}, {status['format']}): {status['tree_size']} events"
     if status["lag_seconds"] or status["behind"]:
         text += f", {status['behind']} behind for {status['lag_seconds']} s"
-    return text + (
-        f", {status['last_fault']} after {status['attempts']} attempts"
-        if status["last_fault"]
-        else ""
-    )
+    if status["last_fault"]:
+        text += f", {status['last_fault']} after {status['attempts']} attempts"
+    return text
 
 
 def _deliver(options: Options, output: Output) -> None:
     delivery.make_due_now(tuple(get_declared_sinks()), now=clock.now())
     results = deliver_to_due_sinks(seconds=options["seconds"])
+    behind = []
     for name, result in results.items():
         row = {
             "sink": name,
@@ -89,9 +96,12 @@ def _deliver(options: Options, output: Output) -> None:
             "fault": result.fault,
             "is_caught_up": result.is_caught_up,
         }
-        output.confirm(
-            row,
-            f"{name}: {result.accepted} delivered{f', {result.fault}' if result.fault else ''}.",
-        )
-    if behind := sorted(name for name, result in results.items() if not result.is_caught_up):
-        raise CommandError(f"Not all events were delivered to {', '.join(behind)}.")
+        text = f"{name}: {result.accepted} delivered"
+        if result.fault:
+            text += f", {result.fault}"
+        output.confirm(row, f"{text}.")
+
+        if not result.is_caught_up:
+            behind.append(name)
+    if behind:
+        raise CommandError(f"Not all events were delivered to {', '.join(sorted(behind))}.")
