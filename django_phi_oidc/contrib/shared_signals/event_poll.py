@@ -68,11 +68,10 @@ def poll_events(
     transmitter = get_transmitter(provider)
     result = PollResult()
     ends_at = time.monotonic() + budget_seconds
-    streams = [
-        stream
-        for stream in list_streams(transmitter)
-        if stream.delivery == DELIVERY_METHODS["poll"]
-    ]
+    streams = []
+    for stream in list_streams(transmitter):
+        if stream.delivery == DELIVERY_METHODS["poll"]:
+            streams.append(stream)
     if not streams:
         # A stream that the transmitter has lost sends no events, not even one about its end.
         raise MetadataError(Code.STREAM_REFUSED, "The transmitter has no stream that is polled.")

@@ -93,9 +93,10 @@ def process_transmitter_metadata_response(
         raise MetadataError(Code.METADATA_INVALID)
     issuer = get_transmitter_issuer(declaration, signals)
     validate_issuer(members, issuer=issuer)
-    urls = {
-        name: members[name] for name in ("jwks_uri", *_ENDPOINTS) if members.get(name) is not None
-    }
+    urls = {}
+    for name in ("jwks_uri", *_ENDPOINTS):
+        if members.get(name) is not None:
+            urls[name] = members[name]
     if "jwks_uri" not in urls:
         raise MetadataError(Code.METADATA_INVALID)
     for url in urls.values():

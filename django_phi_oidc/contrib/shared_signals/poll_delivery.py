@@ -52,9 +52,10 @@ def build_poll_request(
     if acknowledged:
         body["ack"] = list(acknowledged)
     if errors:
-        body["setErrs"] = {
-            jti: {"err": err, "description": text} for jti, (err, text) in errors.items()
-        }
+        set_errors = {}
+        for jti, (err, description) in errors.items():
+            set_errors[jti] = {"err": err, "description": description}
+        body["setErrs"] = set_errors
     return build_stream_request("POST", endpoint_url, access_token=access_token, body=body)
 
 

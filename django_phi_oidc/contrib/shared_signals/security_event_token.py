@@ -19,10 +19,9 @@ MAX_SET_AGE = timedelta(days=30)
 """From `iat`. Longer than an outage of the portal that a poll makes up for: effects depend on the
 time of the event, so a late one does no harm. The used `jti` are stored for as long.
 """
-_CAEP, _RISC, _SSF = (
-    f"https://schemas.openid.net/secevent/{profile}/event-type/"
-    for profile in ("caep", "risc", "ssf")
-)
+_CAEP = "https://schemas.openid.net/secevent/caep/event-type/"
+_RISC = "https://schemas.openid.net/secevent/risc/event-type/"
+_SSF = "https://schemas.openid.net/secevent/ssf/event-type/"
 SESSION_REVOKED = f"{_CAEP}session-revoked"
 TOKEN_CLAIMS_CHANGE = f"{_CAEP}token-claims-change"
 CREDENTIAL_CHANGE = f"{_CAEP}credential-change"

@@ -1,5 +1,7 @@
 """Push delivery: the transmitter posts a security event. Spec: RFC 8935."""
 
+from uuid import UUID
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.crypto import constant_time_compare
 from django.utils.decorators import method_decorator
@@ -20,6 +22,7 @@ from ...sessions.backchannel_logout import (
     get_request_origin,
 )
 from ...sessions.lifecycle import EndedSession
+from ...sessions.models import PendingRevocation
 from ...sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from . import conf as signals_conf
 from .declaration import SignalsDeclaration
@@ -50,11 +53,10 @@ class EventPushView(SessionlessView):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         declared = conf.providers()
-        providers = [
-            declared[name]
-            for name, signals in signals_conf.signals().items()
-            if signals.delivery == "push"
-        ]
+        providers = []
+        for name, declared_signals in signals_conf.signals().items():
+            if declared_signals.delivery == "push":
+                providers.append(declared[name])
         if not providers:
             return HttpResponse(status=404)
         provider_name = ""
@@ -120,10 +122,9 @@ def _process(
 
     with batch_delivery():
         ended = retry_on_lost_connection(process)
-        ids = []
+        ids: list[UUID] = []
+        leased: list[PendingRevocation] = []
         for session in ended:
-            for pk in session.revocation_ids:
-                ids.append(pk)
-        revoke_after_commit(
-            ids, leased=[row for session in ended for row in session.leased_revocations]
-        )
+            ids.extend(session.revocation_ids)
+            leased.extend(session.leased_revocations)
+        revoke_after_commit(ids, leased=leased)
