@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import django
-from django.core.checks import run_checks
+from django.core.checks import CheckMessage, run_checks
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from ... import __version__
@@ -36,16 +36,20 @@ def collect_evidence(*, key: NoteSigner, now: datetime) -> dict[str, Any]:
     newest checkpoint of the log is not signed by a known key, because the pack would confirm it.
     """
     checkpoint = AuditCheckpoint.objects.last()
-    log = get_checkpoint_origin(checkpoint.epoch if checkpoint else 1)
-    if checkpoint is not None:
-        verify_checkpoint(checkpoint.note, get_public_keys(key), expected_origin=log)
+    if checkpoint is None:
+        note = None
+        log = get_checkpoint_origin(1)
+    else:
+        note = checkpoint.note
+        log = get_checkpoint_origin(checkpoint.epoch)
+        verify_checkpoint(note, get_public_keys(key), expected_origin=log)
     evidence: dict[str, Any] = {
         "log": log,
         "created_at": now.isoformat(),
         "versions": _read_versions(),
         "configuration": _read_configuration(),
         "controls": json.loads(_CONTROLS.read_text("utf-8")),
-        "checkpoint": checkpoint.note if checkpoint else None,
+        "checkpoint": note,
         "last_verification": _read_last_verification(),
         "sbom": build_sbom(portal=log, now=now),
     }
@@ -55,19 +59,14 @@ def collect_evidence(*, key: NoteSigner, now: datetime) -> dict[str, Any]:
 def _read_versions() -> dict[str, Any]:
     databases = []
     for alias in (DEFAULT_DB_ALIAS, AUDIT_ALIAS):
-        databases.append((alias, connections[alias]))
+        connection = connections[alias]
+        version = ".".join(map(str, connection.get_database_version()))
+        databases.append({"alias": alias, "name": connection.display_name, "version": version})
     return {
         "django_phi_oidc": __version__,
         "python": platform.python_version(),
         "django": django.get_version(),
-        "databases": [
-            {
-                "alias": alias,
-                "name": connection.display_name,
-                "version": ".".join(map(str, connection.get_database_version())),
-            }
-            for alias, connection in databases
-        ],
+        "databases": databases,
     }
 
 
@@ -77,25 +76,26 @@ def _read_configuration() -> dict[str, Any]:
         run_checks(include_deployment_checks=True),
         key=lambda message: (str(message.id), str(message.msg)),
     )
+    # A list: the names in a path are the project's, and RFC 8785 would sort some of them in another
+    # order.
+    settings = []
+    for name, value in read_effective_settings().items():
+        settings.append({"name": name, "value": describe_value(value)})
     return {
         "digest": configuration.digest,
-        # A list: the names in a path are the project's, and RFC 8785 would sort some of them in
-        # another order.
-        "settings": [
-            {"name": name, "value": describe_value(value)}
-            for name, value in read_effective_settings().items()
-        ],
-        "checks": [
-            {
-                "id": str(message.id),
-                "level": logging.getLevelName(message.level).lower(),
-                "text": str(message.msg),
-                "hint": str(message.hint or ""),
-                "silenced": message.is_silenced(),
-            }
-            for message in messages
-        ],
+        "settings": settings,
+        "checks": [_describe_check(message) for message in messages],
         "silenced": list(configuration.silenced),
+    }
+
+
+def _describe_check(message: CheckMessage) -> dict[str, Any]:
+    return {
+        "id": str(message.id),
+        "level": logging.getLevelName(message.level).lower(),
+        "text": str(message.msg),
+        "hint": str(message.hint or ""),
+        "silenced": message.is_silenced(),
     }
 
 
@@ -108,5 +108,8 @@ def _read_last_verification() -> dict[str, Any] | None:
         "event_id": str(event.id),
         "occurred_at": event.occurred_at.isoformat(),
         "outcome": event.outcome,
-        **{name: detail.get(name) for name in ("tree_size", "events", "findings", "kinds")},
+        "tree_size": detail.get("tree_size"),
+        "events": detail.get("events"),
+        "findings": detail.get("findings"),
+        "kinds": detail.get("kinds"),
     }

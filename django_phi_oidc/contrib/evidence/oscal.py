@@ -45,7 +45,9 @@ def _build_metadata(evidence: Mapping[str, Any], title: str) -> dict[str, Any]:
 def _build_component_definition(evidence: Mapping[str, Any], create_id: CreateId) -> dict[str, Any]:
     implementations = []
     for control_set in evidence["controls"]:
-        implementations.append(_build_implementation(control_set, create_id))
+        implementation = _build_implementation(control_set, create_id)
+        if implementation["implemented-requirements"]:
+            implementations.append(implementation)
     component = {
         "uuid": create_id("component"),
         "type": "software",
@@ -53,9 +55,7 @@ def _build_component_definition(evidence: Mapping[str, Any], create_id: CreateId
         "description": "OpenID Connect sign-in for healthcare "
         "portals, with an append-only audit log.",
         "props": [{"name": "version", "value": evidence["versions"]["django_phi_oidc"]}],
-        "control-implementations": [
-            found for found in implementations if found["implemented-requirements"]
-        ],
+        "control-implementations": implementations,
     }
     return {
         "uuid": create_id("component-definition"),
@@ -66,33 +66,35 @@ def _build_component_definition(evidence: Mapping[str, Any], create_id: CreateId
 
 def _build_implementation(control_set: Mapping[str, Any], create_id: CreateId) -> dict[str, Any]:
     path = f"{control_set['page']} {control_set['title']}"
-    return {
-        "uuid": create_id(path),
-        "source": control_set["source"],
-        "description": control_set["title"],
-        "implemented-requirements": [
+    requirements = []
+    for control in control_set["controls"]:
+        if control["state"] not in _IMPLEMENTATION_STATUS:
+            continue
+        status = {
+            "name": "implementation-status",
+            "value": _IMPLEMENTATION_STATUS[control["state"]],
+        }
+        requirements.append(
             {
                 "uuid": create_id(f"{path} {control['control_id']}"),
                 "control-id": control["control_id"],
                 "description": f"{control['requirement']}: {control['implementation']}",
-                "props": [
-                    {
-                        "name": "implementation-status",
-                        "value": _IMPLEMENTATION_STATUS[control["state"]],
-                    }
-                ],
+                "props": [status],
                 "remarks": f"{control['id']}. Tests: {', '.join(control['tests']) or 'none'}.",
             }
-            for control in control_set["controls"]
-            if control["state"] in _IMPLEMENTATION_STATUS
-        ],
+        )
+    return {
+        "uuid": create_id(path),
+        "source": control_set["source"],
+        "description": control_set["title"],
+        "implemented-requirements": requirements,
     }
 
 
 def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) -> dict[str, Any]:
     time = evidence["created_at"]
     plan = create_id("plan")
-    result = {
+    result: dict[str, Any] = {
         "uuid": create_id("result"),
         "title": f"Checks and audit log of {evidence['log']}",
         "description": "The system checks at that time, and the "
@@ -111,6 +113,8 @@ def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) 
                 "collected": collected,
             }
         )
+    if observations:
+        result["observations"] = observations
     resource = {
         "uuid": plan,
         "title": "No assessment plan",
@@ -120,7 +124,7 @@ def _build_assessment_results(evidence: Mapping[str, Any], create_id: CreateId) 
         "uuid": create_id("assessment-results"),
         "metadata": _build_metadata(evidence, result["title"]),
         "import-ap": {"href": f"#{plan}"},
-        "results": [result | ({"observations": observations} if observations else {})],
+        "results": [result],
         "back-matter": {"resources": [resource]},
     }
 
@@ -130,9 +134,10 @@ def _list_observations(evidence: Mapping[str, Any]) -> Sequence[tuple[str, str, 
     time = evidence["created_at"]
     observations = []
     for check in evidence["configuration"]["checks"]:
-        observations.append(
-            (f"{check['id']}{' (silenced)' if check['silenced'] else ''}", check["text"], time)
-        )
+        title = check["id"]
+        if check["silenced"]:
+            title += " (silenced)"
+        observations.append((title, check["text"], time))
     if evidence["checkpoint"]:
         observations.append(("Newest checkpoint of the audit log", evidence["checkpoint"], time))
     if verified := evidence["last_verification"]:

@@ -44,10 +44,17 @@ def _build_component(distribution: Distribution) -> dict[str, Any]:
     version = str(metadata.get("version") or "unknown")
     # The type `pypi` of the package URL: lower case, and dashes.
     purl = f"pkg:pypi/{quote(name.lower().replace('_', '-'), safe='')}@{quote(version, safe='')}"
-    component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-    return component | (
-        {"licenses": licenses} if (licenses := _list_licenses(distribution)) else {}
-    )
+    component: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": version,
+        "purl": purl,
+    }
+    licenses = _list_licenses(distribution)
+    if licenses:
+        component["licenses"] = licenses
+    return component
 
 
 def _find_folder_name(distribution: Distribution) -> str:

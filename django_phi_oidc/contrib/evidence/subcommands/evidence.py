@@ -91,12 +91,15 @@ def _verify(options: Options, output: Output) -> None:
 def _describe(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     versions = evidence["versions"]
     configuration = evidence["configuration"]
-    states = Counter(
-        control["state"]
-        for control_set in evidence["controls"]
-        for control in control_set["controls"]
-    )
-    warnings = sorted(check["id"] for check in configuration["checks"] if not check["silenced"])
+    states: Counter[str] = Counter()
+    for control_set in evidence["controls"]:
+        for control in control_set["controls"]:
+            states[control["state"]] += 1
+    warnings = []
+    for check in configuration["checks"]:
+        if not check["silenced"]:
+            warnings.append(check["id"])
+    warnings.sort()
     verified = evidence["last_verification"]
     yield "log", evidence["log"]
     yield "time", evidence["created_at"]
@@ -109,13 +112,11 @@ def _describe(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "warnings", ", ".join(warnings) or "none"
     yield "silenced", ", ".join(configuration["silenced"]) or "none"
     yield "components", str(len(evidence["sbom"]["components"]))
-    yield (
-        "last verification",
-        f"{verified['occurred_at']}, {verified['tree_size']} "
-        f"events, {verified['findings']} findings"
-        if verified
-        else "none",
-    )
+    if verified:
+        found = f"{verified['tree_size']} events, {verified['findings']} findings"
+        yield "last verification", f"{verified['occurred_at']}, {found}"
+    else:
+        yield "last verification", "none"
 
 
 def _verify_checkpoint(evidence: Mapping[str, Any], keys: list[Ed25519PublicKey]) -> str:
