@@ -76,13 +76,14 @@ def checkpoint_to_cef(item: SealedCheckpoint) -> str:
 def _format_line(
     signature: str, name: str, severity: int, extension: dict[str, Any], *, version: int
 ) -> str:
-    header = "|".join(
-        _escape_header(str(part)) for part in (PRODUCT, PRODUCT, version, signature, name, severity)
-    )
-    pairs = " ".join(
-        f"{key}={_escape_value(str(value))}" for key, value in extension.items() if value != ""
-    )
-    return f"CEF:0|{header}|{pairs}"
+    header = []
+    for part in (PRODUCT, PRODUCT, version, signature, name, severity):
+        header.append(_escape_header(str(part)))
+    pairs = []
+    for key, value in extension.items():
+        if value != "":
+            pairs.append(f"{key}={_escape_value(str(value))}")
+    return f"CEF:0|{'|'.join(header)}|{' '.join(pairs)}"
 
 
 def _escape_header(text: str) -> str:

@@ -269,9 +269,13 @@ def _entities(item: SealedEvent) -> list[dict[str, Any]]:
         "leaf_index": leaf_index,
         "event_id": str(event.id),
         "mac": item.authenticated_event.mac.hex(),
-        **{name: str(getattr(event, name)) for name in ("v", "mac_key", "provider", "session")},
-        **{key: _detail_text(value) for key, value in json.loads(event.detail).items()},
+        "v": str(event.v),
+        "mac_key": event.mac_key,
+        "provider": event.provider,
+        "session": event.session,
     }
+    for key, value in json.loads(event.detail).items():
+        details[key] = _detail_text(value)
     entities.append(
         _data_entity(
             event.resource.strip() or event.session.strip() or f"urn:uuid:{event.id}", details
@@ -300,13 +304,15 @@ def _find_patient(event: Event) -> str:
 
 def _data_entity(identifier: str, details: Mapping[str, str]) -> dict[str, Any]:
     """Return the one entity of this type that BALP allows, with everything about the data."""
+    detail = []
+    for key, text in details.items():
+        if text.strip():
+            detail.append({"type": key, "valueString": text})
     return {
         "what": {"identifier": {"value": identifier}},
         "type": _coding(f"{_HL7}audit-entity-type", "2", "System Object"),
         "role": _coding(f"{_HL7}object-role", "4", "Domain Resource"),
-        "detail": [
-            {"type": key, "valueString": text} for key, text in details.items() if text.strip()
-        ],
+        "detail": detail,
     }
 
 

@@ -115,11 +115,11 @@ def event_to_ocsf(item: SealedEvent) -> dict[str, Any]:
     if event.request_id:
         members["metadata"]["correlation_uid"] = event.request_id
     members["message"] = event.action
-    members["unmapped"] = {
-        "detail": detail,
-        "mac": item.authenticated_event.mac.hex(),
-        **{name: str(value) for name in _UNMAPPED_FIELDS if (value := getattr(event, name))},
-    }
+    members["unmapped"] = {"detail": detail, "mac": item.authenticated_event.mac.hex()}
+    for name in _UNMAPPED_FIELDS:
+        value = getattr(event, name)
+        if value:
+            members["unmapped"][name] = str(value)
     if event.reason:
         members["status_code"] = event.reason
     if class_uid == DETECTION_FINDING:
@@ -215,11 +215,11 @@ def _entity_management_members(
             entity["name"] = ", ".join(claims)
         else:
             entity["name"] = str(claims)
-    actor = {
-        name: {"uid": uid}
-        for name, uid in (("user", event.actor), ("session", event.session))
-        if uid
-    }
+    actor = {}
+    if event.actor:
+        actor["user"] = {"uid": event.actor}
+    if event.session:
+        actor["session"] = {"uid": event.session}
     if actor:
         return {"entity": entity, "actor": actor}
     return {"entity": entity}
