@@ -66,11 +66,12 @@ class EffectiveConfiguration:
 def read_effective_settings() -> dict[str, Any]:
     """Return the settings that are compared, by path, without secrets. Raises: KeyMissing."""
     values = dict(iter_effective_options())
-    values |= {
-        f"KEYS.{ring}": [key.id for key in keyring.get_keys(ring)] for ring in _list_key_rings()
-    }
-    values |= {f"KEYS.{name}": get_key_source(name) for name in ("audit_public", "retention")}
-    values |= {name: getattr(settings, name) for name in DJANGO_SETTINGS}
+    for ring in _list_key_rings():
+        values[f"KEYS.{ring}"] = [key.id for key in keyring.get_keys(ring)]
+    for name in ("audit_public", "retention"):
+        values[f"KEYS.{name}"] = get_key_source(name)
+    for name in DJANGO_SETTINGS:
+        values[name] = getattr(settings, name)
     values["version"] = __version__
     return values
 
@@ -84,11 +85,11 @@ def read_configuration() -> EffectiveConfiguration:
     for message in messages:
         if message.id and not message.is_silenced():
             ids.add(str(message.id))
+    options = {}
+    for path, value in read_effective_settings().items():
+        options[path] = _hash(describe_value(value))[:16]
     return EffectiveConfiguration(
-        options={
-            path: _hash(describe_value(value))[:16]
-            for path, value in read_effective_settings().items()
-        },
+        options=options,
         warnings=tuple(sorted(ids - PROCESS_WARNINGS)),
         silenced=tuple(sorted(settings.SILENCED_SYSTEM_CHECKS)),
     )
@@ -171,10 +172,10 @@ def _compare(
     }
     digests = {"digest": configuration.digest, "previous": previous.digest if previous else ""}
     for start in range(0, max(1, *map(len, lists.values())), MAX_ITEMS):
-        yield {
-            **digests,
-            **{name: items[start : start + MAX_ITEMS] for name, items in lists.items()},
-        }
+        detail: dict[str, Any] = dict(digests)
+        for name, items in lists.items():
+            detail[name] = items[start : start + MAX_ITEMS]
+        yield detail
 
 
 def _hash(text: str) -> str:

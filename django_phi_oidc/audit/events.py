@@ -287,13 +287,11 @@ def list_refused_detail_keys(new_event: NewEvent) -> tuple[str, ...]:
     if not new_event.detail:
         return ()
     allowed = _find_detail_keys(new_event.action) or frozenset()
-    return tuple(
-        [
-            key
-            for key, value in new_event.detail.items()
-            if key not in allowed or not _is_allowed_value(value)
-        ]
-    )
+    refused = []
+    for key, value in new_event.detail.items():
+        if key not in allowed or not _is_allowed_value(value):
+            refused.append(key)
+    return tuple(refused)
 
 
 def compute_resource_pseudonym(resource: str, *, key: bytes) -> str:
@@ -347,6 +345,10 @@ def compute_mac(event: Event, key: bytes) -> bytes:
     return create_mac_function(key)(canonical_bytes(event))
 
 
+def _xor_bytes(data: bytes, mask: int) -> bytes:
+    return bytes(byte ^ mask for byte in data)
+
+
 @lru_cache(maxsize=64)
 def create_mac_function(key: bytes) -> Callable[[bytes], bytes]:
     """Return a function that computes HMAC-SHA256 over canonical bytes, with the key schedule
@@ -357,7 +359,8 @@ def create_mac_function(key: bytes) -> Callable[[bytes], bytes]:
     Spec: RFC 2104.
     """
     padded = key.ljust(hashlib.sha256().block_size, b"\0")
-    inner, outer = (hashlib.sha256(bytes(x ^ pad for x in padded)).copy for pad in (0x36, 0x5C))
+    inner = hashlib.sha256(_xor_bytes(padded, 0x36)).copy
+    outer = hashlib.sha256(_xor_bytes(padded, 0x5C)).copy
 
     def compute(canonical: bytes) -> bytes:
         inner_hash = inner()
@@ -466,9 +469,7 @@ def _parse_members(members: dict[str, Any]) -> Event:
             "detail": canonical_json(detail),
         }
     )
-    is_clean = all(
-        sanitize_text(getattr(event, name)) == getattr(event, name) for name in _TEXT_FIELDS
-    )
+    is_clean = all(_is_sanitized(getattr(event, name)) for name in _TEXT_FIELDS)
     is_version = type(event.v) is int and event.v == VERSION
     is_known = is_version and event.outcome in OUTCOMES and _ACTION_PATTERN.fullmatch(event.action)
     if not (is_clean and is_known and _is_valid_detail(detail)):
@@ -477,13 +478,18 @@ def _parse_members(members: dict[str, Any]) -> Event:
 
 
 def _is_valid_detail(detail: Any) -> bool:
-    return isinstance(detail, dict) and all(
-        key.isascii()
-        and key.isidentifier()
-        and _is_allowed_value(value)
-        and _sanitize_value(value) == value
-        for key, value in detail.items()
-    )
+    if not isinstance(detail, dict):
+        return False
+    for key, value in detail.items():
+        if not (key.isascii() and key.isidentifier()):
+            return False
+        if not _is_allowed_value(value) or _sanitize_value(value) != value:
+            return False
+    return True
+
+
+def _is_sanitized(text: str) -> bool:
+    return sanitize_text(text) == text
 
 
 @lru_cache(maxsize=1024)

@@ -38,12 +38,13 @@ def find_operator_actor(*, account_pk: str = "") -> str | None:
     sudo = _encode(os.environ.get("SUDO_USER", ""), _MAX_NAME_LENGTH)
     login = _find_login_name()
     actor = f"{OPERATOR_PREFIX}{name}@{_encode(socket.gethostname(), _MAX_HOST_LENGTH)}"
-    actor += "".join(
-        f";{key}={value}"
-        for key, value in (("sudo", sudo), ("login", login))
-        if value not in ("", name)
-    )
-    return actor + (_ACCOUNT_PART + _encode(account_pk, _MAX_PK_LENGTH) if account_pk else "")
+    if sudo not in ("", name):
+        actor += f";sudo={sudo}"
+    if login not in ("", name):
+        actor += f";login={login}"
+    if account_pk:
+        actor += _ACCOUNT_PART + _encode(account_pk, _MAX_PK_LENGTH)
+    return actor
 
 
 def find_stated_account_pk(actor: str) -> str:

@@ -11,7 +11,7 @@ and MAC, and only deletes the row.
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -216,7 +216,7 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
         if not rows:
             break
         last_id = rows[-1].id
-        events = [event for row in rows if (event := _parse_row(row))]
+        events = _parse_rows(rows)
         stored = store_missing_events(_authenticate_waiting(events, using=using))
         _delete_rows(stored, using=using)
         moved += len(stored)
@@ -229,11 +229,10 @@ def list_waiting_events(action: Action) -> list[Event]:
     may be in both.
     """
     rows = AuditOutbox.objects.filter(event__contains=f'"{action}"').order_by("id")
-    events = [waiting.event for row in rows if (waiting := _parse_row(row))]
     waiting_events = []
-    for event in events:
-        if event.action == action:
-            waiting_events.append(event)
+    for item in _parse_rows(rows):
+        if item.event.action == action:
+            waiting_events.append(item.event)
     return waiting_events
 
 
@@ -271,8 +270,14 @@ def _authenticate_waiting(
     The MAC is committed to the outbox first: a repeated move has to find the same one in the audit
     log.
     """
-    ready = [item for item in events if item.mac]
-    unsigned = [item for item in events if not item.mac]
+    ready = []
+    unsigned = []
+    for item in events:
+        if item.mac:
+            ready.append(item)
+        else:
+            unsigned.append(item)
+
     if unsigned:
         keys = keyring.find_keys("audit_mac")
     else:
@@ -312,6 +317,16 @@ def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None
             )
     else:
         _delete_rows(stored, using=using)
+
+
+def _parse_rows(rows: Iterable[AuditOutbox]) -> list[AuthenticatedEvent]:
+    """Return the events of the rows, without those that `_parse_row` refuses."""
+    events = []
+    for row in rows:
+        event = _parse_row(row)
+        if event:
+            events.append(event)
+    return events
 
 
 def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:

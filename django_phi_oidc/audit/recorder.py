@@ -81,10 +81,14 @@ def is_recorded(action: Action, key: str, value: str, *, now: datetime) -> bool:
     try:
         with audit_deadline(WRITE_SECONDS):
             return any(
-                has_valid_row_mac(event)
-                and (detail := parse_detail(event.detail)).get(key) == value
-                and SIGNED_LATE_KEY not in detail
-                for event in events.iterator(chunk_size=100)
+                _has_authentic_value(event, key, value) for event in events.iterator(chunk_size=100)
             )
     except KeyMissing as error:
         raise AuditUnavailable from error
+
+
+def _has_authentic_value(event: AuditEvent, key: str, value: str) -> bool:
+    if not has_valid_row_mac(event):
+        return False
+    detail = parse_detail(event.detail)
+    return detail.get(key) == value and SIGNED_LATE_KEY not in detail
