@@ -71,16 +71,13 @@ def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list
                 excess.append(f"owns {table}")
                 continue
             needed = _get_needed_privileges(table, is_sealer=is_sealer)
-            others = [privilege for privilege in _CHECKED_PRIVILEGES if privilege not in needed]
-            excess += [
-                f"has {privilege} on {table}" for privilege in others if has(privilege, table)
-            ]
+            for privilege in _CHECKED_PRIVILEGES:
+                if privilege not in needed and has(privilege, table):
+                    excess.append(f"has {privilege} on {table}")
         for name in chain.from_iterable(list_partition_names().values()):
-            excess += [
-                f"has {privilege} on {name}"
-                for privilege in _CHECKED_PRIVILEGES
-                if has(privilege, name)
-            ]
+            for privilege in _CHECKED_PRIVILEGES:
+                if has(privilege, name):
+                    excess.append(f"has {privilege} on {name}")
     return excess
 
 

@@ -127,6 +127,12 @@ class Partition:
         """
         return str(self.first_id or _LOWEST_ID), str(self.end_id)
 
+    def has_id(self, event_id: UUID) -> bool:
+        """Return whether the id is in the range of the partition; the default one has no range."""
+        if self.end_id is None:
+            return False
+        return (self.first_id or _LOWEST_ID) <= event_id < self.end_id
+
 
 def is_partitioned(table: str = EVENT_TABLE) -> bool:
     """Return whether the events, or the leaves, have partitions. Raises: DatabaseError."""
@@ -191,10 +197,7 @@ def list_problems(*, now: datetime) -> list[str]:
         problems.append("the leaves have no partitions: run audit partition again")
     next_month = _get_bound(_get_month(now, 1))
     partitions = list_partitions()
-    if not any(
-        p.end_id and next_month < p.end_id and (p.first_id or _LOWEST_ID) <= next_month
-        for p in partitions
-    ):
+    if not any(partition.has_id(next_month) for partition in partitions):
         problems.append(
             "the partition of the next month is missing: the task "
             "phi_oidc.create_partitions does not run"
@@ -380,10 +383,9 @@ def _has_leaves_of(partition: Partition) -> bool:
     none.
     """
     first = partition.first_id or _LOWEST_ID
-    return not is_partitioned(LEAF_TABLE) or any(
-        leaves.end_id and (leaves.first_id or _LOWEST_ID) <= first < leaves.end_id
-        for leaves in list_partitions(LEAF_TABLE)
-    )
+    if not is_partitioned(LEAF_TABLE):
+        return True
+    return any(leaves.has_id(first) for leaves in list_partitions(LEAF_TABLE))
 
 
 def _run_with_short_locks(work: Callable[[Any], None]) -> None:
@@ -546,7 +548,11 @@ def list_gaps(table: str = EVENT_TABLE) -> list[tuple[UUID, UUID]]:
     gaps = []
     covered = _LOWEST_ID
     partitions = list_partitions(table)
-    for first, end in sorted((p.first_id or _LOWEST_ID, p.end_id) for p in partitions if p.end_id):
+    ranges = []
+    for partition in partitions:
+        if partition.end_id:
+            ranges.append((partition.first_id or _LOWEST_ID, partition.end_id))
+    for first, end in sorted(ranges):
         if first > covered:
             gaps += [(covered, first)]
         covered = end

@@ -7,7 +7,7 @@ here a second time; a test compares both. A migration that changes a trigger cha
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.db import connections, transaction
 
@@ -216,10 +216,9 @@ def repair() -> None:
         ):
             cursor.execute(statement)
         for table, partitions in list_partition_names().items():
-            for statement in chain.from_iterable(
-                _create_partition_statements(table, name) for name in partitions
-            ):
-                cursor.execute(statement)
+            for name in partitions:
+                for statement in _create_partition_statements(table, name):
+                    cursor.execute(statement)
 
 
 def _find_schema() -> str:
@@ -285,10 +284,9 @@ def _list_altered_triggers_postgresql() -> Iterator[str]:
     expected = dict(_get_expected_triggers(_find_schema(), partitions))
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(_CATALOGUE_SQL, [[*_TABLES, *chain.from_iterable(partitions.values())]])
-        found = {
-            (table, name): _Trigger(type_, _normalize(body), is_definer, enabled, is_plain)
-            for table, name, enabled, type_, is_plain, body, is_definer in cursor.fetchall()
-        }
+        found: dict[tuple[str, str], _Trigger] = {}
+        for table, name, enabled, type_, is_plain, body, is_definer in cursor.fetchall():
+            found[table, name] = _Trigger(type_, _normalize(body), is_definer, enabled, is_plain)
     for place, trigger in expected.items():
         where = f"the trigger {place[1]} of {place[0]}"
         actual = found.get(place)
@@ -308,12 +306,11 @@ def _get_expected_triggers(
 ) -> Iterator[tuple[tuple[str, str], _Trigger]]:
     """partitions: names by table; each has the triggers of its table."""
     queue = _Trigger(_ROW | _INSERT, _normalize(_QUEUE_BODY.format(schema=schema)), True)
-    tables = {f"{_PREFIX}{table}": name for table, name in _NAMES.items()}
-    places = [
-        (place, name)
-        for table, name in tables.items()
-        for place in (table, *partitions.get(table, ()))
-    ]
+    places = []
+    for short_name, name in _NAMES.items():
+        table = f"{_PREFIX}{short_name}"
+        for place in (table, *partitions.get(table, ())):
+            places.append((place, name))
     for table, name in places:
         for operation, (_, type_) in _REFUSED_POSTGRESQL.items():
             yield (table, f"{name}_{operation}"), _Trigger(type_, _normalize(_REFUSE_BODY), False)
@@ -330,11 +327,10 @@ def _list_altered_triggers_sqlite() -> Iterator[str]:
             "SELECT tbl_name, name, sql FROM sqlite_master WHERE "
             "type = 'trigger' ORDER BY tbl_name, name"
         )
-        found: Mapping[tuple[str, str], Any] = {
-            (table, name): _normalize(str(sql))
-            for table, name, sql in cursor.fetchall()
-            if table in _TABLES
-        }
+        found: dict[tuple[str, str], str] = {}
+        for table, name, sql in cursor.fetchall():
+            if table in _TABLES:
+                found[table, name] = _normalize(str(sql))
         cursor.execute("PRAGMA synchronous")
         is_synchronous = cursor.fetchone() != (0,)
     for place, statement in expected.items():
