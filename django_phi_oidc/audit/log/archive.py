@@ -258,7 +258,10 @@ def _find_event(
 ) -> tuple[int, bytes] | None:
     with closing(_enumerate_events(path, first)) as events:
         lines = islice(events, max(end - first, 0))
-        return next((line for line in lines if find_canonical_id(line[1]) == str(event_id)), None)
+        for leaf_index, canonical in lines:
+            if find_canonical_id(canonical) == str(event_id):
+                return leaf_index, canonical
+    return None
 
 
 def _enumerate_events(path: Path, first_leaf_index: int) -> Generator[tuple[int, bytes]]:

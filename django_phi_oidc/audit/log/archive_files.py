@@ -85,10 +85,11 @@ def list_restore_events(
         newest = None
         if events:
             newest = find_newest_checkpoint(keys)
-        return [
-            *known,
-            *(event for event in events if newest and _is_sealed_restore_event(*event, newest)),
-        ]
+        restore_events = list(known)
+        for event in events:
+            if newest and _is_sealed_restore_event(*event, newest):
+                restore_events.append(event)
+        return restore_events
 
 
 def _is_pair(item: object) -> bool:
@@ -120,14 +121,19 @@ def list_archive_files(first: uuid.UUID, last: uuid.UUID) -> list[ArchiveFile]:
         return []
     with translate_database_errors():
         gaps = list_gaps() or [(uuid.UUID(int=0), find_oldest_event_id() or _HIGHEST_ID)]
-    return [
-        file
-        for file in files
-        if any(
-            max(first, file.first_id) < end and min(last, file.last_id) >= start
-            for start, end in gaps
-        )
-    ][-MAX_LISTED_FILES:]
+
+    listed = []
+    for file in files:
+        if _has_gap(max(first, file.first_id), min(last, file.last_id), gaps):
+            listed.append(file)
+    return listed[-MAX_LISTED_FILES:]
+
+
+def _has_gap(
+    first: uuid.UUID, last: uuid.UUID, gaps: Sequence[tuple[uuid.UUID, uuid.UUID]]
+) -> bool:
+    """Return whether one of the gaps has ids from first to last."""
+    return any(first < end and last >= start for start, end in gaps)
 
 
 def read_archived_event(event_id: uuid.UUID, files: Sequence[ArchiveFile]) -> ArchivedEvent | None:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from ..events import MAX_CHARACTERS, MAX_ITEMS, find_event, parse_detail
@@ -47,7 +48,10 @@ class DetachedLeaves:
 
     def find_gap(self, event_id: uuid.UUID) -> Gap | None:
         """Return the gap with that id; None if a partition would have its leaf."""
-        return next((gap for gap in self.gaps if gap[0] <= event_id < gap[1]), None)
+        for first, end in self.gaps:
+            if first <= event_id < end:
+                return first, end
+        return None
 
 
 def read_archive_record() -> ArchiveRecord:
@@ -79,7 +83,7 @@ def find_detached_leaves(record: ArchiveRecord) -> DetachedLeaves:
     """
     if not is_partitioned(LEAF_TABLE):
         return DetachedLeaves()
-    ranges = sorted(leaves for ranges in _list_detached(record).values() for leaves in ranges)
+    ranges = sorted(chain.from_iterable(_list_detached(record).values()))
     return DetachedLeaves(ranges=ranges, gaps=list_gaps(LEAF_TABLE))
 
 
@@ -93,9 +97,9 @@ def build_detached_leaves(
     leave, too.
     Raises: LookupError if an event has no room for them.
     """
-    leaves = _list_detached(record) | {
-        partition.suffix: ranges for partition, ranges in detaching.items()
-    }
+    leaves = _list_detached(record)
+    for partition, detaching_ranges in detaching.items():
+        leaves[partition.suffix] = detaching_ranges
     entries = []
     for name, ranges in leaves.items():
         for start, end in ranges:

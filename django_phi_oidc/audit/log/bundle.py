@@ -170,16 +170,26 @@ def build_witness_policy(texts: Sequence[str], *, quorum: int | None) -> Witness
     texts: verifier keys for cosignatures (`name+id+key`), or paths of files with one. Raises:
     KeyMissing.
     """
+    keys = []
     try:
-        read = [Path(text).read_text("ascii") if Path(text).is_file() else text for text in texts]
-        keys = [parse_witness_key(text.strip()) for text in read]
+        for text in texts:
+            keys.append(_read_witness_key(text))
     except (OSError, ValueError) as error:
-        text = (
+        message = (
             "The key of a witness can't be read: a verifier key for "
             "cosignatures (type 0x04) is expected."
         )
-        raise KeyMissing(text) from error
-    return WitnessPolicy(keys=keys, quorum=len(keys) if quorum is None else quorum)
+        raise KeyMissing(message) from error
+    if quorum is None:
+        quorum = len(keys)
+    return WitnessPolicy(keys=keys, quorum=quorum)
+
+
+def _read_witness_key(text: str) -> WitnessKey:
+    path = Path(text)
+    if path.is_file():
+        text = path.read_text("ascii")
+    return parse_witness_key(text.strip())
 
 
 def verify_proof_file(

@@ -215,10 +215,9 @@ class _CopyReplay:
         if self._tree is None:
             return
         self._tree.extend([leaf_hash])
-        for checkpoint in [
-            witnessed for witnessed in self._unseen if witnessed.tree_size == self._size
-        ]:
-            if checkpoint.root_hash == self._tree.compute_root():
+        for checkpoint in list(self._unseen):
+            has_this_size = checkpoint.tree_size == self._size
+            if has_this_size and checkpoint.root_hash == self._tree.compute_root():
                 self._unseen.remove(checkpoint)
 
     def _go_back(self, size: int) -> None:

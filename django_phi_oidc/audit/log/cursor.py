@@ -170,9 +170,9 @@ def _read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
     if not checkpoints:
         return ItemBatch(position=position)
     end = min(checkpoints[-1].tree_size, position.tree_size + limit)
-    leaves = {
-        raw.leaf_index: (raw, event) for raw, event in _read_parsed_leaves(position.tree_size, end)
-    }
+    leaves: dict[int, tuple[RawEvent, Event | None]] = {}
+    for leaf, parsed_event in _read_parsed_leaves(position.tree_size, end):
+        leaves[leaf.leaf_index] = (leaf, parsed_event)
     items: list[LogItem] = []
     index = position.tree_size
     for checkpoint in checkpoints:
@@ -194,10 +194,14 @@ def _read_items(position: DeliveryPosition, *, limit: int) -> ItemBatch:
             index += 1
         if len(items) == limit:
             break
-        fields = {
-            name: getattr(checkpoint, name) for name in ("tree_size", "epoch", "sealed_at", "note")
-        }
-        items.append(SealedCheckpoint(root_hash=bytes(checkpoint.root_hash), **fields))
+        sealed_checkpoint = SealedCheckpoint(
+            tree_size=checkpoint.tree_size,
+            root_hash=bytes(checkpoint.root_hash),
+            epoch=checkpoint.epoch,
+            sealed_at=checkpoint.sealed_at,
+            note=checkpoint.note,
+        )
+        items.append(sealed_checkpoint)
     return ItemBatch(position=position, items=tuple(items))
 
 

@@ -200,8 +200,11 @@ class _FileVerifier:
         self._result.sha256 = digest.hexdigest()
 
     def _verify_batch(self, batch: Sequence[tuple[int, bytes]]) -> list[uuid.UUID]:
-        parsed = [(number, self._parse_line(number, line)) for number, line in batch]
-        items = [(number, item) for number, item in parsed if item is not None]
+        items = []
+        for number, line in batch:
+            parsed = self._parse_line(number, line)
+            if parsed is not None:
+                items.append((number, parsed))
         leaves = AuditLeaf.objects.using(AUDIT_ALIAS).filter(
             event_id__in=[item.event.id for _number, item in items]
         )

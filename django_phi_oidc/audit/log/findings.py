@@ -43,10 +43,11 @@ class LogFinding:
     def render_line(self) -> str:
         """Return the finding as a line of text."""
         places = {"event": self.event_id, "leaf": self.leaf_index, "checkpoint": self.tree_size}
-        place = " ".join(
-            f"{name} {value}" for name, value in places.items() if value not in ("", None)
-        )
-        return f"{self.kind.value}: {place}: {self.text}"
+        words = []
+        for name, value in places.items():
+            if value not in ("", None):
+                words.append(f"{name} {value}")
+        return f"{self.kind.value}: {' '.join(words)}: {self.text}"
 
 
 @dataclass(slots=True)

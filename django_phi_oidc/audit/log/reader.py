@@ -322,10 +322,18 @@ def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[Raw
             if connection.Database.pq.__impl__ == "python":
                 # Without its C extension, psycopg returns memoryviews, which can be neither packed
                 # nor ordered.
-                rows = (
-                    tuple(bytes(v) if isinstance(v, memoryview) else v for v in row) for row in rows
-                )
+                rows = map(_convert_memoryviews, rows)
             yield from map(_build_raw_event, rows)
+
+
+def _convert_memoryviews(row: Sequence[Any]) -> tuple[Any, ...]:
+    values = []
+    for value in row:
+        if isinstance(value, memoryview):
+            values.append(bytes(value))
+        else:
+            values.append(value)
+    return tuple(values)
 
 
 def _uuid_literal(id_: uuid.UUID) -> str:

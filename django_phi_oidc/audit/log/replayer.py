@@ -252,11 +252,10 @@ class LogReplay:
             start - leaf_range.first_leaf_index : end - leaf_range.first_leaf_index
         ]
         disputed = leaf_range.disputed_hashes
-        altered = [
-            index
-            for index in disputed
-            if start <= index < end and not leaf_range.has_leaf_hash(index)
-        ]
+        altered = []
+        for index in disputed:
+            if start <= index < end and not leaf_range.has_leaf_hash(index):
+                altered.append(index)
         nodes = self.tree.extend(leaves, kept_levels=STORED_LEVELS)
         matches = self.tree.compute_root() == known_root.root_hash
         if not matches and altered:

@@ -430,13 +430,16 @@ def count_unqueued_events(*, now: datetime) -> int:
         previous = checkpoints.filter(sealed_at__lt=now - _QUEUE_CHECK_OVERLAP).first()
         oldest = now - _LONGEST_QUEUE_CHECK
         start = max(previous or oldest, oldest)
-        first_id, end_id = (lowest_uuid7(moment - MAX_SEALING_DELAY) for moment in (start, now))
-        return sum(
-            compute_mac(event.mac_key, event.canonical) == event.mac
-            and _is_sealable(event.canonical, event.columns)
-            for event in read_unqueued_events(first_id, end_id, limit=1000)
-            if event.canonical
-        )
+        first_id = lowest_uuid7(start - MAX_SEALING_DELAY)
+        end_id = lowest_uuid7(now - MAX_SEALING_DELAY)
+        count = 0
+        for event in read_unqueued_events(first_id, end_id, limit=1000):
+            if not event.canonical:
+                continue
+            has_valid_mac = compute_mac(event.mac_key, event.canonical) == event.mac
+            if has_valid_mac and _is_sealable(event.canonical, event.columns):
+                count += 1
+        return count
 
 
 def _is_sealable(canonical: bytes, columns: tuple[Any, ...]) -> bool:

@@ -90,10 +90,12 @@ def _read_stored_hashes(ranges: Sequence[tuple[int, int, int]]) -> dict[tuple[in
     if parts:
         with connections[AUDIT_ALIAS].cursor() as cursor:
             cursor.execute(" UNION ALL ".join(parts))
-            hashes = {(level, index): as_bytes(value) for level, index, value in cursor.fetchall()}
+            for level, index, value in cursor.fetchall():
+                hashes[level, index] = as_bytes(value)
     for (level, _), (start, end) in blocks.items():
         if level == 0 and any((0, index) not in hashes for index in range(start, end)):
-            hashes |= {(0, index): value for index, value in find_leaf_hashes(start, end).items()}
+            for index, leaf_hash in find_leaf_hashes(start, end).items():
+                hashes[0, index] = leaf_hash
     return hashes
 
 

@@ -90,7 +90,8 @@ def submit_newest_checkpoint(
     if newest is None:
         return []
     asked = {}
-    for state in (_get_state(name, now=clock()) for name in keys):
+    for name in keys:
+        state = _get_state(name, now=clock())
         if _lacks(state, newest, now=clock()) and (_is_due(state, now=clock()) or not only_due):
             asked[state.name] = state
     sizes = {name: _get_known_size(state, newest) for name, state in asked.items()}

@@ -12,6 +12,7 @@ Spec: C2SP tlog-tiles, "Merkle Tree".
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ...errors import ProofInvalid
 from .compact import CompactRange, compute_root_of_subtrees
@@ -75,7 +76,9 @@ def build_tiles(
     Requires: 0 <= old_size <= tree_size. Raises: ProofInvalid. Spec: tlog-tiles, "Merkle Tree".
     """
     levels = list(_read_levels(old_size, tree_size, read_level))
-    tiles = [list(_split_level(level, *content)) for level, content in enumerate(levels)]
+    tiles = []
+    for level, (start, hashes) in enumerate(levels):
+        tiles.append(list(_split_level(level, start, hashes)))
     edge: list[bytes] = []
     for level in reversed(range(len(levels))):
         for tile in tiles[level]:
@@ -91,7 +94,7 @@ def build_tiles(
         raise ProofInvalid(
             f"The tiles do not lead to the root of the checkpoint of {tree_size} leaves."
         )
-    return [tile for level_tiles in tiles for tile in level_tiles]
+    return list(chain.from_iterable(tiles))
 
 
 def _read_levels(

@@ -114,8 +114,10 @@ def _process_cosignatures(
     """
     invalid = WitnessAnswer(fault=WitnessFault.COSIGNATURE_INVALID)
     try:
-        lines = [f"{line}\n" for line in body.decode().split("\n")]
-        for line in (line for line in lines if line.startswith(f"{EM_DASH} {key.name} ")):
+        for text in body.decode().split("\n"):
+            if not text.startswith(f"{EM_DASH} {key.name} "):
+                continue
+            line = f"{text}\n"
             times = verify_cosignatures(add_signature_lines(note, [line]), [key])
             if times and abs(times[key.name] - now_seconds) <= MAX_CLOCK_DIFFERENCE_SECONDS:
                 return WitnessAnswer(cosignature=line)
