@@ -206,9 +206,9 @@ class AuditedAdmin(ThemedModelAdmin):
         elif request.method == "POST":
             operations.append("change")
         codenames = {name: get_permission_codename(name, self.opts) for name in operations}
-        codenames |= {
-            name: codename for name, codename in self.operation_permissions if name in codenames
-        }
+        for name, codename in self.operation_permissions:
+            if name in codenames:
+                codenames[name] = codename
         existing = set()
         for name in self.opts.default_permissions:
             existing.add(get_permission_codename(name, self.opts))

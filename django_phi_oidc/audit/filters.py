@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .actions import RESERVED_PREFIXES, Action
 from .events import MAX_CHARACTERS, OUTCOMES
-from .search import EventFilters
+from .search import EventFilters, split_list
 
 _EARLIEST_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """No event id has an earlier time."""
@@ -75,11 +75,12 @@ class EventFiltersForm(forms.Form):
         """Refuse subjects that are no UUIDs: each becomes part of the query, and the subject of an
         event.
         """
-        account, *subjects = [
-            part for part in str(self.cleaned_data["person"]).split(",") if part
-        ] or [""]
+        account, *subjects = split_list(str(self.cleaned_data["person"])) or [""]
         parse = forms.UUIDField().to_python
-        return ",".join(dict.fromkeys([account, *(str(parse(subject)) for subject in subjects)]))
+        ids = [account]
+        for subject in subjects:
+            ids.append(str(parse(subject)))
+        return ",".join(dict.fromkeys(ids))
 
     def clean(self) -> dict[str, Any]:
         cleaned = self.cleaned_data
@@ -89,9 +90,9 @@ class EventFiltersForm(forms.Form):
 
     def get_filters(self) -> EventFilters:
         """Requires: is_valid()."""
-        return EventFilters(
-            **{name: value for name, value in self.cleaned_data.items() if name != "routine"}
-        )
+        values = dict(self.cleaned_data)
+        values.pop("routine", None)
+        return EventFilters(**values)
 
     def build_query_parameters(self) -> dict[str, str]:
         """Return the used filters as they are in a URL, and as the browser's input for a time

@@ -85,7 +85,7 @@ class EventFilters:
 
     def list_subjects(self) -> tuple[str, ...]:
         """Return the subjects that the filters name."""
-        subjects = dict.fromkeys([self.subject, *_split(self.person)[1:]])
+        subjects = dict.fromkeys([self.subject, *split_list(self.person)[1:]])
         subjects.pop("", None)
         return tuple(subjects)
 
@@ -295,7 +295,7 @@ def find_oldest_unarchived_time() -> datetime | None:
         is_complete = first is not None and AuditEvent.objects.filter(id=first.event_id).exists()
         if is_complete or not AuditCheckpoint.objects.exists():
             return None
-        oldest = AuditEvent.objects.order_by("id").first()
+        oldest: AuditEvent | None = AuditEvent.objects.order_by("id").first()
         if oldest is None:
             return None
         return oldest.occurred_at
@@ -451,12 +451,12 @@ def _plan_query(filters: EventFilters, id_range: _IdRange) -> tuple[list[_QueryP
         value = getattr(filters, name)
         if value:
             values[name] = (value,)
-    if actions := _split(filters.action):
+    if actions := split_list(filters.action):
         values["action"] = actions
     if filters.search and filters.person:
         raise ValueError("The filters are a search or a person, not both.")
     if filters.person:
-        account, *subjects = _split(filters.person)
+        account, *subjects = split_list(filters.person)
         person_parts = [_filter_by_index("actor", account, id_range)]
         for subject in subjects:
             person_parts.append(_filter_by_index("subject", subject, id_range))
@@ -494,12 +494,13 @@ def _build_search_parts(term: str, id_range: _IdRange) -> list[_QueryPart]:
     return parts
 
 
-def _split(text: str) -> tuple[str, ...]:
-    result = []
+def split_list(text: str) -> tuple[str, ...]:
+    """Return the non-empty parts of a list that is separated by commas."""
+    parts = []
     for part in text.split(","):
         if part:
-            result.append(part)
-    return tuple(result)
+            parts.append(part)
+    return tuple(parts)
 
 
 def _filter_by_index(

@@ -15,7 +15,7 @@ from ..descriptions import get_action_label, get_outcome_label, get_purpose_labe
 from ..event_people import People
 from ..events import OUTCOMES, get_registered_disclosure_actions, list_actions
 from ..purposes import EMERGENCY_PURPOSES, EXPORT_PURPOSES
-from ..search import EventFilters
+from ..search import EventFilters, split_list
 
 PERSON_FILTERS = ("person", "actor", "on_behalf_of", "subject")
 _SIGN_IN_PREFIXES = ("login", "logout", "session")
@@ -71,8 +71,10 @@ def _build_filter(
     """Return a filter of one parameter. choices: values and labels. cleared: the parameters that a
     choice removes.
     """
-    rest = {key: value for key, value in parameters.items() if key not in {name, *cleared}}
-    is_any = not any(key in parameters for key in (name, *cleared))
+    rest = dict(parameters)
+    for key in (name, *cleared):
+        rest.pop(key, None)
+    is_any = rest.keys() == parameters.keys()
     links = [FilterChoice(display=_("All"), query_string=f"?{urlencode(rest)}", selected=is_any)]
     for value, label in choices:
         query = urlencode({**rest, name: value})
@@ -134,7 +136,7 @@ def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideB
     for key, value in parameters.items():
         if key not in PERSON_FILTERS:
             rest[key] = value
-    account, *subjects = [part for part in parameters.get("person", "").split(",") if part] or [""]
+    account, *subjects = split_list(parameters.get("person", "")) or [""]
     actor = account or parameters.get("actor", "")
     subject = parameters.get("subject", "")
     if subject:
@@ -166,12 +168,11 @@ def _build_person_filter(parameters: Mapping[str, str], people: People) -> SideB
     for key in PERSON_FILTERS:
         if key in parameters:
             current[key] = parameters[key]
-    links = (
-        FilterChoice(
-            display=label, query_string=f"?{urlencode({**rest, **own})}", selected=own == current
-        )
-        for label, own in choices
-    )
+    links = []
+    for label, own in choices:
+        query = urlencode({**rest, **own})
+        is_selected = own == current
+        links.append(FilterChoice(display=label, query_string=f"?{query}", selected=is_selected))
     return SideBarFilter(name="person", title=_("person"), choices=tuple(links))
 
 

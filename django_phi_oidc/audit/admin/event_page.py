@@ -47,13 +47,15 @@ def build_event_context(event: AuditEvent) -> dict[str, Any]:
         "label": get_action_label(event.action),
         "explanation": get_action_explanation(event.action),
         "rows": list(_iter_rows(event)),
-        "detail_rows": [
-            EventRow(get_detail_label(key), _format_value(key, value))
-            for key, value in parse_detail(event.detail).items()
-        ],
+        "detail_rows": list(_iter_detail_rows(event)),
         "links": list(_iter_links(event)),
         "detail": _format_json(event.detail),
     }
+
+
+def _iter_detail_rows(event: AuditEvent) -> Iterator[EventRow]:
+    for key, value in parse_detail(event.detail).items():
+        yield EventRow(get_detail_label(key), _format_value(key, value))
 
 
 def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
