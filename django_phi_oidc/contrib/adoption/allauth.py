@@ -268,7 +268,10 @@ def _iter_declared(declared: Mapping[str, Any]) -> Iterator[SocialApplication]:
         # The form of allauth before 0.56.
         for server in options.get("SERVERS") or ():
             names = ("server_url", "token_auth_method")
-            app_settings = {name: server[name] for name in names if name in server}
+            app_settings = {}
+            for name in names:
+                if name in server:
+                    app_settings[name] = server[name]
             entries.append(
                 {
                     **server.get("APP", {}),

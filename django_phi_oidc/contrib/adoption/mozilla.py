@@ -117,11 +117,7 @@ def read_mozilla_settings() -> SettingsPlan:
     """Return the plan for the present settings. Requests the metadata of the provider."""
     plan = SettingsPlan(library="mozilla-django-oidc")
     secret = plan.read_variable("OIDC_CLIENT_SECRET", "the value of OIDC_RP_CLIENT_SECRET")
-    endpoints = {
-        member: url
-        for name, member in ENDPOINTS.items()
-        if isinstance(url := _get(name), str) and url
-    }
+    endpoints = _read_endpoints()
     connection = _read_connection(plan)
     discovered = find_provider_of_endpoints(endpoints, connection=connection)
     if discovered is None:
@@ -157,6 +153,16 @@ def read_mozilla_settings() -> SettingsPlan:
 
 def _get(name: str, default: Any = None) -> Any:
     return getattr(settings, name, default)
+
+
+def _read_endpoints() -> dict[str, str]:
+    """Return the endpoints that the settings declare, by the names of the metadata."""
+    endpoints = {}
+    for name, member in ENDPOINTS.items():
+        url = _get(name)
+        if isinstance(url, str) and url:
+            endpoints[member] = url
+    return endpoints
 
 
 def _get_callback_path() -> str:
@@ -220,14 +226,16 @@ def _add_options(
     plan.add_authorization_parameters(extra, options, source="OIDC_AUTH_REQUEST_EXTRA_PARAMS")
     if discovered is None:
         return
-    for member, url in endpoints.items():
+    for name, member in ENDPOINTS.items():
+        if member not in endpoints:
+            continue
         published = discovered.members.get(member)
-        if published != url:
+        if published != endpoints[member]:
             text = (
                 f"the metadata has {published}, which is used. "
                 '"metadata_overrides" can replace it (W045).'
             )
-            plan.note(next(name for name, value in ENDPOINTS.items() if value == member), text)
+            plan.note(name, text)
 
 
 def _add_classes(plan: SettingsPlan) -> None:
@@ -254,17 +262,15 @@ def _add_classes(plan: SettingsPlan) -> None:
 
 
 def _add_removals(plan: SettingsPlan) -> None:
-    installed = [name for name in settings.INSTALLED_APPS if name.split(".")[0] == PACKAGE]
-    for path, name in [
-        *((path, "INSTALLED_APPS") for path in installed),
-        *((path, "MIDDLEWARE") for path in list_middleware()),
-        *(
-            (path, f"AUTHENTICATION_BACKENDS: {OWN_BACKEND}, or a subclass")
-            for path in list_backends()
-        ),
-        *((path, "REST_FRAMEWORK") for path in list_api_authentication()),
-    ]:
-        plan.removals.append(f"{path} in {name}")
+    for path in settings.INSTALLED_APPS:
+        if path.split(".")[0] == PACKAGE:
+            plan.removals.append(f"{path} in INSTALLED_APPS")
+    for path in list_middleware():
+        plan.removals.append(f"{path} in MIDDLEWARE")
+    for path in list_backends():
+        plan.removals.append(f"{path} in AUTHENTICATION_BACKENDS: {OWN_BACKEND}, or a subclass")
+    for path in list_api_authentication():
+        plan.removals.append(f"{path} in REST_FRAMEWORK")
     if "django.contrib.auth.backends.ModelBackend" in settings.AUTHENTICATION_BACKENDS:
         text = "no account can sign in by password then, except for those in BREAK_GLASS_ACCOUNTS"
         plan.removals.append(

@@ -24,7 +24,10 @@ def is_of_package(cls: Any, package: str) -> bool:
 
 def find_base(cls: type, package: str) -> type | None:
     """Return the nearest class that the package defines, which may be cls itself."""
-    return next((base for base in cls.__mro__ if is_of_package(base, package)), None)
+    for base in cls.__mro__:
+        if is_of_package(base, package):
+            return base
+    return None
 
 
 def list_overrides(cls: type, package: str) -> Iterator[str]:
@@ -32,12 +35,13 @@ def list_overrides(cls: type, package: str) -> Iterator[str]:
     replaces.
     """
     base = find_base(cls, package)
-    own = []
+    attributes: set[str] = set()
     for parent in cls.__mro__:
         if not is_of_package(parent, package) and parent is not object:
-            own.append(vars(parent))
-    names = {name for attributes in own for name in attributes if not name.startswith("__")}
-    for name in sorted(names):
+            attributes.update(vars(parent))
+    for name in sorted(attributes):
+        if name.startswith("__"):
+            continue
         replaced = getattr(base, name, None)
         value = getattr(cls, name)
         if (callable(replaced) or isinstance(replaced, property)) and value is not replaced:

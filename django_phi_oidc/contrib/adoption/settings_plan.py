@@ -198,10 +198,10 @@ def format_settings(plan: SettingsPlan) -> str:
         provider = Call("read_provider()")
         providers = {name: {UNPACKED: provider, **others} if others else provider}
     members = {"PROVIDERS": providers, "CLAIMS": plan.claims}
-    lines = [
-        f'    "{name}": {format_python(value, indent=4, prefix=f"{name}: ")},\n'
-        for name, value in members.items()
-    ]
+    lines = []
+    for name, value in members.items():
+        text = format_python(value, indent=4, prefix=f"{name}: ")
+        lines.append(f'    "{name}": {text},\n')
     return f"PHI_OIDC = {{\n{''.join(lines)}{_OTHER_LINES}}}\n"
 
 
@@ -226,10 +226,10 @@ def format_plan(plan: SettingsPlan) -> str:
         "Environment variables to set": map(_format_variable, list_variables(plan)),
         **list_remarks(plan),
     }
-    comments = "".join(
-        format_list(title, list(items), marker="# ") for title, items in sections.items()
-    )
-    return f"{head}{imports}{format_settings(plan)}{comments}"
+    comments = []
+    for title, items in sections.items():
+        comments.append(format_list(title, list(items), marker="# "))
+    return f"{head}{imports}{format_settings(plan)}{''.join(comments)}"
 
 
 def list_remarks(plan: SettingsPlan) -> dict[str, list[str]]:

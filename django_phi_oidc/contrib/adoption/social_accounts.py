@@ -179,13 +179,13 @@ def _find_refusal(
 
 def _iter_stored_claims(extra_data: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the claims of the last sign-in: allauth stores UserInfo, the ID Token, or both."""
-    if isinstance(extra_data, Mapping):
-        yield extra_data
-        yield from (
-            item
-            for name in ("userinfo", "id_token")
-            if isinstance(item := extra_data.get(name), Mapping)
-        )
+    if not isinstance(extra_data, Mapping):
+        return
+    yield extra_data
+    for name in ("userinfo", "id_token"):
+        claims = extra_data.get(name)
+        if isinstance(claims, Mapping):
+            yield claims
 
 
 def _query_accounts(account_provider: str) -> Any:

@@ -185,9 +185,10 @@ def _select_apps(listed: str | None) -> list[str]:
 
     listed: the last parts of the names; None: ask on a terminal. Raises: CommandError.
     """
-    available = {
-        config.name.rpartition(".")[2]: config.name for config in list_available_features()
-    }
+    available = {}
+    for config in list_available_features():
+        label = config.name.rpartition(".")[2]
+        available[label] = config.name
     if listed is None and sys.stdin.isatty():
         listed = input(f"Apps to install ({', '.join(available)}), or none: ")
     names = [AUDIT_APP]
@@ -196,7 +197,12 @@ def _select_apps(listed: str | None) -> list[str]:
             known = ", ".join(available)
             raise build_argument_error(f"There is no app {word!r}. The apps are: {known}.")
         names += _iterate_required(available[word])
-    return [name for name in dict.fromkeys(names) if not apps.is_installed(name)]
+
+    missing = []
+    for name in dict.fromkeys(names):
+        if not apps.is_installed(name):
+            missing.append(name)
+    return missing
 
 
 def _iterate_required(name: str) -> Iterator[str]:
@@ -224,11 +230,13 @@ def _build_environment(plan: SettingsPlan | None, recipe: Recipe | None, folder:
             found = {}
 
         variables = found or dict.fromkeys(PROVIDER_VARIABLES.values(), "")
-        # A shell reads the file, and the issuer is what a provider has sent.
-        lines = [
-            f"{name}={shlex.quote(value)}" if value else f"#{name}="
-            for name, value in variables.items()
-        ]
+        lines = []
+        for name, value in variables.items():
+            if value:
+                # A shell reads the file, and the issuer is what a provider has sent.
+                lines.append(f"{name}={shlex.quote(value)}")
+            else:
+                lines.append(f"#{name}=")
     for ring in KEY_RINGS:
         lines.append(f"{KEY_VARIABLES[ring]}={keyring.generate_key()}")
     return "".join(f"{line}\n" for line in lines)

@@ -162,7 +162,7 @@ def _link_users(options: Options, output: Output) -> None:
         refused = []
         for result in results:
             if result.outcome not in DONE:
-                refused.append(result)
+                refused.append(_describe_result(result))
 
         if refusal:
             refused_count += total
@@ -174,18 +174,19 @@ def _link_users(options: Options, output: Output) -> None:
             "refusal": refusal,
             "accounts": total,
             "outcomes": _count(results),
-            "refused": [
-                {
-                    "social_account": str(item.account_pk),
-                    "user_pk": str(item.user_pk),
-                    "outcome": str(item.outcome),
-                }
-                for item in refused
-            ],
+            "refused": refused,
         }
         output.write_row(row, _format_row)
     if refused_count:
         raise CommandError(f"{refused_count} social accounts were not linked.")
+
+
+def _describe_result(result: LinkResult) -> dict[str, str]:
+    return {
+        "social_account": str(result.account_pk),
+        "user_pk": str(result.user_pk),
+        "outcome": str(result.outcome),
+    }
 
 
 def _iter_results(application: SocialApplication, options: Options) -> Iterator[LinkResult]:
@@ -200,11 +201,10 @@ def _iter_results(application: SocialApplication, options: Options) -> Iterator[
 
 def _list_applications() -> list[SocialApplication]:
     """Return one application for each value of SocialAccount.provider."""
-    return list(
-        {
-            application.account_provider: application for application in allauth.list_applications()
-        }.values()
-    )
+    applications = {}
+    for application in allauth.list_applications():
+        applications[application.account_provider] = application
+    return list(applications.values())
 
 
 def _count(results: Iterable[LinkResult]) -> dict[str, int]:
@@ -212,9 +212,11 @@ def _count(results: Iterable[LinkResult]) -> dict[str, int]:
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(
-        f"{counts[name]} {text}" for name, text in OUTCOME_TEXTS.items() if name in counts
-    )
+    texts = []
+    for outcome, text in OUTCOME_TEXTS.items():
+        if outcome in counts:
+            texts.append(f"{counts[outcome]} {text}")
+    return ", ".join(texts)
 
 
 def _format_row(row: Any) -> str:
