@@ -190,9 +190,12 @@ def parse_signed_jwks(
         entity_identifier,
     ):
         _fail("a signed JWKS is that of another entity")
-    issued_at, expires_at = (
-        parse_numeric_date(claims[name]) if name in claims else now for name in ("iat", "exp")
-    )
+    issued_at: datetime | None = now
+    if "iat" in claims:
+        issued_at = parse_numeric_date(claims["iat"])
+    expires_at: datetime | None = now
+    if "exp" in claims:
+        expires_at = parse_numeric_date(claims["exp"])
     if (
         issued_at is None
         or expires_at is None
@@ -249,12 +252,15 @@ def _read_federation_keys(jwks: Any) -> JSONWebKeySet:
 def _validate_metadata_claim(claims: Mapping[str, Any]) -> None:
     """Spec: OpenID Federation 1.0 3.1.1 (metadata), 3.2 (no null)."""
     metadata = claims.get("metadata", {})
-    if not isinstance(metadata, dict) or not all(
-        isinstance(members, dict) for members in metadata.values()
-    ):
+    if not _is_object_of_objects(metadata):
         _fail("metadata is no object of objects")
-    if any(value is None for members in metadata.values() for value in members.values()):
-        _fail("metadata contains null")
+    for members in metadata.values():
+        if None in members.values():
+            _fail("metadata contains null")
+
+
+def _is_object_of_objects(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
 
 
 def _is_identifier_list(value: Any) -> bool:

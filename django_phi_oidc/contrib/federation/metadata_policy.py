@@ -71,11 +71,10 @@ def apply_policy(
 
 def _parse_parameter_policy(name: str, policy: Mapping[str, Any]) -> ParameterPolicy:
     """Return the standard operators, with values of the right type, in an allowed combination."""
-    parsed = {
-        operator: _split_scope(name, policy[operator])
-        for operator in OPERATORS
-        if operator in policy
-    }
+    parsed = {}
+    for operator in OPERATORS:
+        if operator in policy:
+            parsed[operator] = _split_scope(name, policy[operator])
     for operator, operand in parsed.items():
         if operator in LIST_OPERATORS and (not isinstance(operand, list) or None in operand):
             _fail(name, f"{operator} is no list")

@@ -101,14 +101,21 @@ def _validate_constraints(statement: EntityStatement, *, subordinates: Sequence[
     naming = constraints.get("naming_constraints", {})
     if not isinstance(naming, dict) or not all(map(_is_string_list, naming.values())):
         _fail("naming_constraints are malformed")
-    for host in ((urlsplit(identifier).hostname or "").rstrip(".") for identifier in subordinates):
-        is_permitted = "permitted" not in naming or any(
-            _is_in_subtree(host, name) for name in naming["permitted"]
-        )
-        if not is_permitted or any(
-            _is_in_subtree(host, name) for name in naming.get("excluded", ())
-        ):
+    for identifier in subordinates:
+        hostname = urlsplit(identifier).hostname or ""
+        if not _is_allowed_host(hostname.rstrip("."), naming):
             _fail("it violates naming_constraints")
+
+
+def _is_allowed_host(host: str, naming: Mapping[str, Sequence[str]]) -> bool:
+    """naming: the `naming_constraints`."""
+    if "permitted" in naming and not _is_in_any_subtree(host, naming["permitted"]):
+        return False
+    return not _is_in_any_subtree(host, naming.get("excluded", ()))
+
+
+def _is_in_any_subtree(host: str, names: Sequence[str]) -> bool:
+    return any(_is_in_subtree(host, name) for name in names)
 
 
 def _is_in_subtree(host: str, name: str) -> bool:
@@ -138,10 +145,9 @@ def _resolve_metadata(
     if metadata is None:
         _fail(f"the entity is no {entity_type}, or may be none")
     metadata = {**metadata, **(subordinate_statements[0].find_metadata(entity_type) or {})}
-    policies = (
-        statement.claims.get("metadata_policy", {})
-        for statement in reversed(subordinate_statements)
-    )
+    policies = []
+    for statement in reversed(subordinate_statements):
+        policies.append(statement.claims.get("metadata_policy", {}))
     return apply_policy(metadata, policy=merge_policies(policies).get(entity_type, {}))
 
 
