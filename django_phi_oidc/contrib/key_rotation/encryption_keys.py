@@ -332,12 +332,14 @@ class _ColumnSQL:
         names = []
         for number in range(len(self._pk_columns)):
             names.append(f"k{number}")
-        arrays = ", ".join(
-            f"%s::{pk_field.db_type(self._connection)}[]" for pk_field in self._pk_fields
-        )
-        match = " AND ".join(
-            f"b.{name} = t.{column}" for name, column in zip(names, self._pk_columns, strict=True)
-        )
+        placeholders = []
+        for pk_field in self._pk_fields:
+            placeholders.append(f"%s::{pk_field.db_type(self._connection)}[]")
+        arrays = ", ".join(placeholders)
+        conditions = []
+        for name, column in zip(names, self._pk_columns, strict=True):
+            conditions.append(f"b.{name} = t.{column}")
+        match = " AND ".join(conditions)
         return f"""
             WITH changes AS MATERIALIZED (
                 SELECT * FROM unnest({arrays}, string_to_array(%s, ','), string_to_array(%s, ','))

@@ -48,11 +48,12 @@ def get_subject_key_usage(configured_key_ids: Sequence[str]) -> SubjectKeyRingUs
     )
     digests = dict(counted)
     persons = PairwiseSubject.objects.count()
+    key_ids = list(configured_key_ids)
+    for key_id in digests:
+        if key_id not in configured_key_ids:
+            key_ids.append(key_id)
     keys = []
-    for key_id in [
-        *configured_key_ids,
-        *(key_id for key_id in digests if key_id not in configured_key_ids),
-    ]:
+    for key_id in key_ids:
         others = []
         for other in configured_key_ids:
             if other != key_id:

@@ -86,13 +86,13 @@ def generate_key_files() -> list[Path]:
     """
     generators = dict.fromkeys((*KEY_RINGS, PAIRWISE_KEY_RING), keyring.generate_key)
     generators["audit_signing"] = generate_signing_key
-    written = [
-        path
-        for ring, generate in generators.items()
-        if isinstance(path := get_key_source(ring), Path)
-        and not os.path.lexists(path)
-        and _create(path, generate())
-    ]
+    written = []
+    for ring, generate in generators.items():
+        path = get_key_source(ring)
+        if not isinstance(path, Path) or os.path.lexists(path):
+            continue
+        if _create(path, generate()):
+            written.append(path)
     folder = get_key_source("retention")
     if isinstance(folder, Path) and retention_keys.prepare_folder(folder):
         written.append(folder / retention_keys.MARKER_NAME)
@@ -156,11 +156,7 @@ def _show_status(options: Options, output: Output) -> None:
     status: dict[str, Any] = {
         "encryption_keys": (keys := _get_encryption_key_usage(options["database"] or "")),
         "subject_keys": asdict(subject_keys),
-        "client_keys": [
-            _describe_client_key(key, provider)
-            for provider in conf.providers().values()
-            for key in provider.client_keys
-        ],
+        "client_keys": _describe_client_keys(),
         "pairwise_key": [key.id for key in keyring.get_keys(ring)] if get_key_source(ring) else [],
     }
     lines = [
@@ -193,9 +189,10 @@ def _get_encryption_key_usage(using: str) -> dict[str, Any]:
     """
     column_usage = _count_columns(using)
     configured = [key.id for key in keyring.get_keys("encryption")]
-    unknown = sorted(
-        {key_id for _, usage in column_usage for key_id in usage.counts_by_key_id} - set(configured)
-    )
+    used: set[str] = set()
+    for _, usage in column_usage:
+        used.update(usage.counts_by_key_id)
+    unknown = sorted(used.difference(configured))
     keys = []
     for key_id in [*configured, *unknown]:
         keys.append(
@@ -286,6 +283,14 @@ def _format_subject_key(key: SubjectKeyUsage) -> str:
     return f"{key.position or '-'}  {key.id}  {counts}: {use}"
 
 
+def _describe_client_keys() -> list[dict[str, Any]]:
+    client_keys = []
+    for provider in conf.providers().values():
+        for key in provider.client_keys:
+            client_keys.append(_describe_client_key(key, provider))
+    return client_keys
+
+
 def _describe_client_key(key: ClientKey, provider: ProviderDeclaration) -> dict[str, Any]:
     """Of the keys to sign the first one signs; the others are only published for a rotation."""
     alg = None
@@ -340,15 +345,16 @@ def _rotate(options: Options, output: Output) -> None:
         before += usage.count_remaining(ring[0].id)
     progress.end()
     done = sum(result.reencrypted for result in results)
-    columns = [
-        {
-            **_describe_column(column),
-            "done": it.reencrypted,
-            "unopenable": it.undecryptable,
-            "busy": it.skipped,
-        }
-        for (column, _), it in zip(column_usage, results, strict=True)
-    ]
+    columns = []
+    for (column, _), result in zip(column_usage, results, strict=True):
+        columns.append(
+            {
+                **_describe_column(column),
+                "done": result.reencrypted,
+                "unopenable": result.undecryptable,
+                "busy": result.skipped,
+            }
+        )
     summary = {"key": ring[0].id, "done": done, "columns": columns}
     output.write_row(summary, "{done} texts were encrypted again with key {key}.".format_map)
     faults = []
