@@ -100,17 +100,20 @@ def write_notices(
     change is not prevented. The notice about a new link also goes to the addresses that the account
     had when former links were removed. Spec: NIST SP 800-63C-4 3.7.1.
     """
-    addresses = {
-        user.pk: {address} if (address := find_notice_address(user)) else set() for user in users
-    }
+    addresses: dict[Any, set[str]] = {}
+    for user in users:
+        addresses[user.pk] = set()
+        address = find_notice_address(user)
+        if address:
+            addresses[user.pk].add(address)
     if kind == AccountChange.LINKED and notices_conf.account_notices() is not None:
-        for user_pk, address in _iterate_former_addresses(list(addresses)):
-            addresses[user_pk].add(address)
-    notices = [
-        _build_notice(pk, kind, provider=provider, address=address, now=now)
-        for pk in addresses
-        for address in sorted(addresses[pk])
-    ]
+        for user_pk, former_address in _iterate_former_addresses(list(addresses)):
+            addresses[user_pk].add(former_address)
+    notices = []
+    for user_pk, user_addresses in addresses.items():
+        for address in sorted(user_addresses):
+            notice = _build_notice(user_pk, kind, provider=provider, address=address, now=now)
+            notices.append(notice)
     _insert_notices(notices)
 
 
