@@ -36,7 +36,10 @@ def check_assurance(
         "vot": declaration.vtr,
         "one amr of": declaration.amr_required,
     }
-    levels = [f"{name} {', '.join(values)}" for name, values in required.items() if values]
+    levels = []
+    for name, values in required.items():
+        if values:
+            levels.append(f"{name} {', '.join(values)}")
     if levels:
         text = f"each sign-in needs {'; '.join(levels)}"
     else:

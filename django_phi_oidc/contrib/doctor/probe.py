@@ -255,11 +255,12 @@ def _check_tls(
     for name in diagnostics.list_endpoint_names(members):
         if name in names:
             mtls_urls.add(members[name])
-    allowed_urls = [
-        url for url in urls if diagnostics.is_allowed_url(url, declaration.allow_loopback_http)
-    ]
-    for url in {urlsplit(url).netloc: url for url in reversed(allowed_urls)}.values():
-        host = urlsplit(url).netloc
+    # Of several URLs of a host, the first one is requested.
+    url_by_host = {}
+    for url in reversed(urls):
+        if diagnostics.is_allowed_url(url, declaration.allow_loopback_http):
+            url_by_host[urlsplit(url).netloc] = url
+    for host, url in url_by_host.items():
         try:
             if url.startswith("https:"):
                 version = "TLS"

@@ -22,7 +22,10 @@ def check_fapi2(
     """
     if declaration.profile != "fapi2":
         return
-    missing = [clause for clause, holds in _list_fapi2_clauses(members) if not holds]
+    missing = []
+    for clause, holds in _list_fapi2_clauses(members):
+        if not holds:
+            missing.append(clause)
     for clause in missing:
         text = (
             "the metadata does not say that the provider "

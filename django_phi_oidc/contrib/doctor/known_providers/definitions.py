@@ -95,11 +95,7 @@ class KnownProvider:
     def has_mark(self, members: Mapping[str, Any]) -> bool:
         """Return whether these metadata, whose types are not checked, are those of the provider."""
         return all(
-            any(
-                isinstance(value, str) and re.search(pattern, value)
-                for value in _list_values(members.get(member))
-            )
-            for member, pattern in self.marks
+            _has_matching_text(members.get(member), pattern) for member, pattern in self.marks
         )
 
 
@@ -116,6 +112,11 @@ NO_REVOCATION = RecipeOption(
     reason="It has no revocation endpoint: tokens stay valid "
     "after a logout until they expire (W002).",
 )
+
+
+def _has_matching_text(value: Any, pattern: str) -> bool:
+    """value: a text or a list."""
+    return any(isinstance(item, str) and re.search(pattern, item) for item in _list_values(value))
 
 
 def _list_values(value: Any) -> list[Any]:
