@@ -116,15 +116,14 @@ def _is_bound(activation: ActivationCode, keys: Sequence[SymmetricKey]) -> bool:
     """
     if not isinstance(activation.privileges, list):
         return False
-    return any(
-        constant_time_compare(
-            activation.binding,
-            compute_activation_binding(
-                key.material,
-                activation_digest=activation.digest,
-                user_pk=str(activation.user_id),
-                privileges=[str(name) for name in activation.privileges],
-            ),
+    privileges = [str(name) for name in activation.privileges]
+    for key in keys:
+        binding = compute_activation_binding(
+            key.material,
+            activation_digest=activation.digest,
+            user_pk=str(activation.user_id),
+            privileges=privileges,
         )
-        for key in keys
-    )
+        if constant_time_compare(activation.binding, binding):
+            return True
+    return False

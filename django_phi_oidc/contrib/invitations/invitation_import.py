@@ -40,8 +40,12 @@ def check_invitations(
         users = {row.user.pk: row.user for row in batch}
         more_privileged = find_more_privileged(users, actor)
         links = list(PairwiseSubject.objects.filter(user__in=users).values_list("user", "issuer"))
-        linked = {pk for pk, _ in links}
-        linked_here = {pk for pk, issuer in links if issuer == provider.issuer}
+        linked = set()
+        linked_here = set()
+        for pk, issuer in links:
+            linked.add(pk)
+            if issuer == provider.issuer:
+                linked_here.add(pk)
         codes = ActivationCode.objects.redeemable(now=now).filter(
             user__in=users, provider=provider.name
         )
@@ -84,13 +88,12 @@ def apply_invitations(
             batch, provider=provider, key=key, lifetime=lifetime, origin=origin, now=now
         ):
             invitations[item.user_id] = item
-    found = []
+    rows = []
     for row in checked.applicable:
-        found.append((row, invitations[row.user.pk]))
-    return [
-        (*row.cells, item.code, item.expires_at.isoformat(timespec="seconds"))
-        for row, item in found
-    ]
+        invitation = invitations[row.user.pk]
+        expires_at = invitation.expires_at.isoformat(timespec="seconds")
+        rows.append((*row.cells, invitation.code, expires_at))
+    return rows
 
 
 INVITATIONS = CSVImport(

@@ -37,13 +37,14 @@ def build_activation_codes(request: SectionRequest) -> SectionContent:
             get_provider_label(row.provider), "phi_oidc_invitations_activationcode", row.pk
         )
         rows.append((link, state, format_utc(row.created_at), format_utc(row.expires_at)))
-    has_invitations = any(
-        provider.provisioning == "invitation" for provider in conf.providers().values()
-    )
     unavailable = list_unavailable(
         is_redeemable or len(rows) == MAX_ROWS, "withdraw"
-    ) | list_unavailable(has_invitations, "invite")
+    ) | list_unavailable(_has_provider_with_invitations(), "invite")
     return SectionContent(rows=rows, unavailable_actions=unavailable)
+
+
+def _has_provider_with_invitations() -> bool:
+    return any(provider.provisioning == "invitation" for provider in conf.providers().values())
 
 
 @sensitive_variables()
