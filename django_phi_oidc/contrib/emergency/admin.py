@@ -256,9 +256,7 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
             "has_ended": row.has_ended(now=now),
             "reason": _decrypt_field(row, "reason"),
             "note": _decrypt_field(row, "note"),
-            "other_rows": [
-                (other, describe_review(other, now=now)) for other in list_other_emergencies(row)
-            ],
+            "other_rows": _list_other_rows(row, now=now),
             "other_days": OTHER_EMERGENCIES_PERIOD.days,
             "is_own": is_own,
             "form": form,
@@ -271,6 +269,14 @@ class EmergencyAccessAdmin(ReadOnlyAdmin):
         template = "admin/phi_oidc_emergency/emergencyaccess/emergency.html"
         status = 400 if form.errors else 200
         return TemplateResponse(request, template, context, status=status)
+
+
+def _list_other_rows(row: EmergencyAccess, *, now: datetime) -> list[tuple[EmergencyAccess, str]]:
+    """Return the other emergencies of the person, each with the state of its review."""
+    rows = []
+    for other in list_other_emergencies(row):
+        rows.append((other, describe_review(other, now=now)))
+    return rows
 
 
 def build_activity_context(row: EmergencyAccess, *, links_events: bool) -> dict[str, Any]:

@@ -170,14 +170,13 @@ def close_emergencies(
         for row in rows:
             if _mark_closed(row, closed_at=now, close_reason=close_reason):
                 closed.append(row)
-        enqueue_many(
-            [
-                _create_event(
-                    Action.EMERGENCY_CLOSED, row, reason=close_reason, origin=origin, now=now
-                )
-                for row in closed
-            ]
-        )
+        events = []
+        for row in closed:
+            event = _create_event(
+                Action.EMERGENCY_CLOSED, row, reason=close_reason, origin=origin, now=now
+            )
+            events.append(event)
+        enqueue_many(events)
     return tuple(row.pk for row in closed)
 
 
@@ -206,14 +205,11 @@ def mark_expired_emergencies(*, now: datetime) -> int:
         for row in rows[:EXPIRY_BATCH_SIZE]:
             if _mark_closed(row, closed_at=closed_at, close_reason=CloseReason.EXPIRED):
                 expired.append(row)
-        enqueue_many(
-            [
-                _create_event(
-                    Action.EMERGENCY_EXPIRED, row, origin=Origin(actor=row.actor), now=now
-                )
-                for row in expired
-            ]
-        )
+        events = []
+        for row in expired:
+            origin = Origin(actor=row.actor)
+            events.append(_create_event(Action.EMERGENCY_EXPIRED, row, origin=origin, now=now))
+        enqueue_many(events)
     return len(expired)
 
 
@@ -313,7 +309,10 @@ def _find_opening_refusal(
         REASON_MISSING: has_visible_text(reason),
         DURATION_INVALID: timedelta(0) < duration <= longest,
     }
-    return next((code for code, is_met in rules.items() if not is_met), None)
+    for code, is_met in rules.items():
+        if not is_met:
+            return code
+    return None
 
 
 def _count_unreviewed_openings(actor: Actor, *, now: datetime) -> int:

@@ -59,9 +59,11 @@ def send_due_alerts(
     """
     due = EmergencyAccess.objects.filter(alert_due_at__lte=now).order_by("alert_due_at", "pk")
     rows = due.defer("reason", "note")[:MAIL_BATCH_SIZE]
-    return sum(
-        _send_alert(row, mail_to=mail_to, now=now, review_within=review_within) for row in rows
-    )
+    sent_count = 0
+    for row in rows:
+        if _send_alert(row, mail_to=mail_to, now=now, review_within=review_within):
+            sent_count += 1
+    return sent_count
 
 
 def _send_alert(
