@@ -107,15 +107,14 @@ def disclose_held_claims(
     mark_response_private(actor.request)
     if labelled:
         add_notice(actor.request)
-    return [
-        _build_claim(
-            row,
-            is_refused=bool(refusals[row.pk]),
-            notice=NOTICE if row.pk in labelled else "",
-            now=now,
-        )
-        for row in rows
-    ]
+    claims = []
+    for row in rows:
+        notice = ""
+        if row.pk in labelled:
+            notice = NOTICE
+        is_refused = bool(refusals[row.pk])
+        claims.append(_build_claim(row, is_refused=is_refused, notice=notice, now=now))
+    return claims
 
 
 def _refuse(event: NewEvent, reason: str) -> NewEvent:

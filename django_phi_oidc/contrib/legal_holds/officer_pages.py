@@ -2,6 +2,7 @@
 
 import uuid
 from collections import Counter
+from datetime import datetime
 
 from django import forms
 from django.utils.translation import gettext as _
@@ -60,13 +61,15 @@ def build_holds(request: SectionRequest) -> SectionContent:
         until = format_utc(row.until) or _("until it is released")
         link = build_admin_link(row.reason, "phi_oidc_legal_holds_legalhold", row.pk)
         rows.append((link, format_utc(row.placed_at), until, format_utc(row.released_at)))
-    is_active = any(
-        row.released_at is None and (row.until is None or row.until > request.now) for row in found
-    )
+    has_active_hold = any(_is_active(row, now=request.now) for row in found)
     unavailable = list_unavailable(
-        is_active or len(found) == MAX_ROWS, "release", "disclose"
+        has_active_hold or len(found) == MAX_ROWS, "release", "disclose"
     ) | list_unavailable(request.subjects, "hold")
     return SectionContent(rows=rows, unavailable_actions=unavailable)
+
+
+def _is_active(hold: LegalHold, *, now: datetime) -> bool:
+    return hold.released_at is None and (hold.until is None or hold.until > now)
 
 
 def _place_hold(request: ActionRequest) -> str:
@@ -81,19 +84,20 @@ def _place_hold(request: ActionRequest) -> str:
 def _subject_choices(request: ActionRequest) -> Choices:
     subjects = request.subjects
     issuers = Counter(subject.issuer for subject in subjects)
-    labels = (
-        row.issuer if issuers[row.issuer] == 1 else f"{row.issuer} ({row.uuid})" for row in subjects
-    )
     choices = []
-    for row, label in zip(subjects, labels, strict=True):
-        choices.append((str(row.uuid), label))
+    for subject in subjects:
+        label = subject.issuer
+        if issuers[subject.issuer] > 1:
+            label = f"{subject.issuer} ({subject.uuid})"
+        choices.append((str(subject.uuid), label))
     return choices
 
 
 def _release_holds(request: ActionRequest) -> str:
-    count = sum(
-        release_hold(pk, origin=request.origin, now=request.now) for pk in request.chosen_ids
-    )
+    count = 0
+    for pk in request.chosen_ids:
+        if release_hold(pk, origin=request.origin, now=request.now):
+            count += 1
     return ngettext("%(count)d hold was released.", "%(count)d holds were released.", count) % {
         "count": count
     }
