@@ -88,13 +88,14 @@ def get_resource_server(token: str, resource_servers: Iterable[ResourceServer]) 
     for server in servers:
         if server.provider.issuer == claims.get("iss"):
             of_issuer.append(server)
-    # The audience distinguishes several clients of one issuer.
-    matching = [
-        server for server in of_issuer if server.api.audience in id_token.get_audiences(claims)
-    ] or of_issuer
-    if not matching:
+    if not of_issuer:
         raise AccessTokenInvalid("iss_invalid")
-    return matching[0]
+    # The audience distinguishes several clients of one issuer.
+    audiences = id_token.get_audiences(claims)
+    for server in of_issuer:
+        if server.api.audience in audiences:
+            return server
+    return of_issuer[0]
 
 
 def verify_access_token(

@@ -19,9 +19,8 @@ def check_apis(**kwargs: Any) -> Messages:
     """
     apis = apis_conf.apis()
     client_ids = {name: provider.client_id for name, provider in conf.providers().items()}
-    yield from (
-        error(26, f"PHI_OIDC: {fault}") for fault in list_api_faults(apis, client_ids=client_ids)
-    )
+    for fault in list_api_faults(apis, client_ids=client_ids):
+        yield error(26, f"PHI_OIDC: {fault}")
     for name, api in apis.items():
         if api.allow_client_cert_header:
             yield from check_client_cert_header(f'API["{name}"]')

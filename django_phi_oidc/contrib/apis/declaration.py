@@ -103,7 +103,11 @@ def list_api_faults(
             yield f"API[{name!r}]: there is no such provider."
         elif api.audience == client_ids[name]:
             yield f"API[{name!r}]['audience'] is the client_id, which is the audience of ID Tokens."
-    if len(names := [name for name, api in apis.items() if api.method == "introspection"]) > 1:
+    names = []
+    for name, api in apis.items():
+        if api.method == "introspection":
+            names.append(name)
+    if len(names) > 1:
         yield (
             f"API: {' and '.join(map(repr, names))} would see tokens of "
             "each other; only one can use introspection."
