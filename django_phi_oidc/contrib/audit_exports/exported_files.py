@@ -69,12 +69,13 @@ def verify_uploaded_file(
     now = clock.now()
     detail = {"page": "file", "filters": list(filters.list_used_names())}
     subjects = filters.list_subjects() or ("",)
-    record_many(
-        [
-            NewEvent(Action.AUDIT_VIEWED, origin, now, subject=subject, detail=detail)
-            for subject in subjects
-        ]
-    )
+    events = []
+    for subject in subjects:
+        event = NewEvent(
+            action=Action.AUDIT_VIEWED, origin=origin, now=now, subject=subject, detail=detail
+        )
+        events.append(event)
+    record_many(events)
     try:
         return verify_exported_file(
             file, filters, keys=get_public_keys(), now=now, max_faults=MAX_FAULTS
