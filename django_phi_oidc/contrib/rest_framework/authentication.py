@@ -100,12 +100,11 @@ class BearerAuthentication(BaseAuthentication):
             if not _B64TOKEN.fullmatch(token):
                 raise AccessTokenInvalid("token_malformed")
             providers = conf.providers()
-            # An API without a declared provider is a check error (E026).
-            apis = [
-                ResourceServer(api, providers[name])
-                for name, api in apis_conf.apis().items()
-                if name in providers
-            ]
+            apis = []
+            for name, api in apis_conf.apis().items():
+                # An API without a declared provider is a check error (E026).
+                if name in providers:
+                    apis.append(ResourceServer(api, providers[name]))
             audience = get_resource_server(token, apis)
             provider = audience.provider.name
             api = apis_conf.apis()[provider]

@@ -242,9 +242,8 @@ def _find_scope_refusal(
 def _find_access_refusal(
     request: Request, policy: AccessPolicy, view: Any, *, resource: str, purpose: str
 ) -> APIException | None:
-    find_object, find_consent = (
-        getattr(view, name, None) for name in ("get_permission_object", "get_consent")
-    )
+    find_object = getattr(view, "get_permission_object", None)
+    find_consent = getattr(view, "get_consent", None)
     refusal_code = authorize(
         Actor.from_request(request),
         policy,
