@@ -153,10 +153,12 @@ class DisclosuresView(AccountAPIView):
         for row in page.rows:
             disclosures.append(
                 {
-                    **{
-                        name: getattr(row, name)
-                        for name in ("id", "occurred_at", "action", "is_own", "resource", "claims")
-                    },
+                    "id": row.id,
+                    "occurred_at": row.occurred_at,
+                    "action": row.action,
+                    "is_own": row.is_own,
+                    "resource": row.resource,
+                    "claims": row.claims,
                     "actor": "" if row.is_own else get_recipient_name(row.recipient),
                     "on_behalf_of": get_represented_name(row, self.actor),
                     "purpose": row.purpose,
