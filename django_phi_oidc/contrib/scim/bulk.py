@@ -127,19 +127,18 @@ def _perform(
     if method == "POST" and not isinstance(item.get("bulkId"), str):
         _add_result(number, item, job, build_error(400, "POST needs a bulkId.", "invalidValue"))
         return
-    segments = [_resolve(segment, job) for segment in path.partition("?")[0].strip("/").split("/")]
+    segments = []
+    for segment in path.partition("?")[0].strip("/").split("/"):
+        segments.append(_resolve(segment, job))
     if segments[-1] == ".search":
         _add_result(
             number, item, job, build_error(400, "A bulk request can't search.", "invalidValue")
         )
         return
-    version = item.get("version")
-    operation = Operation(
-        method=method,
-        path=segments,
-        data=data,
-        if_match=version if isinstance(version, str) else "",
-    )
+    if_match = item.get("version")
+    if not isinstance(if_match, str):
+        if_match = ""
+    operation = Operation(method=method, path=segments, data=data, if_match=if_match)
     response = run(lambda: service.perform(operation), report_fault=report_fault)
     report_unknown_ids(list_unknown_ids(response, segments))
 

@@ -33,7 +33,10 @@ def check_scim(**kwargs: Any) -> Messages:
             151,
             "The option scim requires the field 'is_active', which the user model does not have.",
         )
-    accepted = {name: scim.access_tokens for name, scim in declared.items() if scim.access_tokens}
+    accepted = {}
+    for name, declaration in declared.items():
+        if declaration.access_tokens:
+            accepted[name] = declaration.access_tokens
     if accepted and not client_authenticators:
         yield error(
             151,

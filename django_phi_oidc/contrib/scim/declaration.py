@@ -55,7 +55,13 @@ def list_mixed_roles(
     manage.
     """
     for provider in declared:
-        own = rules.get(provider, ())
-        by_group = get_managed_roles([rule for rule in own if rule.claim == SCIM_GROUPS_CLAIM])
-        by_claim = get_managed_roles([rule for rule in own if rule.claim != SCIM_GROUPS_CLAIM])
-        yield from ((provider, role.name) for role in sorted(by_group & by_claim))
+        group_rules = []
+        claim_rules = []
+        for rule in rules.get(provider, ()):
+            if rule.claim == SCIM_GROUPS_CLAIM:
+                group_rules.append(rule)
+            else:
+                claim_rules.append(rule)
+        mixed_roles = get_managed_roles(group_rules) & get_managed_roles(claim_rules)
+        for role in sorted(mixed_roles):
+            yield provider, role.name

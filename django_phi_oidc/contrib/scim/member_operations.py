@@ -66,7 +66,9 @@ def _split_value(operation: Any, change: MemberChange) -> tuple[MemberChange, An
     for name, value in operation.value.items():
         if name != names[0]:
             rest[name] = value
-    return change, operation.model_copy(update={"value": rest}) if rest else None
+    if not rest:
+        return change, None
+    return change, operation.model_copy(update={"value": rest})
 
 
 def _is_about_members(path: Any) -> bool:
@@ -84,16 +86,19 @@ def _is_about_members(path: Any) -> bool:
 def _apply(op: str, value_filter: Any, value: Any, change: MemberChange) -> MemberChange:
     if op == "remove":
         if value is not None:
-            return change.remove(
-                _get_id({k: v for k, v in item.items() if v is not None}, ("value",))
-                for item in _list(value)
-            )
+            removed_ids = []
+            for item in _list(value):
+                removed_ids.append(_get_id(_drop_nulls(item), ("value",)))
+            return change.remove(removed_ids)
         if value_filter is None:
             return change.replace(())
         return change.remove([_get_compared_id(value_filter)])
     if value_filter is not None:
         raise _NotByIdError
-    ids = [_get_id(item, _KEPT) for item in _list(() if value is None else value)]
+    ids = []
+    if value is not None:
+        for item in _list(value):
+            ids.append(_get_id(item, _KEPT))
 
     if op == "add":
         return change.add(ids)
@@ -101,10 +106,20 @@ def _apply(op: str, value_filter: Any, value: Any, change: MemberChange) -> Memb
 
 
 def _list(value: Any) -> Sequence[Mapping[str, Any]]:
-    items = [value] if isinstance(value, Mapping) else value
-    if isinstance(items, str) or not all(isinstance(item, Mapping) for item in items):
+    if isinstance(value, Mapping):
+        return [value]
+    if isinstance(value, str) or not all(isinstance(item, Mapping) for item in value):
         raise _NotByIdError
+    items: Sequence[Mapping[str, Any]] = value
     return items
+
+
+def _drop_nulls(item: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for name, value in item.items():
+        if value is not None:
+            kept[name] = value
+    return kept
 
 
 def _get_id(item: Mapping[str, Any], known: Iterable[str]) -> str:

@@ -214,7 +214,9 @@ class ResourceEndpoint(ABC):
         if column is None:
             raise InvalidPathException(detail="sortBy names an attribute that can't be sorted")
         is_descending = search.sort_order == SearchRequest.SortOrder.descending
-        return [f"-{column.name}" if is_descending else column.name, *order]
+        if is_descending:
+            return [f"-{column.name}", *order]
+        return [column.name, *order]
 
     def _build_meta(self, row: Any) -> Meta:
         return Meta(
@@ -261,18 +263,23 @@ class UserEndpoint(ResourceEndpoint):
                     meta=self._build_meta(row),
                     user_name=row.user_name,
                     active=row.active,
-                    groups=[
-                        GroupOfUser(
-                            value=str(group.pk),
-                            ref=Reference(f"{self.base_url}/Groups/{group.pk}"),
-                            display=group.display_name,
-                        )
-                        for group in groups_by_user.get(row.pk, ())
-                    ]
-                    or None,
+                    groups=self._render_groups(groups_by_user.get(row.pk, ())),
                 )
             )
         return result
+
+    def _render_groups(self, groups: Sequence[SCIMGroup]) -> list[GroupOfUser] | None:
+        """Return None without groups, so that the attribute is left out."""
+        rendered = []
+        for group in groups:
+            rendered.append(
+                GroupOfUser(
+                    value=str(group.pk),
+                    ref=Reference(f"{self.base_url}/Groups/{group.pk}"),
+                    display=group.display_name,
+                )
+            )
+        return rendered or None
 
     def _lock(self, resource_id: str) -> SCIMUser | None:
         return scim_users.lock_user(resource_id, self.request.provider.name)
@@ -293,9 +300,11 @@ class UserEndpoint(ResourceEndpoint):
 
     def _read(self, resource: Any, row: SCIMUser | None = None) -> scim_users.UserAttributes:
         """row: the user as it is, whose values stay if the resource does not name them."""
-        subject = None
+        sub = ""
         if Subject.__schema__ in type(resource).get_extension_models():
             subject = resource[Subject]
+            if subject:
+                sub = subject.sub or ""
 
         named = resource.model_fields_set
         if row and "external_id" not in named:
@@ -312,7 +321,7 @@ class UserEndpoint(ResourceEndpoint):
             user_name=resource.user_name or "",
             external_id=external_id,
             active=active,
-            sub=(subject.sub if subject else None) or "",
+            sub=sub,
         )
 
 
@@ -345,14 +354,19 @@ class GroupEndpoint(ResourceEndpoint):
                     external_id=row.external_id or None,
                     meta=self._build_meta(row),
                     display_name=row.display_name,
-                    members=[
-                        Member(value=pk, ref=Reference(f"{self.base_url}/Users/{pk}"), type="User")
-                        for pk in members.get(row.pk, ())
-                    ]
-                    or None,
+                    members=self._render_members(members.get(row.pk, ())),
                 )
             )
         return result
+
+    def _render_members(self, ids: Sequence[str]) -> list[Member] | None:
+        """Return None without members, so that the attribute is left out."""
+        rendered = []
+        for pk in ids:
+            rendered.append(
+                Member(value=pk, ref=Reference(f"{self.base_url}/Users/{pk}"), type="User")
+            )
+        return rendered or None
 
     def _lock(self, resource_id: str) -> SCIMGroup | None:
         return scim_groups.lock_group(resource_id, self.request.provider.name)
@@ -406,22 +420,25 @@ def _validate_path_length(data: Mapping[str, Any]) -> None:
     """Raises: InvalidPathException. Before the paths are parsed, and for each spelling of their
     name.
     """
-    operations = []
+    size = 0
     for items in data.values():
-        if isinstance(items, list):
-            for item in items:
-                operations.append(item)
-    objects = (item for item in operations if isinstance(item, Mapping))
-    sizes = (
-        len(text)
-        for item in objects
-        for name, text in item.items()
-        if name != "value" and isinstance(text, str)
-    )
-    if sum(sizes) > MAX_PATH_CHARACTERS:
+        if not isinstance(items, list):
+            continue
+        for item in items:
+            if isinstance(item, Mapping):
+                size += _count_path_characters(item)
+    if size > MAX_PATH_CHARACTERS:
         raise InvalidPathException(
             detail=f"the paths of a request have at most {MAX_PATH_CHARACTERS} characters"
         )
+
+
+def _count_path_characters(operation: Mapping[str, Any]) -> int:
+    count = 0
+    for name, text in operation.items():
+        if name != "value" and isinstance(text, str):
+            count += len(text)
+    return count
 
 
 def matches_version(row: Any, entity_tags: str) -> bool:
@@ -440,4 +457,10 @@ def build_completeness(parameters: ResponseParameters[Any]) -> Callable[[str], b
     excluded = set()
     for path in parameters.excluded_attributes or ():
         excluded.add(str(path).rpartition(":")[2].lower())
-    return lambda name: name in wanted if wanted else name not in excluded
+
+    def is_complete(name: str) -> bool:
+        if wanted:
+            return name in wanted
+        return name not in excluded
+
+    return is_complete

@@ -157,10 +157,11 @@ def build_schemas(models: Iterable[type[Resource[Any]]], base_url: str) -> list[
     described: list[Any] = []
     for model in models:
         described += [model, *model.get_extension_models().values()]
-    schemas = [
-        model.to_schema() for model in [*described, ServiceProviderConfig, ResourceType, Schema]
-    ]
-    for schema in schemas:
+    described += [ServiceProviderConfig, ResourceType, Schema]
+    schemas = []
+    for model in described:
+        schema = model.to_schema()
         location = Reference[External](f"{base_url}/Schemas/{schema.id}")
         schema.meta = Meta(resource_type="Schema", location=location)
+        schemas.append(schema)
     return schemas

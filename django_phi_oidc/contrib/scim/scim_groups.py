@@ -120,9 +120,12 @@ def change_group(row: SCIMGroup, attributes: GroupAttributes, request: ClientReq
             row.save()
     except IntegrityError as error:
         raise SCIMRefused(409, "uniqueness", "There is a group with this displayName.") from error
-    _record(
-        row, "renamed" if is_renamed else "changed", request, added=len(added), removed=len(removed)
-    )
+    if is_renamed:
+        change = "renamed"
+    else:
+        change = "changed"
+
+    _record(row, change, request, added=len(added), removed=len(removed))
 
     if is_renamed:
         members = list(SCIMMembership.objects.filter(group=row.pk).values_list("member", flat=True))
@@ -177,10 +180,8 @@ def _validate(attributes: GroupAttributes) -> None:
 
 
 def _assign(row: SCIMGroup, attributes: GroupAttributes) -> None:
-    row.display_name, row.display_name_key = (
-        attributes.display_name,
-        build_comparison_key(attributes.display_name),
-    )
+    row.display_name = attributes.display_name
+    row.display_name_key = build_comparison_key(attributes.display_name)
     row.external_id = attributes.external_id
 
 
@@ -194,9 +195,9 @@ def _set_members(
     """
     if change == MemberChange():
         return set(), set()
-    wanted = {pk for text in change.added if (pk := parse_id(text)) is not None}
+    wanted = _parse_ids(change.added)
+    unwanted = _parse_ids(change.removed)
     memberships = SCIMMembership.objects.filter(group=row.pk)
-    unwanted = {pk for text in change.removed if (pk := parse_id(text)) is not None}
 
     if change.keeps_others:
         named = memberships.filter(member__in=wanted | unwanted)
@@ -210,10 +211,21 @@ def _set_members(
     if known != added or len(wanted) < len(change.added):
         raise MemberUnknown(added - known)
     memberships.filter(member__in=removed).delete()
-    SCIMMembership.objects.bulk_create(
-        SCIMMembership(group=row, member_id=pk) for pk in sorted(added)
-    )
+    new_memberships = []
+    for pk in sorted(added):
+        new_memberships.append(SCIMMembership(group=row, member_id=pk))
+    SCIMMembership.objects.bulk_create(new_memberships)
     return added, removed
+
+
+def _parse_ids(texts: Iterable[str]) -> set[uuid.UUID]:
+    """Return the ids that are well-formed."""
+    ids = set()
+    for text in texts:
+        pk = parse_id(text)
+        if pk is not None:
+            ids.add(pk)
+    return ids
 
 
 def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> None:
@@ -229,7 +241,8 @@ def _sync_members(members: Collection[uuid.UUID], request: ClientRequest) -> Non
     lock_subjects_of_users(list(rows.values_list("user", flat=True)))
     # The accounts are read again: `attach_account` may have changed them.
     users = list(rows.select_for_update(no_key=True))
-    if deleted := [user.pk for user in users if user.deleted_at]:
+    deleted = [user.pk for user in users if user.deleted_at]
+    if deleted:
         raise MemberUnknown(deleted)
     user_pks = [user.user_id for user in users]
     sync_group_roles(

@@ -173,10 +173,13 @@ def _has_repeated_name(value: Any) -> bool:
     2.1.
     """
     if isinstance(value, Mapping):
-        return len({name.lower() for name in value}) < len(value) or any(
-            map(_has_repeated_name, value.values())
-        )
-    return isinstance(value, list) and any(map(_has_repeated_name, value))
+        lowered = {name.lower() for name in value}
+        if len(lowered) < len(value):
+            return True
+        return any(map(_has_repeated_name, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_repeated_name, value))
+    return False
 
 
 def _read_parameters(request: HttpRequest) -> dict[str, str]:

@@ -226,21 +226,20 @@ def parse_id(text: str) -> uuid.UUID | None:
         pk = uuid.UUID(text)
     except ValueError:
         return None
-    return pk if str(pk) == text else None
+    if str(pk) != text:
+        return None
+    return pk
 
 
 def has_foreign_id(ids: Collection[uuid.UUID], provider: str) -> bool:
     """Return whether a resource of another provider has one of the ids, which are unknown to the
     client.
     """
-    models: tuple[Any, ...]
-    if ids:
-        models = (SCIMUser, SCIMGroup)
-    else:
-        models = ()
-    return any(
-        model.objects.filter(pk__in=ids).exclude(provider=provider).exists() for model in models
-    )
+    if not ids:
+        return False
+    foreign_users = SCIMUser.objects.filter(pk__in=ids).exclude(provider=provider)
+    foreign_groups = SCIMGroup.objects.filter(pk__in=ids).exclude(provider=provider)
+    return foreign_users.exists() or foreign_groups.exists()
 
 
 def _validate(attributes: UserAttributes) -> None:
@@ -258,7 +257,9 @@ def _find_account(sub: str, request: ClientRequest) -> Any:
     _validate_sub(sub, request)
     keys = keyring.get_keys("subject")
     subject = find_linked_subject(issuer=request.provider.issuer, sub=sub, keys=keys)
-    return subject.user if subject else None
+    if subject is None:
+        return None
+    return subject.user
 
 
 @sensitive_variables("sub")
@@ -349,10 +350,8 @@ def _revive_row(row: SCIMUser, attributes: UserAttributes, request: ClientReques
 
 
 def _assign(row: SCIMUser, attributes: UserAttributes) -> None:
-    row.user_name, row.user_name_key = (
-        attributes.user_name,
-        build_comparison_key(attributes.user_name),
-    )
+    row.user_name = attributes.user_name
+    row.user_name_key = build_comparison_key(attributes.user_name)
     row.external_id = attributes.external_id
     row.active = attributes.active
 
@@ -387,9 +386,12 @@ def apply_activity(
     resource = f"user/{row.user_id}"
     if not is_active:
         events = [request.build_event(Action.SCIM_USER_DISABLED, resource=resource)]
-        if roles := lock_sole_roles(row.user_id) if sole_roles is None else sole_roles:
+        if sole_roles is None:
+            sole_roles = lock_sole_roles(row.user_id)
+        if sole_roles:
             # Access ends in any case: the last administrator can be a leaver, too.
-            detail = {"rule": "last_administrator_disabled", "roles": [role.name for role in roles]}
+            role_names = [role.name for role in sole_roles]
+            detail = {"rule": "last_administrator_disabled", "roles": role_names}
             events.append(
                 request.build_event(Action.ALERT_RAISED, resource=resource, detail=detail)
             )

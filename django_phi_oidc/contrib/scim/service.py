@@ -58,9 +58,9 @@ class ServiceProvider:
     def __init__(self, request: ClientRequest, base_url: str) -> None:
         self.request = request
         self.base_url = base_url
-        self.endpoints: dict[str, ResourceEndpoint] = {
-            name: build(request, base_url) for name, build in ENDPOINTS.items()
-        }
+        self.endpoints: dict[str, ResourceEndpoint] = {}
+        for name, endpoint_class in ENDPOINTS.items():
+            self.endpoints[name] = endpoint_class(request, base_url)
 
     def perform(self, operation: Operation) -> SCIMResponse:
         """Return the response. Raises: REFUSALS, UNAVAILABLE_ERRORS."""
@@ -181,7 +181,9 @@ class ServiceProvider:
         models = tuple(endpoint.model for endpoint in self.endpoints.values())
         search = _parse_search(_unite(models), data)
         start = search.start_index or 1
-        wanted = search.count
+        max_count = MAX_RESULTS
+        if search.count is not None:
+            max_count = min(search.count, MAX_RESULTS)
         total = 0
         resources = list[Any]()
         for endpoint in self.endpoints.values():
@@ -189,11 +191,7 @@ class ServiceProvider:
                 update={
                     "filter": _bind_filter(search.filter, endpoint.model),
                     "start_index": max(1, start - total),
-                    "count": max(
-                        0,
-                        (MAX_RESULTS if wanted is None else min(wanted, MAX_RESULTS))
-                        - len(resources),
-                    ),
+                    "count": max(0, max_count - len(resources)),
                 }
             )
             matches, page = endpoint.search(own, is_alone=False)
@@ -205,8 +203,11 @@ class ServiceProvider:
 
 
 def _bind_filter(scim_filter: ScimFilter[Any] | None, model: Any) -> ScimFilter[Any] | None:
+    if scim_filter is None:
+        return None
     filter_class: Any = ScimFilter
-    return None if scim_filter is None else filter_class[model](str(scim_filter))
+    bound: ScimFilter[Any] = filter_class[model](str(scim_filter))
+    return bound
 
 
 def _refuse() -> SCIMResponse:
