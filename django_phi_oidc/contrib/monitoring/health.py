@@ -78,9 +78,14 @@ class HealthView(View):
             "keys": _has_keys(),
         }
         states = {}
+        status = 200
         for name, works in parts.items():
-            states[name] = WORKING if works else UNAVAILABLE
-        return set_private_headers(JsonResponse(states, status=200 if all(parts.values()) else 500))
+            if works:
+                states[name] = WORKING
+            else:
+                states[name] = UNAVAILABLE
+                status = 500
+        return set_private_headers(JsonResponse(states, status=status))
 
 
 def _is_database_available(alias: str) -> bool:

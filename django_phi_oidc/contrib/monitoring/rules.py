@@ -66,8 +66,9 @@ class ThresholdRule(Rule):
         is_new = thing not in things
         things[thing] = max(at, things.get(thing, at))
         expired_at = max(things.values()) - self.memory_lifetime.total_seconds()
-        for expired in [name for name, last_at in things.items() if last_at <= expired_at]:
-            del things[expired]
+        for name, last_at in list(things.items()):
+            if last_at <= expired_at:
+                del things[name]
         if len(things) > self.threshold:
             del things[min(things, key=things.__getitem__)]
         return is_new and thing in things and len(things) >= self.threshold
@@ -101,7 +102,8 @@ class UnusualVolumeRule(Rule):
             return False
         if day != today:
             memory["past"] = [*memory.get("past", ()), len(memory["things"])][-self.baseline_days :]
-            memory["day"], memory["things"] = day, {}
+            memory["day"] = day
+            memory["things"] = {}
         things: dict[str, int] = memory.setdefault("things", {})
         thing = _short_digest(self.distinct_by(event))
         if thing in things or len(things) >= self.max_distinct:
@@ -200,7 +202,9 @@ kind.
 
 def get_builtin_rules() -> tuple[Rule, ...]:
     """Return the rules of the app."""
-    alert_rules = (_alert_event_rule(kind, severity) for kind, severity in ALERT_SEVERITIES.items())
+    alert_rules = []
+    for kind, severity in ALERT_SEVERITIES.items():
+        alert_rules.append(_alert_event_rule(kind, severity))
     return (*_refusal_rules(), *_disclosure_rules(), *_operation_rules(), *alert_rules)
 
 
@@ -208,7 +212,10 @@ def merge_rules(custom_rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """Return the built-in and the custom rules; a custom rule replaces the built-in rule of the
     same kind.
     """
-    return tuple({rule.kind: rule for rule in (*get_builtin_rules(), *custom_rules)}.values())
+    rules: dict[str, Rule] = {}
+    for rule in (*get_builtin_rules(), *custom_rules):
+        rules[rule.kind] = rule
+    return tuple(rules.values())
 
 
 def _refusal_rules() -> tuple[Rule, ...]:
@@ -226,13 +233,19 @@ def _refusal_rules() -> tuple[Rule, ...]:
             memory_lifetime=lifetime,
         )
 
-    def refusal(kind: str, reasons: Collection[str], **options: Any) -> Rule:
+    def refusal(
+        kind: str,
+        reasons: Collection[str],
+        *,
+        actions: Collection[str] = REFUSAL_ACTIONS,
+        severity: Severity = Severity.WARNING,
+    ) -> Rule:
         def key(event: Event) -> str | None:
             if event.reason in reasons:
                 return event.client_ip or event.provider
             return None
 
-        return Rule(kind=kind, key=key, **{"actions": REFUSAL_ACTIONS, **options})
+        return Rule(kind=kind, severity=severity, actions=actions, key=key)
 
     return (
         burst(
@@ -261,14 +274,19 @@ def _refusal_rules() -> tuple[Rule, ...]:
         # A single late refresh by an app is normal.
         ThresholdRule(
             kind="expired_tokens_in_use",
-            key=lambda event: (
-                (event.client_ip or event.provider) if event.reason in EXPIRY_REASONS else None
-            ),
+            key=_expired_token_key,
             actions={Action.API_REFUSED},
             threshold=10,
             memory_lifetime=ten_minutes,
         ),
     )
+
+
+def _expired_token_key(event: Event) -> str | None:
+    """Return the address or the provider that an expired token came from."""
+    if event.reason in EXPIRY_REASONS:
+        return event.client_ip or event.provider
+    return None
 
 
 def _unless_outage(event: Event, key: str) -> str | None:
@@ -302,18 +320,32 @@ def _disclosure_rules() -> tuple[Rule, ...]:
         UnusualVolumeRule(
             kind="many_records",
             actions=disclosures,
-            key=lambda event: event.actor or None if _record_key(event) else None,
+            key=_record_actor_key,
             distinct_by=_record_key,
         ),
         ThresholdRule(
             kind="record_of_interest",
             actions=disclosures,
-            key=lambda event: _record_key(event) or None if event.actor else None,
+            key=_viewed_record_key,
             distinct_by=lambda event: event.actor,
             threshold=25,
             memory_lifetime=timedelta(days=1),
         ),
     )
+
+
+def _record_actor_key(event: Event) -> str | None:
+    """Return the account that a record was disclosed to; None without an account or a record."""
+    if not _record_key(event):
+        return None
+    return event.actor or None
+
+
+def _viewed_record_key(event: Event) -> str | None:
+    """Return the record that was disclosed to an account; None without an account or a record."""
+    if not event.actor:
+        return None
+    return _record_key(event) or None
 
 
 def _operation_rules() -> tuple[Rule, ...]:
@@ -329,9 +361,16 @@ def _operation_rules() -> tuple[Rule, ...]:
             kind="trail_altered",
             severity=Severity.CRITICAL,
             actions={Action.AUDIT_VERIFIED},
-            key=lambda event: "" if json.loads(event.detail).get("findings") else None,
+            key=_findings_key,
         ),
     )
+
+
+def _findings_key(event: Event) -> str | None:
+    """Return one key for all verifications with findings."""
+    if json.loads(event.detail).get("findings"):
+        return ""
+    return None
 
 
 def _alert_event_rule(kind: str, severity: Severity) -> Rule:
@@ -339,12 +378,9 @@ def _alert_event_rule(kind: str, severity: Severity) -> Rule:
         if json.loads(event.detail).get("rule") != kind:
             return None
         # The resource of `event_` alerts is only the first of many events.
-        return (
-            ("" if kind.startswith("event_") else event.resource)
-            or event.provider
-            or event.actor
-            or event.reason
-        )
+        if event.resource and not kind.startswith("event_"):
+            return event.resource
+        return event.provider or event.actor or event.reason
 
     return Rule(
         kind=kind, severity=severity, actions={Action.ALERT_RAISED}, key=key, has_alert_event=True
