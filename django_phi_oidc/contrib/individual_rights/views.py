@@ -110,17 +110,12 @@ class AccountingMixin(ContextMixin, View):
         page = accounting.get_page(**cursor.cleaned_data, size=self.page_size)
         disclosures = []
         for row in page.rows:
-            disclosures.append(
-                DisplayedDisclosure(
-                    disclosure=row,
-                    actor_name=_("you") if row.is_own else self.get_recipient_name(row.recipient),
-                    represented_name=get_represented_name(row, actor),
-                    purpose=_(row.purpose_name) if row.purpose else "",
-                )
-            )
+            disclosures.append(self._describe_disclosure(row, actor))
         newer = _encode_query(shows_own, after=page.newer_key)
         older = _encode_query(shows_own, before=page.older_key)
-        begins_at = accounting.find_available_since() if page.older_key is None else None
+        begins_at = None
+        if page.older_key is None:
+            begins_at = accounting.find_available_since()
         return super().get_context_data(
             disclosures=disclosures,
             since=accounting.since,
@@ -131,12 +126,31 @@ class AccountingMixin(ContextMixin, View):
             **kwargs,
         )
 
+    def _describe_disclosure(self, disclosure: Disclosure, reader: Actor) -> DisplayedDisclosure:
+        if disclosure.is_own:
+            actor_name = _("you")
+        else:
+            actor_name = self.get_recipient_name(disclosure.recipient)
+
+        purpose = ""
+        if disclosure.purpose:
+            purpose = _(disclosure.purpose_name)
+
+        return DisplayedDisclosure(
+            disclosure=disclosure,
+            actor_name=actor_name,
+            represented_name=get_represented_name(disclosure, reader),
+            purpose=purpose,
+        )
+
 
 def _encode_query(shows_own: bool, **cursor: object) -> str:
     parameters: dict[str, object] = {}
     for name, value in cursor.items():
         if value is not None:
             parameters[name] = value
-    if parameters:
-        return "?" + urlencode({**parameters, **({"all": 1} if shows_own else {})})
-    return ""
+    if not parameters:
+        return ""
+    if shows_own:
+        parameters["all"] = 1
+    return "?" + urlencode(parameters)

@@ -97,9 +97,10 @@ def _list(options: Options, output: Output) -> None:
 def _create_accounting(
     user: AbstractBaseUser, options: Options, *, now: datetime
 ) -> DisclosureAccounting:
-    since: datetime | timedelta
     if options["since"] is None:
         since = get_accounting_start(now)
+    elif isinstance(options["since"], timedelta):
+        since = now - options["since"]
     else:
         since = options["since"]
 
@@ -112,7 +113,7 @@ def _create_accounting(
     return create_accounting(
         user,
         resources=resources,
-        since=now - since if isinstance(since, timedelta) else since,
+        since=since,
         include_own=options["all"],
         origin=current_origin(),
         now=now,
@@ -138,14 +139,21 @@ def _create_row_writer(options: Options, output: Output) -> Callable[[Accounting
         return lambda row: output.write_row(row, _format_line)
     sheet = csv.DictWriter(output.stdout, _COLUMNS)
     sheet.writeheader()
-    return lambda row: sheet.writerow(
-        {column: escape_formulas(_format_cell(value)) for column, value in row.items()}
-    )
+
+    def write_cells(row: AccountingRow) -> None:
+        cells = {}
+        for column, value in row.items():
+            cells[column] = escape_formulas(_format_cell(value))
+        sheet.writerow(cells)
+
+    return write_cells
 
 
 def _format_cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else ""
+    if value is True:
+        return "yes"
+    if value is False:
+        return ""
     if isinstance(value, list):
         return " ".join(value)
     return str(value)
@@ -174,14 +182,16 @@ def _format_line(row: AccountingRow) -> str:
         represented = format_untrusted(row["on_behalf_of_name"]) or "an account"
         who = f"{who} on behalf of {represented} ({row['on_behalf_of']})"
 
+    if row["purpose"]:
+        purpose = f"{row['purpose_name']} ({row['purpose']})"
+    else:
+        purpose = "no purpose"
+
     data = " ".join(row["claims"]) or row["resource"]
-    parts = [
-        row["occurred_at"],
-        who,
-        f"{row['purpose_name']} ({row['purpose']})" if row["purpose"] else "no purpose",
-        _ACTION_PREFIXES.get(row["action"], f"{row['action']}: ") + data,
-        *([f"emergency {row['emergency']}"] if row["emergency"] else []),
-    ]
+    action_prefix = _ACTION_PREFIXES.get(row["action"], f"{row['action']}: ")
+    parts = [row["occurred_at"], who, purpose, action_prefix + data]
+    if row["emergency"]:
+        parts.append(f"emergency {row['emergency']}")
     return "  ".join(parts)
 
 
