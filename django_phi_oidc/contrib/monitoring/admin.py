@@ -102,10 +102,13 @@ class AlertPeopleAdmin(PeopleAdmin, RowActionsAdmin):
 
     def filter_by_accounts(self, queryset: QuerySet[Any], accounts: Sequence[Any]) -> QuerySet[Any]:
         subjects = PairwiseSubject.objects.filter(user__in=accounts).values_list("uuid", flat=True)
-        keys = [str(account) for account in accounts]
-        return queryset.filter(
-            key__in=[*keys, *(f"{ACCOUNT_PREFIX}{key}" for key in keys), *map(str, subjects)]
-        )
+        keys = []
+        for account in accounts:
+            keys.append(str(account))
+            keys.append(f"{ACCOUNT_PREFIX}{account}")
+        for subject in subjects:
+            keys.append(str(subject))
+        return queryset.filter(key__in=keys)
 
     @admin.display(description=gettext_lazy("Concerns"))
     def concerns(self, row: Any) -> str:
@@ -263,8 +266,11 @@ class SecurityAlertAdmin(AlertPeopleAdmin):
 
 def list_alert_kinds() -> list[tuple[str, str]]:
     """Return the kinds of alerts with their labels, also those of the project's rules."""
-    kinds = {*ALERT_LABELS, *(rule.kind for rule in get_declared_rules())}
-    return sorted(((kind, get_alert_label(kind)) for kind in kinds), key=itemgetter(1))
+    kinds = set(ALERT_LABELS)
+    for rule in get_declared_rules():
+        kinds.add(rule.kind)
+    labelled = [(kind, get_alert_label(kind)) for kind in kinds]
+    return sorted(labelled, key=itemgetter(1))
 
 
 class AlertMuteForm(AlertMuteModelForm):

@@ -50,11 +50,13 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
         return None
     matches = list(_match_rules(rules, batch.events))
     # Load memories after the cursor: they change only together with it.
-    memories = _load_memories(
-        {(rule.kind, key) for rule, key, _ in matches if rule.memory_lifetime}
-    )
+    rule_keys = set()
+    for rule, key, _ in matches:
+        if rule.memory_lifetime:
+            rule_keys.add((rule.kind, key))
+    memories = _load_memories(rule_keys)
     candidates: dict[RuleKey, AlertCandidate] = {}
-    expiries: dict[RuleKey, datetime] = {}
+    last_times: dict[RuleKey, datetime] = {}
     for rule, key, event in matches:
         rule_key = (rule.kind, key)
 
@@ -66,8 +68,12 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
         if rule.evaluate(event, memory):
             _add_candidate(candidates, rule, key, event)
         if rule.memory_lifetime:
-            expiries[rule_key] = max(expiries.get(rule_key, event.occurred_at), event.occurred_at)
+            last_time = last_times.get(rule_key, event.occurred_at)
+            last_times[rule_key] = max(last_time, event.occurred_at)
     lifetimes = {rule.kind: rule.memory_lifetime for rule in rules}
+    expiries = {}
+    for rule_key, last_time in last_times.items():
+        expiries[rule_key] = last_time + lifetimes[rule_key[0]]
     with transaction.atomic():
         unchanged = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version)
         if not unchanged.update(
@@ -77,9 +83,7 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
             sealed_at=batch.sealed_at,
         ):
             return None
-        _save_memories(
-            memories, {rule_key: at + lifetimes[rule_key[0]] for rule_key, at in expiries.items()}
-        )
+        _save_memories(memories, expiries)
         if batch.events:
             # Expired by the time of the events, too: a wrong clock may have set it ahead of now.
             AnomalyMemory.objects.filter(
@@ -185,15 +189,10 @@ def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
 
 
 def _save_memories(memories: RuleMemories, expiries: Mapping[RuleKey, datetime]) -> None:
-    rows = [
-        AnomalyMemory(
-            kind=kind,
-            key=key,
-            state=json.dumps(memories[kind, key], separators=(",", ":")),
-            expires_at=at,
-        )
-        for (kind, key), at in sorted(expiries.items())
-    ]
+    rows = []
+    for (kind, key), expires_at in sorted(expiries.items()):
+        state = json.dumps(memories[kind, key], separators=(",", ":"))
+        rows.append(AnomalyMemory(kind=kind, key=key, state=state, expires_at=expires_at))
     AnomalyMemory.objects.bulk_create(
         rows,
         update_conflicts=True,

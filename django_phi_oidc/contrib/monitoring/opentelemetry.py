@@ -20,16 +20,16 @@ class OpenTelemetrySink:
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         meter = get_meter("django_phi_oidc", __version__, meter_provider)
-        self._counters = {
-            metric: meter.create_counter(f"{PREFIX}.{metric.name}", description=metric.help)
-            for metric in COUNTERS
-        }
-        self._histograms = {
-            metric: meter.create_histogram(
+        self._counters = {}
+        for metric in COUNTERS:
+            self._counters[metric] = meter.create_counter(
+                f"{PREFIX}.{metric.name}", description=metric.help
+            )
+        self._histograms = {}
+        for metric in TIMERS:
+            self._histograms[metric] = meter.create_histogram(
                 f"{PREFIX}.{metric.name}", unit="s", description=metric.help
             )
-            for metric in TIMERS
-        }
         gauges = GaugeCache()
         for name, gauge in GAUGES.items():
             meter.create_observable_gauge(

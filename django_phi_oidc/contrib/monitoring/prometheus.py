@@ -48,18 +48,16 @@ class PrometheusSink:
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._counters = {
-            metric: Counter(
+        self._counters = {}
+        for metric in COUNTERS:
+            self._counters[metric] = Counter(
                 f"{PREFIX}_{metric.name}", metric.help, metric.labels, registry=registry
             )
-            for metric in COUNTERS
-        }
-        self._histograms = {
-            metric: Histogram(
+        self._histograms = {}
+        for metric in TIMERS:
+            self._histograms[metric] = Histogram(
                 f"{PREFIX}_{metric.name}_seconds", metric.help, metric.labels, registry=registry
             )
-            for metric in TIMERS
-        }
         registry.register(GAUGE_COLLECTOR)
 
     def increment(self, metric: Metric, labels: Mapping[str, str]) -> None:
