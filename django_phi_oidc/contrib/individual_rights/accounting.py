@@ -220,9 +220,11 @@ class DisclosureAccounting:
         except KeyMissing as error:
             raise AuditUnavailable from error
         # Events from before the first row: the name that the account has now is better than none.
-        current = find_current_recipients(
-            {actor for actor, moment in looks if (actor, moment) not in known} - {""}
-        )
+        unknown = set()
+        for actor, moment in looks:
+            if actor and (actor, moment) not in known:
+                unknown.add(actor)
+        current = find_current_recipients(unknown)
 
         def find_account(key: str, moment: datetime) -> Recipient:
             if (key, moment) in known:
@@ -243,6 +245,9 @@ class DisclosureAccounting:
     def _create_disclosure(self, event: AuditEvent) -> Disclosure:
         detail = parse_detail(event.detail)
         claims = detail.get("claims", detail.get("claim", []))
+        if not isinstance(claims, list):
+            # An event of the host project may have another type there.
+            claims = [claims]
         return Disclosure(
             id=event.id,
             occurred_at=event.occurred_at,
@@ -252,8 +257,7 @@ class DisclosureAccounting:
             is_own=event.actor == self.user_pk,
             purpose=event.purpose,
             resource=self.resource_names.get(event.resource, event.resource),
-            # An event of the host project may have another type there.
-            claims=tuple(map(str, claims if isinstance(claims, list) else [claims])),
+            claims=tuple(map(str, claims)),
             emergency=str(detail.get("emergency", "")),
         )
 
@@ -285,14 +289,14 @@ def create_accounting(
     if isinstance(resources, str) or not all(map(is_resource_reference, references)):
         raise ImproperlyConfigured("PHI_OIDC['PATIENT_RESOURCES'] must return a list of Type/id.")
     references.insert(0, f"user/{user.pk}")
-    names = {resource: resource for resource in references}
     # All names that the audit log may use: AUDIT['resource_ids'] and the oldest key may have
     # changed.
+    names = {}
+    for resource in references:
+        names[resource] = resource
     for key in keyring.get_keys("audit_mac"):
-        names |= {
-            compute_resource_pseudonym(resource, key=key.material): resource
-            for resource in references
-        }
+        for resource in references:
+            names[compute_resource_pseudonym(resource, key=key.material)] = resource
     uuids = (
         PairwiseSubject.objects.filter(user=user.pk).order_by("pk").values_list("uuid", flat=True)
     )

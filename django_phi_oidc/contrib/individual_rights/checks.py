@@ -24,9 +24,7 @@ def check_patient_resources(**kwargs: Any) -> Messages:
     if conf.patient_resources() is not None:
         return
     is_override_offered = any(source.is_offered() for source in access_overrides)
-    if is_override_offered or any(
-        _is_guarded(pattern.callback) for pattern in iterate_url_patterns()
-    ):
+    if is_override_offered or _has_guarded_view():
         text = (
             "PATIENT_RESOURCES is not set: the accounting of "
             "disclosures lacks the access to guarded resources."
@@ -37,6 +35,10 @@ def check_patient_resources(**kwargs: Any) -> Messages:
             text,
             hint + in_settings('PHI_OIDC["PATIENT_RESOURCES"] = "portal.records.resources_of"'),
         )
+
+
+def _has_guarded_view() -> bool:
+    return any(_is_guarded(pattern.callback) for pattern in iterate_url_patterns())
 
 
 def _is_guarded(view: Callable[..., Any]) -> bool:

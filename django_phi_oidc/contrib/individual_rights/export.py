@@ -163,10 +163,13 @@ def export_person(
                 "events": list(events_about),
             }
         )
-    is_labelled = any(not labelled.isdisjoint(claim_names) for claim_names in names.values())
+    redisclosure_notice = None
+    for claim_names in names.values():
+        if not labelled.isdisjoint(claim_names):
+            redisclosure_notice = NOTICE
     document = {
         "exported_at": format_datetime(now),
-        "redisclosure_notice": NOTICE if is_labelled else None,
+        "redisclosure_notice": redisclosure_notice,
         "account": {"id": str(user.pk), "username": user.get_username()},
         "subjects": serialized_subjects,
         "sessions": _serialize_sessions(sessions, unreadable),
@@ -213,14 +216,7 @@ def _export_account_members(export: PersonalDataExport) -> dict[str, Any]:
     )
     members: dict[str, Any] = {
         "identifiers": [serialize_row(row, "sector", "value") for row in identifiers],
-        "recipient_names": [
-            {
-                "since": format_datetime(since),
-                "name": recipient.name,
-                "roles": list(recipient.roles),
-            }
-            for since, recipient in list_stored_names(user)
-        ],
+        "recipient_names": _serialize_stored_names(user),
         "accountings": [
             serialize_row(row, "first_given_at", "last_given_at", "count", "sha256")
             for row in copies
@@ -229,6 +225,19 @@ def _export_account_members(export: PersonalDataExport) -> dict[str, Any]:
     for source in personal_data_sources:
         members.update(source.export_account(export))
     return members
+
+
+def _serialize_stored_names(user: AbstractBaseUser) -> list[dict[str, Any]]:
+    serialized = []
+    for since, recipient in list_stored_names(user):
+        serialized.append(
+            {
+                "since": format_datetime(since),
+                "name": recipient.name,
+                "roles": list(recipient.roles),
+            }
+        )
+    return serialized
 
 
 def _list_claim_names(
@@ -299,17 +308,22 @@ def _build_export_events(
     else:
         suspension = {}
     for subject, names in names_by_subject.items():
+        if subject is None:
+            uuid_text = ""
+        else:
+            uuid_text = str(subject.uuid)
         for start in range(0, max(len(names), 1), MAX_ITEMS):
             batch = names[start : start + MAX_ITEMS]
-            label_detail = {"notice": NOTICE_SECTION} | (
-                {} if lacks_consent(PART2, consent) else {"consent": consent}
-            )
-            is_labelled = not labelled.isdisjoint(batch)
+            detail: dict[str, Any] = {"claims": batch, **suspension}
+            if not labelled.isdisjoint(batch):
+                detail["notice"] = NOTICE_SECTION
+                if not lacks_consent(PART2, consent):
+                    detail["consent"] = consent
             yield NewEvent(
                 action=Action.SUBJECT_EXPORTED,
-                subject="" if subject is None else str(subject.uuid),
+                subject=uuid_text,
                 resource=f"user/{user.pk}",
-                detail={"claims": batch, **suspension, **(label_detail if is_labelled else {})},
+                detail=detail,
                 **event_fields,
             )
 
@@ -334,13 +348,18 @@ def _serialize_claim(
     unreadable.
     """
     sealed: Any = StoredClaim._meta.get_field("value")
+    basis = None
+    label = None
+    if declaration:
+        label = declaration.label
+        # The legal basis of another purpose does not apply to this claim.
+        if declaration.purpose == claim.purpose:
+            basis = declaration.basis
+
     fields = {
         **serialize_row(claim, "name", "purpose"),
-        # The legal basis of another purpose does not apply to this claim.
-        "basis": declaration.basis
-        if declaration and declaration.purpose == claim.purpose
-        else None,
-        "label": declaration.label if declaration else None,
+        "basis": basis,
+        "label": label,
         **serialize_row(claim, "obtained_at", "expires_at", "held_until"),
     }
     try:
@@ -410,20 +429,31 @@ def _serialize_sessions(
                 **serialize_row(
                     row, "provider", "issuer", *times, optional=(*_PLACE, "end_reason", "acr")
                 ),
-                "id_token": {
-                    name: value
-                    for name, value in session.id_token.items()
-                    if name not in ("nonce", "sid")
-                },
-                "tokens": [
-                    name
-                    for column, name in _TOKEN_NAMES.items()
-                    if getattr(row, column) is not None
-                ],
+                "id_token": _drop_session_claims(session.id_token),
+                "tokens": _list_stored_tokens(row),
                 "to_revoke": names_to_revoke.get(row.pk, []),
             }
         )
     return serialized
+
+
+@sensitive_variables()
+def _drop_session_claims(id_token: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims without those that identify the session."""
+    kept = {}
+    for name, value in id_token.items():
+        if name not in ("nonce", "sid"):
+            kept[name] = value
+    return kept
+
+
+def _list_stored_tokens(session: OIDCSession) -> list[str]:
+    """Return the names of the stored tokens, not their values."""
+    names = []
+    for column, name in _TOKEN_NAMES.items():
+        if getattr(session, column) is not None:
+            names.append(name)
+    return names
 
 
 def _iter_events(
@@ -441,10 +471,14 @@ def _iter_events(
             if event.purpose in suspended_purposes or (suspended_purposes and is_suspending_hold):
                 withheld_ids.append(event.id)
                 continue
+            single_claim = []
+            if "claim" in detail:
+                single_claim.append(detail["claim"])
+
             yield {
                 "id": str(event.id),
                 **serialize_row(event, "occurred_at", "action", "outcome", "purpose", "actor"),
-                "claims": detail.get("claims", [detail["claim"]] if "claim" in detail else []),
+                "claims": detail.get("claims", single_claim),
             }
     except RowUnreadable:
         unreadable_items.append(f"events of subject {subject.uuid}")

@@ -121,7 +121,10 @@ def end_other_sessions(actor: Actor, *, session_id: uuid.UUID | None = None, now
                 ended = []
             if ended:
                 report_changes([actor.user], AccountChange.SESSIONS_ENDED, provider="", now=now)
-        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+        revocation_ids = list[uuid.UUID]()
+        for session in ended:
+            revocation_ids.extend(session.revocation_ids)
+        revoke_after_commit(revocation_ids)
     return len(ended)
 
 
@@ -192,9 +195,15 @@ def create_own_accounting(
     """Return the accounting of the user's record. Each part of it that is read is recorded."""
     user = actor.user
     get_resources = individual_rights_conf.patient_resources()
+
+    if get_resources:
+        resources = get_resources(user)
+    else:
+        resources = ()
+
     return create_accounting(
         user,  # type: ignore[arg-type]  # a user with a session
-        resources=get_resources(user) if get_resources else (),
+        resources=resources,
         since=since,
         include_own=include_own,
         origin=actor.origin,
@@ -233,13 +242,17 @@ def _query_other_sessions(actor: Actor) -> OIDCSessionQuerySet:
 
 def _create_own_session(row: OIDCSession, actor: Actor) -> OwnSession:
     declaration = conf.providers().get(row.provider)
+
+    if declaration and declaration.label:
+        provider = str(declaration.label)
+    else:
+        provider = urlsplit(row.issuer).netloc
+
     return OwnSession(
         id=row.pk,
         device=get_device_label(row.browser, row.platform),
         network=row.network,
-        provider=str(declaration.label)
-        if declaration and declaration.label
-        else urlsplit(row.issuer).netloc,
+        provider=provider,
         started_at=row.started_at,
         last_seen_at=row.last_seen_at,
         is_current=str(row.pk) == actor.origin.session,

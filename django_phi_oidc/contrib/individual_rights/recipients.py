@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,7 +64,7 @@ def remember_recipient(user: Any, *, now: datetime, resource: str = "") -> None:
     """
     account = str(user.pk)
     name = _get_name(user)
-    if any(_is_remembered(key, name) for key in ((account, ""), (account, resource))):
+    if _is_remembered((account, ""), name) or _is_remembered((account, resource), name):
         return
     if resource and is_own_resource(user, resource):
         _remember((account, resource), name)
@@ -117,19 +117,25 @@ def find_recipients(
     wanted = set(looks)
     rows: dict[str, list[DisclosureRecipient]] = defaultdict(list)
     accounts = {account for account, _ in wanted} - {""}
-    for row in DisclosureRecipient.objects.filter(account__in=accounts).order_by(
-        "recorded_at", "id"
-    ):
+    found = DisclosureRecipient.objects.filter(account__in=accounts).order_by("recorded_at", "id")
+    for row in found:
         rows[row.account].append(row)
     chosen = {}
     for account, moment in wanted:
         if account in rows:
-            chosen[(account, moment)] = next(
-                (row for row in reversed(rows[account]) if row.recorded_at <= moment),
-                rows[account][0],
-            )
+            chosen[(account, moment)] = _choose_row(rows[account], moment)
     recipients = {row.pk: _parse_identity(_find_identity(row)) for row in chosen.values()}
     return {look: recipients[row.pk] for look, row in chosen.items()}
+
+
+def _choose_row(rows: Sequence[DisclosureRecipient], moment: datetime) -> DisclosureRecipient:
+    """Return the last row before the moment, or the first row. rows: the oldest first, not
+    empty.
+    """
+    for row in reversed(rows):
+        if row.recorded_at <= moment:
+            return row
+    return rows[0]
 
 
 def list_stored_names(user: Any) -> list[tuple[datetime, Recipient]]:
@@ -164,11 +170,11 @@ def find_current_recipients(accounts: Iterable[str]) -> dict[str, Recipient]:
     else:
         users = {}
 
-    return {
-        account: Recipient(name=_get_name(users[key]))
-        for account, key in keys.items()
-        if key in users
-    }
+    current_recipients = {}
+    for account, key in keys.items():
+        if key in users:
+            current_recipients[account] = Recipient(name=_get_name(users[key]))
+    return current_recipients
 
 
 def forget_remembered() -> None:
