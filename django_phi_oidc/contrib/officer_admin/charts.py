@@ -5,6 +5,7 @@ Django.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 CHART_HEIGHT = 120
@@ -78,8 +79,10 @@ class Chart:
     @property
     def highest(self) -> tuple[datetime, int]:
         """The start and number of the first of the bars with the highest number."""
-        pairs = zip(self.starts, self.bar_totals, strict=True)
-        return max(((start, total or 0) for start, total in pairs), key=lambda pair: pair[1])
+        bars = []
+        for start, total in zip(self.starts, self.bar_totals, strict=True):
+            bars.append((start, total or 0))
+        return max(bars, key=itemgetter(1))
 
     @property
     def paths(self) -> list[tuple[int, str]]:
@@ -128,10 +131,7 @@ def build_chart(starts: Sequence[datetime], parts: Sequence[ChartPart]) -> Chart
     of both.
     """
     columns = list(zip(*(part.counts for part in parts), strict=True))
-    totals = [
-        None if all(count is None for count in column) else sum(filter(None, column))
-        for column in columns
-    ]
+    totals = [_add_known_counts(column) for column in columns]
     grid_values = compute_grid(max(total or 0 for total in totals))
     rectangles = []
     for place, column in enumerate(columns):
@@ -157,3 +157,11 @@ def build_chart(starts: Sequence[datetime], parts: Sequence[ChartPart]) -> Chart
         rectangles=tuple(rectangles),
         grid_values=grid_values,
     )
+
+
+def _add_known_counts(counts: Sequence[int | None]) -> int | None:
+    """Return the sum of the known counts, or None if all are unknown."""
+    known = [count for count in counts if count is not None]
+    if not known:
+        return None
+    return sum(known)

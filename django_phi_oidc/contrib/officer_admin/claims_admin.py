@@ -46,12 +46,21 @@ from ...fields import MASK
 from ...subjects.people_admin import SubjectRowsAdmin
 
 
+def _list_names() -> list[tuple[str, str]]:
+    names = []
+    for name, claim in sorted(conf.claims().items()):
+        if claim.retention is not None:
+            names.append((name, get_claim_label(name)))
+    return names
+
+
 def _list_purposes() -> list[tuple[str, str]]:
-    purposes = sorted(
-        {claim.purpose for claim in conf.claims().values() if claim.retention is not None}
-    )
+    purposes = set()
+    for claim in conf.claims().values():
+        if claim.retention is not None:
+            purposes.add(claim.purpose)
     result = []
-    for purpose in purposes:
+    for purpose in sorted(purposes):
         result.append((purpose, get_purpose_label(purpose)))
     return result
 
@@ -68,11 +77,7 @@ def _filter_held(rows: QuerySet[Any]) -> QuerySet[Any]:
 ClaimNameFilter = create_choice_filter(
     gettext_lazy("name"),
     "name",
-    lambda: [
-        (name, get_claim_label(name))
-        for name, claim in sorted(conf.claims().items())
-        if claim.retention is not None
-    ],
+    _list_names,
 )
 ClaimPurposeFilter = create_choice_filter(gettext_lazy("purpose"), "purpose", _list_purposes)
 ClaimEndFilter = create_state_filter(
@@ -195,6 +200,9 @@ class StoredClaimAdmin(SubjectRowsAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         report = create_retention_report(now=clock.now())
+        claims = []
+        for row in report.claims:
+            claims.append((row, get_claim_label(row.name), get_purpose_label(row.purpose)))
         keys = None
         is_unavailable = False
         try:
@@ -206,10 +214,7 @@ class StoredClaimAdmin(SubjectRowsAdmin):
             "opts": self.opts,
             "title": _("Retention report"),
             "report": report,
-            "claims": [
-                (row, get_claim_label(row.name), get_purpose_label(row.purpose))
-                for row in report.claims
-            ],
+            "claims": claims,
             "keys": keys,
             "keys_are_away": is_unavailable,
             "sees_holds": request.user.has_perm("phi_oidc_legal_holds.view_legalhold"),

@@ -63,16 +63,24 @@ def list_panel_tiles(
     counts = sql.count_rows(
         [panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS
     )
-    return [
-        OverviewTile(
-            label=panel.label,
-            # Counting stopped at the maximum.
-            value=f"{count}+" if count >= MAX_COUNT else count,
-            url=find_page_url(site_name, panel.model_label, panel.url_query),
-            needs_action=panel.needs_action and count > 0,
+    panel_tiles = []
+    for panel, count in zip(panels, counts, strict=True):
+        panel_tiles.append(
+            OverviewTile(
+                label=panel.label,
+                value=_format_count(count),
+                url=find_page_url(site_name, panel.model_label, panel.url_query),
+                needs_action=panel.needs_action and count > 0,
+            )
         )
-        for panel, count in zip(panels, counts, strict=True)
-    ]
+    return panel_tiles
+
+
+def _format_count(count: int) -> int | str:
+    """Return the count with a plus sign if counting stopped at the maximum."""
+    if count >= MAX_COUNT:
+        return f"{count}+"
+    return count
 
 
 def create_overdue_tile(*, site_name: str) -> OverviewTile:
@@ -108,15 +116,9 @@ def create_log_tile(can_view: CanView, site_name: str, now: datetime) -> Overvie
     if lag is not None:
         note = _("last sealed: %(time)s") % {"time": format_past(rows[0].sealed_at, now=now)}
 
-    value: int | str
-    if count >= MAX_COUNT:
-        value = f"{count}+"
-    else:
-        value = count
-
     return OverviewTile(
         label=label,
-        value=value,
+        value=_format_count(count),
         note=note,
         url=url,
         needs_action=count > 0 and (lag is None or lag > LATE_SEALING),
@@ -130,9 +132,10 @@ def create_verification_tile(can_view: CanView, site_name: str, now: datetime) -
     sees_events = can_view("phi_oidc_audit.auditevent")
     verified = build_verification_context()
     label = _("Last verification")
-    url = find_page_url(
-        site_name, f"phi_oidc_audit.{'auditevent' if sees_events else 'auditcheckpoint'}"
-    )
+    if sees_events:
+        url = find_page_url(site_name, "phi_oidc_audit.auditevent")
+    else:
+        url = find_page_url(site_name, "phi_oidc_audit.auditcheckpoint")
     if "unreadable" in verified:
         return OverviewTile(
             label=label, value=_("Unreadable"), note=UNREADABLE_MESSAGE, url=url, needs_action=True

@@ -37,6 +37,12 @@ class RevealForm(MultipleChoiceForm, ConsentForm):
         super().set_choices(choices)
         self.fields["chosen"].initial = []
         declared = conf.claims()
-        codes = sorted({declared[name].purpose for name, _label in choices if name in declared})
+        purposes = set()
+        for name, _label in choices:
+            if name in declared:
+                purposes.add(declared[name].purpose)
+        purpose_choices = [("", "---------")]
+        for code in sorted(purposes):
+            purpose_choices.append((code, get_purpose_label(code)))
         widget: Any = self.fields["purpose"].widget
-        widget.choices = [("", "---------"), *((code, get_purpose_label(code)) for code in codes)]
+        widget.choices = purpose_choices

@@ -78,8 +78,13 @@ def update_counts(*, now: datetime) -> None:
         HourlyCount.objects.filter(day__lt=current.date() - timedelta(days=KEPT_DAYS)).delete()
         with translate_database_errors():
             _store(current, {(Series.UNSEALED, ""): AuditUnsealed.objects.count()})
+    if is_new_hour:
+        recent_hours = LATE_HOURS
+    else:
+        recent_hours = 2
+
     recent = set()
-    for number in range(LATE_HOURS if is_new_hour else 2):
+    for number in range(recent_hours):
         recent.add(current - number * HOUR)
     hours = [hour for hour in _list_kept_hours(current) if hour in recent or hour not in counted]
     ends_at = time.monotonic() + RUN_SECONDS
@@ -110,8 +115,12 @@ def _list_kept_hours(current: datetime) -> list[datetime]:
     oldest event.
     """
     oldest_id = search.find_oldest_event_id() or lowest_uuid7(current)
-    earlier = (current - number * HOUR for number in range(1, KEPT_DAYS * 24 + 1))
-    return [current, *(hour for hour in earlier if oldest_id < lowest_uuid7(hour + HOUR))]
+    hours = [current]
+    for number in range(1, KEPT_DAYS * 24 + 1):
+        hour = current - number * HOUR
+        if oldest_id < lowest_uuid7(hour + HOUR):
+            hours.append(hour)
+    return hours
 
 
 def _get_hour_start(moment: datetime) -> datetime:
@@ -159,46 +168,49 @@ def _count_events(hour: datetime) -> _Counts:
     """Return the numbers of events of that hour. Raises: AuditUnavailable."""
     reasons = count_failures_by_reason(hour, hour + HOUR)
     # Each series has at least one row in an hour, which shows that the hour was counted.
-    return {
+    counts: dict[tuple[str, str], int] = {
         (Series.SIGN_INS, ""): count_sign_ins(hour, hour + HOUR),
         (Series.REFUSALS, ""): 0,
-        **{(Series.REFUSALS, reason): count for reason, count in reasons.items()},
     }
+    for reason, count in reasons.items():
+        counts[Series.REFUSALS, reason] = count
+    return counts
 
 
 def _measure(*, now: datetime) -> _Counts:
     """Return the numbers of what is stored now."""
-    return {
-        **{(trend.series, ""): trend.measure() for trend in overview_trends if trend.measure},
-        (Series.OVERDUE, ""): StoredClaim.objects.filter(get_overdue_condition(now=now)).count(),
-        **{(Series.CLAIMS, group): count for group, count in _count_claims_by_age(now=now).items()},
-    }
+    counts: dict[tuple[str, str], int] = {}
+    for trend in overview_trends:
+        if trend.measure:
+            counts[trend.series, ""] = trend.measure()
+    overdue_claims = StoredClaim.objects.filter(get_overdue_condition(now=now))
+    counts[Series.OVERDUE, ""] = overdue_claims.count()
+    for group, count in _count_claims_by_age(now=now).items():
+        counts[Series.CLAIMS, group] = count
+    return counts
 
 
 def _count_claims_by_age(*, now: datetime) -> Mapping[str, int]:
     """Return the number of stored claims of each age group, by one SELECT."""
-    limits = []
-    for age in AGE_GROUPS.values():
-        limits.append(now - age)
-    conditions = []
-    for until, since in zip([None, *limits], limits, strict=False):
-        conditions.append(
-            Q(obtained_at__gt=since) & (Q() if until is None else Q(obtained_at__lte=until))
-        )
-    conditions.append(Q(obtained_at__lte=limits[-1]))
-    groups = zip([*AGE_GROUPS, OLDER], conditions, strict=True)
-    return StoredClaim.objects.aggregate(
-        **{group: Count("pk", filter=condition) for group, condition in groups}
-    )
+    counts = {}
+    # The claims that are older than those of the groups before.
+    remaining = Q()
+    for group, age in AGE_GROUPS.items():
+        limit = now - age
+        counts[group] = Count("pk", filter=Q(obtained_at__gt=limit) & remaining)
+        remaining = Q(obtained_at__lte=limit)
+    counts[OLDER] = Count("pk", filter=remaining)
+    return StoredClaim.objects.aggregate(**counts)
 
 
 def _store(hour: datetime, counts: _Counts) -> None:
     """Insert or replace these numbers of the hour."""
-    rows = [
-        HourlyCount(day=hour.date(), hour=hour.hour, series=series, label=label, count=count)
-        # In one order, so that two workers do not wait for each other.
-        for (series, label), count in sorted(counts.items())
-    ]
+    rows = []
+    # In one order, so that two workers do not wait for each other.
+    for (series, label), count in sorted(counts.items()):
+        rows.append(
+            HourlyCount(day=hour.date(), hour=hour.hour, series=series, label=label, count=count)
+        )
     unique = ["day", "hour", "series", "label"]
     HourlyCount.objects.bulk_create(
         rows, update_conflicts=True, unique_fields=unique, update_fields=["count"]

@@ -5,8 +5,7 @@ is read.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
-from operator import attrgetter, or_
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +22,7 @@ from ...audit import search
 from ...audit.admin.event_table import EventTableRow, build_event_table, find_people_of_events
 from ...audit.descriptions import get_purpose_label
 from ...audit.events import Action, NewEvent
+from ...audit.models import AuditEvent
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names
@@ -177,14 +177,10 @@ def build_claims(request: SectionRequest) -> SectionContent:
     hidden = {}
     for subject in request.subjects:
         hidden[subject.pk] = list_hidden_names(request.actor.user, subject)
-    is_visible = (
-        Q(subject=subject) & ~Q(name__in=hidden[subject.pk]) for subject in request.subjects
-    )
-    claims = (
-        StoredClaim.objects.filter(reduce(or_, is_visible, Q(pk__in=[])))
-        .defer("value")
-        .order_by("name", "-pk")
-    )
+    is_visible = Q(pk__in=[])
+    for subject in request.subjects:
+        is_visible |= Q(subject=subject) & ~Q(name__in=hidden[subject.pk])
+    claims = StoredClaim.objects.filter(is_visible).defer("value").order_by("name", "-pk")
     found = list(claims[:MAX_ROWS])
     rows = []
     for row in found:
@@ -204,14 +200,16 @@ def build_claims(request: SectionRequest) -> SectionContent:
     # there are any.
     has_more = len(found) == MAX_ROWS
     erasable = found or any(hidden.values())
-    revealable = has_more or any(
-        row.session == NO_SESSION and row.name in conf.claims() for row in found
-    )
+    revealable = has_more or any(_is_revealable(row) for row in found)
     return SectionContent(
         rows=rows,
         unavailable_actions=list_unavailable(erasable, "scrub")
         | list_unavailable(revealable, "reveal"),
     )
+
+
+def _is_revealable(claim: StoredClaim) -> bool:
+    return claim.session == NO_SESSION and claim.name in conf.claims()
 
 
 def build_timeline(request: SectionRequest) -> SectionContent:
@@ -236,13 +234,10 @@ def build_timeline(request: SectionRequest) -> SectionContent:
         own = search.list_events(
             search.EventFilters(actor=str(person.pk)), page_size=MAX_EVENTS
         ).rows
-        about = [
-            row
-            for uuid in uuids
-            for row in search.list_events(
-                search.EventFilters(subject=uuid), page_size=MAX_EVENTS
-            ).rows
-        ]
+        about = list[AuditEvent]()
+        for uuid in uuids:
+            filters = search.EventFilters(subject=uuid)
+            about.extend(search.list_events(filters, page_size=MAX_EVENTS).rows)
     except AuditUnavailable:
         return SectionContent(fault=_("The audit log is not available, so it is not shown."))
     except search.RowUnreadable:

@@ -1,6 +1,7 @@
 """The page of a person and its actions, linked from the change page of any user model and admin."""
 
 import uuid
+from collections.abc import Iterable
 from functools import wraps
 from typing import Any
 
@@ -33,7 +34,7 @@ from ...subjects.person_label import get_label
 from ...subjects.person_pages import MAX_ROWS, ActionRequest, ActionResult, PersonAction
 from ...subjects.person_search import AccountMatches, find_accounts, find_people_by_id
 from .person_actions import get_person_actions
-from .person_sections import list_viewable_sections, show_sections
+from .person_sections import ShownSection, list_viewable_sections, show_sections
 
 _TEMPLATE_DIRECTORY = "admin/phi_oidc_officer_admin/person"
 
@@ -137,14 +138,15 @@ def _create_search_view(site: AdminSite) -> Any:
             return render_trail_unavailable(request, site)
         if matches.is_single:
             return HttpResponseRedirect(get_person(matches.accounts[0]).url)
+        people = []
+        for account in matches.accounts:
+            people.append((get_person(account), account.get_username()))
         context = {
             **site.each_context(request),
             "page_opts": PairwiseSubject._meta,
             "title": _("Find a person"),
             "term": term,
-            "people": [
-                (get_person(account), account.get_username()) for account in matches.accounts
-            ],
+            "people": people,
             "has_more": matches.has_more,
         }
         return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person_search.html", context)
@@ -248,22 +250,35 @@ def _render_person_page(
         if action.name not in unavailable and action.is_permitted(request.user, person):
             actions.append(action)
     section_names = {shown.name for shown in sections}
+
+    last_login = None
+    if "roles" in section_names:
+        last_login = getattr(person, "last_login", None)
+
+    sections_with_actions = []
+    for shown in sections:
+        own_actions = [action for action in actions if action.section == shown.name]
+        sections_with_actions.append((shown, own_actions))
+
     context = {
         "title": get_label(person),
         "person": person,
         "quoted": quote(person.pk),
-        "last_login": getattr(person, "last_login", None) if "roles" in section_names else None,
-        "live_sessions": next(
-            (shown.content.live_count for shown in sections if shown.name == "sessions"), None
-        ),
+        "last_login": last_login,
+        "live_sessions": _find_live_count(sections),
         "max_rows": MAX_ROWS,
-        "sections": [
-            (shown, [action for action in actions if action.section == shown.name])
-            for shown in sections
-        ],
+        "sections": sections_with_actions,
         "other_acts": [action for action in actions if action.section not in section_names],
     }
     return TemplateResponse(request, f"{_TEMPLATE_DIRECTORY}/person.html", {**base, **context})
+
+
+def _find_live_count(sections: Iterable[ShownSection]) -> int | None:
+    """Return the number of live sessions; None without the section that shows them."""
+    for shown in sections:
+        if shown.name == "sessions":
+            return shown.content.live_count
+    return None
 
 
 def _process_action(

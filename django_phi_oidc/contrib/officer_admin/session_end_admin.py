@@ -200,6 +200,15 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         tokens = end_jobs.get_token_progress(job)
         now = clock.now()
         names = _find_names([job])
+
+        token_faults = []
+        for fault, count in tokens.faults:
+            token_faults.append((fault, count, *_describe_fault(fault)))
+
+        others_ended = 0
+        if job.state == SessionEndJob.State.DONE:
+            others_ended = max(job.total - job.done, 0)
+
         context = {
             "title": gettext("End sessions"),
             "job": job,
@@ -208,15 +217,11 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
             "person": self._find_linked_person(request, job, names),
             "requester": names.people.find_actor(job.requested_by) or job.requested_by,
             "tokens": tokens,
-            "token_faults": [
-                (fault, count, *_describe_fault(fault)) for fault, count in tokens.faults
-            ],
+            "token_faults": token_faults,
             "is_changing": job.is_open or tokens.waiting > 0,
             "is_late": job.is_open
             and now - max(job.requested_at, job.lease_until or job.requested_at) > LATE_AFTER,
-            "others_ended": max(job.total - job.done, 0)
-            if job.state == SessionEndJob.State.DONE
-            else 0,
+            "others_ended": others_ended,
         }
         return self._render(request, "job", context)
 
@@ -272,10 +277,12 @@ class _Names:
 
 
 def _find_names(jobs: Sequence[SessionEndJob]) -> _Names:
-    selections = [end_jobs.SessionSelection(**job.selection) for job in jobs]
-    actors = {job.requested_by for job in jobs} | {selection.user for selection in selections}
+    actors = set()
     groups = set()
-    for selection in selections:
+    for job in jobs:
+        selection = end_jobs.SessionSelection(**job.selection)
+        actors.add(job.requested_by)
+        actors.add(selection.user)
         if selection.group is not None:
             groups.add(selection.group)
     if groups:

@@ -424,7 +424,8 @@ def end_selected_sessions(
     """End these sessions, and return a message. Their tokens are revoked within 2 s, or by the
     sweep.
     """
-    ended_sessions = []
+    count = 0
+    revocation_ids = list[uuid.UUID]()
     for start in range(0, len(session_ids), SESSION_BATCH_SIZE):
         for ended in end_sessions(
             session_ids[start : start + SESSION_BATCH_SIZE],
@@ -432,9 +433,9 @@ def end_selected_sessions(
             origin=origin,
             now=now,
         ):
-            ended_sessions.append(ended)
-    _revoke_inline_if_few([pk for ended in ended_sessions for pk in ended.revocation_ids])
-    count = len(ended_sessions)
+            count += 1
+            revocation_ids.extend(ended.revocation_ids)
+    _revoke_inline_if_few(revocation_ids)
     return ngettext("%(count)d session was ended.", "%(count)d sessions were ended.", count) % {
         "count": count
     }

@@ -145,7 +145,11 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
 
     def get_retry_url(self, request: HttpRequest) -> str:
         """Return the URL of the form with its previous input, except for the `sub`."""
-        return f"{request.path}?{urlencode({name: request.POST.get(name, '') for name in ('provider', 'user')})}"  # noqa: E501
+        parameters = {
+            "provider": request.POST.get("provider", ""),
+            "user": request.POST.get("user", ""),
+        }
+        return f"{request.path}?{urlencode(parameters)}"
 
     def save_model(
         self, request: HttpRequest, obj: PairwiseSubject, form: Any, change: bool

@@ -136,10 +136,11 @@ class TrendChart:
         for them.
         """
         has_total = len(self.chart.parts) > 1
-        rows = (
-            (f"{start:%Y-%m-%d %H:%M}", _build_cells([*counts, total] if has_total else counts))
-            for start, counts, total in self.chart.rows
-        )
+        rows = []
+        for start, counts, total in self.chart.rows:
+            if has_total:
+                counts.append(total)
+            rows.append((f"{start:%Y-%m-%d %H:%M}", _build_cells(counts)))
         return format_html_join("\n", '<tr><th scope="row">{}</th>{}</tr>', rows)
 
 
@@ -170,9 +171,13 @@ def list_trend_charts(
 
 
 def _build_cells(counts: Sequence[int | None]) -> str:
-    return format_html_join(
-        "", "<td>{}</td>", (("–" if count is None else str(count),) for count in counts)
-    )
+    texts = []
+    for count in counts:
+        if count is None:
+            texts.append(("–",))
+        else:
+            texts.append((str(count),))
+    return format_html_join("", "<td>{}</td>", texts)
 
 
 _Numbers = Mapping[str, Mapping[int, int]]
@@ -214,16 +219,24 @@ def _load_numbers(
 def _build_parts(trend: Trend, numbers: _Numbers, bar_count: int) -> list[ChartPart]:
     """Return the parts of the bars: one, unless the series has labels."""
     if trend.series == Series.CLAIMS:
-        groups = [*AGE_GROUPS, OLDER]
-        return [
-            ChartPart(label=_AGE_LABELS[name], counts=_fill(numbers.get(name, {}), bar_count))
-            for name in groups
-        ]
-    if trend.series != Series.REFUSALS:
-        return [ChartPart(label=trend.title, counts=_fill(numbers.get("", {}), bar_count))]
-    by_number = sorted(
-        (name for name in numbers if name), key=lambda name: (-sum(numbers[name].values()), name)
-    )
+        return _build_age_parts(numbers, bar_count)
+    if trend.series == Series.REFUSALS:
+        return _build_reason_parts(numbers, bar_count)
+    return [ChartPart(label=trend.title, counts=_fill(numbers.get("", {}), bar_count))]
+
+
+def _build_age_parts(numbers: _Numbers, bar_count: int) -> list[ChartPart]:
+    parts = []
+    for name in [*AGE_GROUPS, OLDER]:
+        counts = _fill(numbers.get(name, {}), bar_count)
+        parts.append(ChartPart(label=_AGE_LABELS[name], counts=counts))
+    return parts
+
+
+def _build_reason_parts(numbers: _Numbers, bar_count: int) -> list[ChartPart]:
+    """Return the parts of the most frequent reasons, and one of all other refusals."""
+    reasons = [name for name in numbers if name]
+    by_number = sorted(reasons, key=lambda name: (-sum(numbers[name].values()), name))
     shown = by_number[:MAX_REASONS]
     others = ["", *by_number[MAX_REASONS:]]
     # Each counted hour has a row without a reason. An hour without a row for a reason has no such
@@ -232,13 +245,12 @@ def _build_parts(trend: Trend, numbers: _Numbers, bar_count: int) -> list[ChartP
     rest = {}
     for bar in counted:
         rest[bar] = sum(numbers.get(name, {}).get(bar, 0) for name in others)
-    parts = [
-        ChartPart(
-            label=get_reason_label(name),
-            counts=_fill({bar: numbers[name].get(bar, 0) for bar in counted}, bar_count),
-        )
-        for name in shown
-    ]
+    parts = []
+    for name in shown:
+        of_reason = {}
+        for bar in counted:
+            of_reason[bar] = numbers[name].get(bar, 0)
+        parts.append(ChartPart(label=get_reason_label(name), counts=_fill(of_reason, bar_count)))
     return [*parts, ChartPart(label=_("other reasons"), counts=_fill(rest, bar_count))]
 
 
@@ -332,17 +344,20 @@ def compare_yesterday(*, now: datetime) -> list[DayComparison]:
             totals[(name, day)] = total
     result = []
     for series in (Series.SIGN_INS, Series.REFUSALS):
-        if (series, yesterday) in totals:
-            result.append(
-                DayComparison(
-                    series=series,
-                    day=yesterday,
-                    count=totals[series, yesterday],
-                    compared=tuple(
-                        totals[series, day] for day in days[1:] if (series, day) in totals
-                    ),
-                )
+        if (series, yesterday) not in totals:
+            continue
+        compared = []
+        for day in days[1:]:
+            if (series, day) in totals:
+                compared.append(totals[series, day])
+        result.append(
+            DayComparison(
+                series=series,
+                day=yesterday,
+                count=totals[series, yesterday],
+                compared=tuple(compared),
             )
+        )
     return result
 
 
