@@ -24,14 +24,7 @@ def list_claims_in_account(account: AbstractBaseUser, claims: Mapping[str, Any])
 
     NOT found: a value that was changed before it was stored, or that is in another table.
     """
-    columns = [
-        str(value).casefold()
-        for field in account._meta.concrete_fields
-        # Not by getattr, which would fetch a deferred column. An encrypted column has an
-        # EncryptedText.
-        if isinstance(value := vars(account).get(field.attname), str | date)
-        and not (field.primary_key or field.is_relation or field.name == "password")
-    ]
+    columns = _list_texts(account)
     return tuple(sorted(name for name, value in claims.items() if _is_stored(value, columns)))
 
 
@@ -56,6 +49,21 @@ def build_account_claim_events(
         )
 
 
+@sensitive_variables()
+def _list_texts(account: AbstractBaseUser) -> list[str]:
+    """Return the texts and dates in the columns of the account, casefolded."""
+    texts = []
+    for field in account._meta.concrete_fields:
+        if field.primary_key or field.is_relation or field.name == "password":
+            continue
+        # Not by getattr, which would fetch a deferred column. An encrypted column has an
+        # EncryptedText.
+        value = vars(account).get(field.attname)
+        if isinstance(value, str | date):
+            texts.append(str(value).casefold())
+    return texts
+
+
 def _is_stored(value: Any, columns: list[str]) -> bool:
     """Return whether the value, an item or a member of it is in one of the columns."""
     if isinstance(value, Mapping):
@@ -68,5 +76,6 @@ def _is_stored(value: Any, columns: list[str]) -> bool:
     else:
         text = ""
 
-    is_part = len(text) >= _MIN_PART_LENGTH
-    return bool(text) and any(text in column if is_part else text == column for column in columns)
+    if len(text) < _MIN_PART_LENGTH:
+        return bool(text) and text in columns
+    return any(text in column for column in columns)

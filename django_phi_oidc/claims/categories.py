@@ -94,7 +94,7 @@ def can_reveal_any(user: Any, person: Any) -> bool:
     for claim in conf.claims().values():
         if claim.retention is not None:
             stored.append(claim)
-    if any(can_reveal(user, claim) for claim in stored):
+    if _can_reveal_one_of(stored, user, None):
         return True
 
     subjects: Iterable[PairwiseSubject]
@@ -103,7 +103,13 @@ def can_reveal_any(user: Any, person: Any) -> bool:
     else:
         subjects = ()
 
-    return any(can_reveal(user, claim, subject) for subject in subjects for claim in stored)
+    return any(_can_reveal_one_of(stored, user, subject) for subject in subjects)
+
+
+def _can_reveal_one_of(
+    claims: Iterable[ClaimDeclaration], user: Any, subject: PairwiseSubject | None
+) -> bool:
+    return any(can_reveal(user, claim, subject) for claim in claims)
 
 
 def list_categories() -> list[str]:
@@ -142,11 +148,12 @@ def create_category_permissions(*, using: str) -> None:
     ):
         return
     content_type = ContentType.objects.db_manager(using).get_for_model(PairwiseSubject)
-    Permission.objects.using(using).bulk_create(
-        Permission(
+    permissions = []
+    for category in missing:
+        permission = Permission(
             content_type=content_type,
             codename=get_category_permission(category).partition(".")[2],
             name=f"Can reveal {category} claims of other persons",
         )
-        for category in missing
-    )
+        permissions.append(permission)
+    Permission.objects.using(using).bulk_create(permissions)

@@ -126,7 +126,10 @@ def reveal_many(
     contains nothing about a person. consents: by primary key, the `consent` of each user.
     Raises: AuditUnavailable, and then nothing was decrypted.
     """
-    persons = list({user.pk: user for user in users}.values())
+    users_by_id = {}
+    for user in users:
+        users_by_id[user.pk] = user
+    persons = list(users_by_id.values())
 
     if isinstance(names, str):
         names = [names]
@@ -138,7 +141,10 @@ def reveal_many(
     )
     many = {}
     for user in persons:
-        many[user.pk] = {name: next(results) for name in names}
+        results_by_name = {}
+        for name in names:
+            results_by_name[name] = next(results)
+        many[user.pk] = results_by_name
     return many
 
 
@@ -172,26 +178,31 @@ def _authorize_and_reveal(
                 now=now,
             )
         )
-        if not all(map(partial(_is_self, actor), users)) and any(
-            decision.is_granted for decision in batch
-        ):
+        if _has_other_persons(actor, users) and _has_granted(batch):
             for observe in disclosure_observers:
                 observe(actor.user, now=now)
-        record_many(
-            [
-                _create_event(
-                    decision, actor=actor, purpose=purpose, reason_code=reason_code, now=now
-                )
-                for decision in batch
-            ]
-        )
+        events = []
+        for decision in batch:
+            event = _create_event(
+                decision, actor=actor, purpose=purpose, reason_code=reason_code, now=now
+            )
+            events.append(event)
+        record_many(events)
         decisions += batch
-    if any(decision.is_granted for decision in decisions):
+    if _has_granted(decisions):
         mark_response_private(actor.request)
     if any(decision.is_granted and decision.is_labelled for decision in decisions):
         add_notice(actor.request)
     retention_key_cache: KeyCache = {}
     return (_reveal_claim(decision, retention_key_cache) for decision in decisions)
+
+
+def _has_other_persons(actor: Actor, users: Iterable[AbstractBaseUser]) -> bool:
+    return not all(_is_self(actor, user) for user in users)
+
+
+def _has_granted(decisions: Iterable[_RevealDecision]) -> bool:
+    return any(decision.is_granted for decision in decisions)
 
 
 def _authorize_claims(
@@ -206,7 +217,7 @@ def _authorize_claims(
     claims = conf.claims()
     rows, subjects = _get_rows_and_subjects(actor, users, names)
     declared = [claims[name] for name in names if name in claims]
-    has_others = not all(_is_self(actor, user) for user in users)
+    has_others = _has_other_persons(actor, users)
     permitted_names = set()
     for claim in declared:
         if has_others and can_reveal(actor.user, claim):

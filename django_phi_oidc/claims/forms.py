@@ -32,7 +32,12 @@ class PurposeForm(forms.Form):
         self, *args: Any, claims: Iterable[ClaimDeclaration], is_own: bool, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        codes = [*([PATIENT_REQUEST] if is_own else []), *(claim.purpose for claim in claims)]
+        codes = []
+        if is_own:
+            codes.append(PATIENT_REQUEST)
+        for claim in claims:
+            codes.append(claim.purpose)
+
         choices = []
         for code in dict.fromkeys(codes):
             choices.append((code, self.get_purpose_label(code)))

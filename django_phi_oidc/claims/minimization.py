@@ -89,18 +89,21 @@ def build_claims_request(
     else:
         scopes = ["openid"]
 
-    scope = " ".join(
-        dict.fromkeys([*scopes, *(scope.name for scope in provider_declaration.resource_scopes)])
-    )
+    for resource_scope in provider_declaration.resource_scopes:
+        scopes.append(resource_scope.name)
+
+    scope = " ".join(dict.fromkeys(scopes))
     if is_by_scope:
         return ClaimsRequest(scope=scope, claims=None)
     is_marked = provider_declaration.claims_request == "parameter"
     requested: dict[str, dict[str, bool] | None] = dict.fromkeys(transient_claims)
-    requested |= {
-        name: {"essential": True} if claim.essential and is_marked else None
-        for name, claim in declared_claims.items()
-        if name not in PROTOCOL_CLAIMS
-    }
+    for name, claim in declared_claims.items():
+        if name in PROTOCOL_CLAIMS:
+            continue
+        if claim.essential and is_marked:
+            requested[name] = {"essential": True}
+        else:
+            requested[name] = None
 
     claims = None
     if requested:
@@ -116,9 +119,11 @@ def get_minimal_scope(claim_names: Iterable[str]) -> str:
     Spec: OIDC Core 3.1.2.1, 5.4; 5.2: `name#de` is `name` in a language.
     """
     names = {name.partition("#")[0] for name in claim_names}
-    return " ".join(
-        ["openid", *(scope for scope, claims in SCOPE_CLAIMS.items() if claims & names)]
-    )
+    scopes = ["openid"]
+    for scope, claims in SCOPE_CLAIMS.items():
+        if claims & names:
+            scopes.append(scope)
+    return " ".join(scopes)
 
 
 def minimize(
@@ -147,10 +152,10 @@ def minimize(
             kept[name] = selected
         if declaration is None or (declaration.members and not isinstance(value, Mapping)):
             dropped.add(name)
-        elif members := declaration.members:
-            dropped |= {
-                f"{name}.{key}" for key in value if key not in members and not is_empty(value[key])
-            }
+        elif declaration.members:
+            for key in value:
+                if key not in declaration.members and not is_empty(value[key]):
+                    dropped.add(f"{name}.{key}")
     return MinimizedClaims(kept=kept, undeclared_claims=tuple(sorted(dropped)))
 
 
@@ -169,9 +174,11 @@ def select_declared_members(value: Any, declaration: ClaimDeclaration) -> Any:
         return value
     if not isinstance(value, Mapping):
         return None
-    return {
-        name: value[name] for name in declaration.members if not is_empty(value.get(name))
-    } or None
+    selected = {}
+    for name in declaration.members:
+        if not is_empty(value.get(name)):
+            selected[name] = value[name]
+    return selected or None
 
 
 def validate_essential_claims(
@@ -180,13 +187,12 @@ def validate_essential_claims(
     """Refuse a sign-in that lacks an essential claim. Raises: ClaimMissing. Spec: OIDC Core
     5.5.1.
     """
-    missing = sorted(
-        name
-        for name, claim in declared_claims.items()
-        if claim.essential and is_empty(claims.get(name))
-    )
+    missing = []
+    for name, claim in declared_claims.items():
+        if claim.essential and is_empty(claims.get(name)):
+            missing.append(name)
     if missing:
-        raise ClaimMissing(missing)
+        raise ClaimMissing(sorted(missing))
 
 
 def needs_userinfo(received: Mapping[str, Any], claim_names: Iterable[str]) -> bool:

@@ -145,7 +145,11 @@ def _discard_id_tokens(
                 detail = {**(event.detail or {}), "place": "id_token"}
                 events.append(event._replace(detail=detail))
     enqueue_many(events)
-    return sum(len(names) for tokens in discarded.values() for names in tokens)
+    count = 0
+    for tokens in discarded.values():
+        for names in tokens:
+            count += len(names)
+    return count
 
 
 def scrub_subject(subject: PairwiseSubject, *, cause: str, origin: Origin, now: datetime) -> int:
@@ -191,9 +195,7 @@ def count_claims_of_user(user: AbstractBaseUser, *, now: datetime) -> int:
     """Return how many claims `scrub_user` would erase. Raises: HeldForLegalReasons."""
     subjects = list(PairwiseSubject.objects.filter(user=user.pk))
     claims = StoredClaim.objects.filter(subject__in=subjects)
-    if claims.filter(held_until__gt=now).exists() or any(
-        subject.is_held(now=now) for subject in subjects
-    ):
+    if claims.filter(held_until__gt=now).exists() or _has_held_subject(subjects, now=now):
         raise HeldForLegalReasons
     tokens = apps.get_model(
         "django_phi_oidc", "OIDCSession"
@@ -288,9 +290,11 @@ def count_unused_keys(*, now: datetime, due: Q) -> int:
     for name in retention_keys.get_store().names():
         if name not in in_use:
             names.append(name)
-    return (
-        sum(not _can_be_in_use(name, now=now) for name in names) + UnusedPersonKey.objects.count()
-    )
+    count = 0
+    for name in names:
+        if not _can_be_in_use(name, now=now):
+            count += 1
+    return count + UnusedPersonKey.objects.count()
 
 
 def destroy_unused_keys(*, now: datetime) -> list[str]:
@@ -326,17 +330,18 @@ def _destroy_keys(
     """Destroy these keys, with their events, and return the names of those that are gone. Raises:
     AuditUnavailable.
     """
-    new = [
-        name
-        for name in unused
-        if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now)
-    ]
-    record_many(
-        [
+    new = []
+    for name in unused:
+        if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now):
+            new.append(name)
+
+    announcements = []
+    for name in new:
+        announcements.append(
             _create_key_event(Action.RETENTION_KEY_UNUSED, name, unused[name], now=now)
-            for name in new
-        ]
-    )
+        )
+    record_many(announcements)
+
     events: list[NewEvent] = []
     destroyed = []
     try:
@@ -353,8 +358,11 @@ def _destroy_keys(
                     events.append(item._replace(outcome="failure", reason=Code.KEY_MISSING))
     finally:
         with transaction.atomic():
-            person_keys = [unused[name] for name in destroyed]
-            person_key_ids = [person_key.pk for person_key in person_keys if person_key]
+            person_key_ids = []
+            for name in destroyed:
+                person_key = unused[name]
+                if person_key:
+                    person_key_ids.append(person_key.pk)
             UnusedPersonKey.objects.filter(pk__in=person_key_ids).delete()
             enqueue_many(events)
     return destroyed
@@ -385,8 +393,10 @@ def _iter_unused_keys(
     else:
         names_in_use = ()
 
-    unused = [name for name in names if name not in names_in_use]
-    unused = [name for name in unused if not _can_be_in_use(name, now=now)]
+    unused = []
+    for name in names:
+        if name not in names_in_use and not _can_be_in_use(name, now=now):
+            unused.append(name)
     if unused:
         yield dict.fromkeys(unused)
     # The store is not asked for the keys of persons: it may have millions of them.
@@ -487,10 +497,14 @@ def _scrub_subjects(
     rows, held = _lock_subject_claims(subjects, now=now)
     # A hold also counts without held claims: a backup may have claims that it preserves, under the
     # keys of the persons.
-    if held or any(subject.is_held(now=now) for subject in subjects):
+    if held or _has_held_subject(subjects, now=now):
         raise HeldForLegalReasons
     _replace_person_keys(subjects)
     return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)
+
+
+def _has_held_subject(subjects: Iterable[PairwiseSubject], *, now: datetime) -> bool:
+    return any(subject.is_held(now=now) for subject in subjects)
 
 
 def _replace_person_keys(subjects: Sequence[PairwiseSubject]) -> None:
@@ -587,13 +601,12 @@ def _create_scrub_events(
 ) -> list[NewEvent]:
     counts = sorted(Counter(names).items())
     event = NewEvent(action=Action.CLAIM_SCRUBBED, origin=origin, now=now, subject=subject)
-    parts = []
+    events = []
     for start in range(0, len(counts), MAX_ITEMS):
-        parts.append(zip(*counts[start : start + MAX_ITEMS], strict=True))
-    details = (
-        {"cause": cause, "claims": list(names), "counts": list(numbers)} for names, numbers in parts
-    )
-    return [event._replace(detail=detail) for detail in details]
+        claim_names, numbers = zip(*counts[start : start + MAX_ITEMS], strict=True)
+        detail = {"cause": cause, "claims": list(claim_names), "counts": list(numbers)}
+        events.append(event._replace(detail=detail))
+    return events
 
 
 def list_keys_in_use() -> set[str]:
