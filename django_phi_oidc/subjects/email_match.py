@@ -116,10 +116,9 @@ class EmailMatch:
             yield "created_later"
         # A person of another provider could still sign in, and would share the account with the
         # owner of the address.
-        issuers = {
-            self.provider.issuer,
-            *(provider.issuer for provider in conf.providers().values()),
-        }
+        issuers = {self.provider.issuer}
+        for provider in conf.providers().values():
+            issuers.add(provider.issuer)
         if PairwiseSubject.objects.filter(user=user.pk, issuer__in=issuers).exists():
             yield "linked"
         # An invitation is the stronger proof, and its letter may have gone to another person than
@@ -135,14 +134,14 @@ class EmailMatch:
         resource = f"user/{user_id}"
         resources = [resource, get_resource_pseudonym(resource)]
         # First the outbox: an event that moves to the audit log in the meantime is found there.
-        waiting = []
+        providers = set()
         for event in list_waiting_events(Action.SUBJECT_LINKED):
             if event.resource in resources:
-                waiting.append(event)
+                providers.add(event.provider)
+
         query = EventQuery(actions=[Action.SUBJECT_LINKED], resources=resources)
-        providers = {event.provider for event in waiting} | {
-            row.provider for row in list_events_of_query(query).rows
-        }
+        for row in list_events_of_query(query).rows:
+            providers.add(row.provider)
         return self.provider.name in providers
 
 

@@ -62,7 +62,8 @@ def compute_activation_binding(
 
 
 def _compute_hmac(key: bytes, *parts: str) -> str:
-    encoded = [part.encode("utf-8") for part in parts]
-    return hmac.new(
-        key, b"".join(len(part).to_bytes(4, "big") + part for part in encoded), hashlib.sha256
-    ).hexdigest()
+    message = b""
+    for part in parts:
+        encoded = part.encode("utf-8")
+        message += len(encoded).to_bytes(4, "big") + encoded
+    return hmac.new(key, message, hashlib.sha256).hexdigest()

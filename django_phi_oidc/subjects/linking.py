@@ -242,8 +242,13 @@ def find_linked_subjects(
 
     Raises: SubjectKeyMissing, SubjectAltered.
     """
-    digests = {sub: _compute_digests(issuer, sub, keys) for sub in subs}
-    sub_by_digest = {digest: sub for sub in subs for digest in digests[sub].values()}
+    digests = {}
+    sub_by_digest = {}
+    for sub in subs:
+        digests[sub] = _compute_digests(issuer, sub, keys)
+        for digest in digests[sub].values():
+            sub_by_digest[digest] = sub
+
     rows_by_sub: dict[str, list[SubjectDigest]] = {}
     rows = SubjectDigest.objects.filter(digest__in=sub_by_digest, issuer=issuer).select_related(
         "subject"

@@ -59,7 +59,8 @@ def list_matching_accounts(term: str) -> list[Any]:
     # name.
     if not found and subject is None:
         named = Q(**{f"{model.USERNAME_FIELD}__startswith": term})
-        if fields := [name for name in NAME_FIELDS if _has_field(model, name)]:
+        fields = [name for name in NAME_FIELDS if _has_field(model, name)]
+        if fields:
             named |= _build_name_condition(fields, term)
         found.update(users.filter(named).values_list("pk", flat=True)[: MAX_ACCOUNTS + 1])
     return sorted(found, key=str)[: MAX_ACCOUNTS + 1]
@@ -124,10 +125,15 @@ class PeopleAdmin(AuditedAdmin):
     def attach_people(self, request: HttpRequest, rows: Iterable[Any]) -> None:
         """Look up the people of these rows, by one query, for `show_actor` and `show_subject`."""
         rows = list(rows)
-        people = find_people(
-            actors={actor for row in rows for actor in self.list_actors(row) if actor},
-            subjects={subject for row in rows for subject in self.list_subjects(row)},
-        )
+        actors: set[str] = set()
+        subjects: set[str] = set()
+        for row in rows:
+            for actor in self.list_actors(row):
+                if actor:
+                    actors.add(actor)
+            subjects.update(self.list_subjects(row))
+        people = find_people(actors=actors, subjects=subjects)
+
         # In a popup, a click selects the row.
         is_linked = IS_POPUP_VAR not in request.GET and can_view_person_pages(request.user)
         for row in rows:

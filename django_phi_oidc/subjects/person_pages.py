@@ -155,10 +155,19 @@ def build_disclosure_result(claims: Collection[Any]) -> ActionResult:
 
     claims: `RevealResult`, or what else has a name, a value, a notice and `is_undecryptable`.
     """
-    rows = tuple((get_claim_label(claim.name), _describe_value(claim)) for claim in claims)
-    return ActionResult(
-        rows=rows, notice=next((claim.notice for claim in claims if claim.notice), "")
-    )
+    rows = []
+    for claim in claims:
+        rows.append((get_claim_label(claim.name), _describe_value(claim)))
+    return ActionResult(rows=tuple(rows), notice=_find_notice(claims))
+
+
+def _find_notice(claims: Collection[Any]) -> str:
+    """Return the notice of the first claim that has one, or empty."""
+    for claim in claims:
+        notice: str = claim.notice
+        if notice:
+            return notice
+    return ""
 
 
 def _describe_value(claim: Any) -> str:

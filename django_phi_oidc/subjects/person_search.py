@@ -137,9 +137,14 @@ def _list_accounts_of_event(request: HttpRequest, id_: uuid.UUID) -> list[Any]:
     record_request_event(
         request, Action.AUDIT_VIEWED, subject=event.subject, resource=resource, detail=detail
     )
-    return _list_subject_accounts(event) or [
-        account.pk for account in [_find_account(event.actor)] if account
-    ]
+    keys = _list_subject_accounts(event)
+    if keys:
+        return keys
+
+    actor = _find_account(event.actor)
+    if actor:
+        return [actor.pk]
+    return []
 
 
 def _list_subject_accounts(event: AuditEvent) -> list[Any]:

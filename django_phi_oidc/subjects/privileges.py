@@ -1,8 +1,6 @@
 """The privileges by which a sign-in reaches the data of other persons."""
 
 from collections.abc import Collection, Mapping
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -65,16 +63,20 @@ def list_privileges_of_all(users_by_id: Mapping[Any, Any]) -> dict[Any, list[str
     for name in ("groups", "user_permissions"):
         if hasattr(model, name):
             names.append(name)
-    has_any = reduce(or_, (Q(**{f"{name}__isnull": False}) for name in names), Q(pk__in=[]))
+
+    has_any = Q(pk__in=[])
+    for name in names:
+        has_any |= Q(**{f"{name}__isnull": False})
+
     holders = set(
         model._base_manager.filter(has_any, pk__in=users_by_id).values_list("pk", flat=True)
     )
-    flags = ("is_staff", "is_superuser")
+
     privileges = {}
     for pk, user in users_by_id.items():
-        privileges[pk] = (
-            list_privileges(user)
-            if pk in holders or any(getattr(user, flag, False) for flag in flags)
-            else []
-        )
+        is_privileged = getattr(user, "is_staff", False) or getattr(user, "is_superuser", False)
+        if pk in holders or is_privileged:
+            privileges[pk] = list_privileges(user)
+        else:
+            privileges[pk] = []
     return privileges

@@ -23,10 +23,10 @@ def find_users(references: Collection[str]) -> dict[str, Any]:
     model = get_user_model()
     users_by_name: dict[str, list[Any]] = {}
     names = {reference for reference in references if reference and reference.isprintable()}
-    for user in (
-        model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}) if names else ()
-    ):
-        users_by_name.setdefault(user.get_username(), []).append(user)
+    if names:
+        for user in model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names}):
+            users_by_name.setdefault(user.get_username(), []).append(user)
+
     found: dict[str, list[Any]] = {}
     for name, users in users_by_name.items():
         if name in names:

@@ -4,7 +4,7 @@ the wrong column.
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -128,13 +128,21 @@ def check_links(
             validate_linkable_sub(get_sub(checked, row), provider=row.provider)
         except PhiOidcError as error:
             row.refuse(get_error_message(error))
-    for declaration in {
-        row.provider.name: row.provider for row in checked.rows if row.provider
-    }.values():
+    for declaration in _list_providers(checked.rows):
         rows = [row for row in list_unrefused(checked) if row.provider == declaration]
         for batch in split_into_batches(rows, BATCH_SIZE):
             _check_links_of_provider(checked, batch, declaration, actor)
     return checked
+
+
+@sensitive_variables()
+def _list_providers(rows: Iterable[ImportRow]) -> list[ProviderDeclaration]:
+    """Return the providers of the rows, each once."""
+    providers = {}
+    for row in rows:
+        if row.provider:
+            providers[row.provider.name] = row.provider
+    return list(providers.values())
 
 
 @sensitive_variables()
@@ -182,7 +190,7 @@ def apply_links(
     IntegrityError if one of them was linked at the same time.
     """
     rows = sorted(checked.applicable, key=lambda row: row.user.pk)
-    for declaration in {row.provider.name: row.provider for row in rows if row.provider}.values():
+    for declaration in _list_providers(rows):
         own = [row for row in rows if row.provider == declaration]
         for batch in split_into_batches(own, BATCH_SIZE):
             users = {get_sub(checked, row): row.user for row in batch}
@@ -203,9 +211,9 @@ def render_csv(
     the rows are from.
     """
     text = io.StringIO()
-    csv.writer(text, delimiter=delimiter).writerows(
-        [map(escape_formulas, row) for row in (columns, *rows)]
-    )
+    writer = csv.writer(text, delimiter=delimiter)
+    for row in (columns, *rows):
+        writer.writerow(map(escape_formulas, row))
     return text.getvalue().encode("utf-8-sig" if has_bom else "utf-8")
 
 
