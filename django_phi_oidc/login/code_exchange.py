@@ -73,6 +73,10 @@ class VerifiedSignIn:
     """When the person authenticated at the provider; None if the ID Token does not say."""
 
 
+def _is_amr_value(value: Any) -> bool:
+    return isinstance(value, str) and AMR_PATTERN.fullmatch(value) is not None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenExchangeResult:
     """The verified result of a code exchange."""
@@ -114,15 +118,19 @@ class TokenExchangeResult:
         if not isinstance(amr, list) or len(amr) > MAX_AMR_VALUES:
             return []
 
-        if all(isinstance(value, str) and AMR_PATTERN.fullmatch(value) for value in amr):
-            return amr
-        return []
+        if not all(_is_amr_value(value) for value in amr):
+            return []
+        return amr
 
     @property
     def assurance_detail(self) -> dict[str, Any]:
         """What events say about the level of the sign-in."""
+        detail: dict[str, Any] = {"acr": self.acr}
         further = {"amr": self.amr, "vot": self.vot}
-        return {"acr": self.acr, **{name: value for name, value in further.items() if value}}
+        for name, value in further.items():
+            if value:
+                detail[name] = value
+        return detail
 
     @property
     def auth_time(self) -> datetime | None:
@@ -207,10 +215,12 @@ def exchange_code(
             keys=keys,
             clock=clock,
         )
-    claims = {
-        **userinfo,
-        **{name: value for name, value in id_claims.items() if not minimization.is_empty(value)},
-    }
+
+    claims = dict(userinfo)
+    for name, value in id_claims.items():
+        if not minimization.is_empty(value):
+            claims[name] = value
+
     if userinfo and declaration.subject_type == "pairwise":
         validate_pairwise_sub(claims)
     minimized = minimization.minimize(claims, declared_claims)
@@ -225,13 +235,17 @@ def exchange_code(
     secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid"), verified_email]
     request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
+
+    undeclared_claims = []
+    for name in minimized.undeclared_claims:
+        if name not in transient_claims:
+            undeclared_claims.append(name)
+
     return TokenExchangeResult(
         id_token_claims=id_claims,
         tokens=tokens,
         claims=minimized.kept,
-        undeclared_claims=tuple(
-            name for name in minimized.undeclared_claims if name not in transient_claims
-        ),
+        undeclared_claims=tuple(undeclared_claims),
         verified_email=verified_email,
         vot=find_vector_of_trust(id_claims, vtm=declaration.vtm),
         offered_acr_values=metadata.acr_values_supported,

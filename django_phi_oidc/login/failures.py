@@ -268,11 +268,16 @@ def _report(
     metrics.increment(
         metrics.COMPLETED_SIGN_INS, provider=provider, stage=stage, outcome=outcome, reason=code
     )
+
+    log_detail = ""
+    for name, value in detail.items():
+        log_detail += f" {name}={_format_log_value(value)}"
+
     log_fields = {
         "code": code,
         "provider": provider,
         "stage": stage,
-        "detail": "".join(f" {name}={_format_log_value(value)}" for name, value in detail.items()),
+        "detail": log_detail,
         "remedy": get_remedy(code, str(detail.get("provider_error", ""))),
     }
     reference = report_refusal(

@@ -45,10 +45,13 @@ def build_sign_in_url(provider: str | None, *, next_url: str, prompts_login: boo
         kwargs = {"provider": provider}
 
     url = reverse("oidc_authentication_init", kwargs=kwargs)
-    query = {
-        **({"next": next_url} if next_url else {}),
-        **({"prompt": "login"} if prompts_login else {}),
-    }
+
+    query = {}
+    if next_url:
+        query["next"] = next_url
+    if prompts_login:
+        query["prompt"] = "login"
+
     if query:
         return f"{url}?{urlencode(query)}"
     return url

@@ -33,11 +33,13 @@ def render_consent_page(request: HttpRequest, *, next_url: str) -> HttpResponse:
     A link instead of a form, because `form-action` of the project's policy would have to name the
     provider.
     """
-    query = {
-        **({"next": next_url} if next_url else {}),
-        **({"prompt": "login"} if is_login_prompt_requested(request) else {}),
-        CONSENT_PARAMETER: _create_consent(request),
-    }
+    query = {}
+    if next_url:
+        query["next"] = next_url
+    if is_login_prompt_requested(request):
+        query["prompt"] = "login"
+    query[CONSENT_PARAMETER] = _create_consent(request)
+
     context = {
         "sign_in_url": f"{request.path}?{urlencode(query)}",
         "continue_url": next_url or get_landing_url(),

@@ -190,9 +190,9 @@ def set_encrypted_cookie(
     cookies need the room.
     """
     # A default value takes room, and is the same when the cookie is read.
-    members = ((item, getattr(value, item.name)) for item in fields(value))
     values = {}
-    for item, member in members:
+    for item in fields(value):
+        member = getattr(value, item.name)
         if member != item.default:
             values[item.name] = member
     ciphertext = keyring.encrypt(json.dumps(values), context=[context, name])
@@ -215,23 +215,31 @@ def _delete_surplus_states(
     else:
         prefix = COOKIE_PREFIX
 
-    others = {name: text for name, text in request.COOKIES.items() if name not in response.cookies}
-    states = [
-        name
-        for name in list_state_cookie_names(request)
-        if name in others and name.startswith(prefix)
-    ]
-    kept = {
-        name: text
-        for name, text in others.items()
-        if name.startswith(prefix) and name not in states
-    }
-    bytes_left = MAX_COOKIE_BYTES - sum(_count_bytes(*item) for item in ({**kept, **new}).items())
+    states = []
+    for name in list_state_cookie_names(request):
+        if name not in response.cookies and name.startswith(prefix):
+            states.append(name)
+
+    # The other cookies that the browser will send, and the new one.
+    kept = {}
+    for name, text in request.COOKIES.items():
+        if name.startswith(prefix) and name not in response.cookies and name not in states:
+            kept[name] = text
+    kept.update(new)
+
+    bytes_left = MAX_COOKIE_BYTES
+    for name, text in kept.items():
+        bytes_left -= _count_bytes(name, text)
     count_left = MAX_PENDING_SIGN_INS - 1
-    started_at = {
-        name: saved.started_timestamp if (saved := _read_state(request, name)) else 0.0
-        for name in states[:_MAX_COOKIES_READ]
-    }
+
+    started_at = {}
+    for name in states[:_MAX_COOKIES_READ]:
+        saved = _read_state(request, name)
+        if saved:
+            started_at[name] = saved.started_timestamp
+        else:
+            started_at[name] = 0.0
+
     for name in sorted(started_at, key=started_at.__getitem__, reverse=True):
         count_left = count_left - 1
         bytes_left = bytes_left - _count_bytes(name, request.COOKIES[name])

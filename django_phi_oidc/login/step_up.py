@@ -161,9 +161,10 @@ def _apply_step_up_requirements(provider: Provider, pending: AuthorizationState)
     max_age = pending.max_age
     # Of the page's values, those that a sign-in may have. If there are none, the page requires a
     # stronger one.
-    acr = [
-        value for value in pending.acr if value in declaration.accepted_acr_values
-    ] or pending.acr
+    acr = pending.acr
+    accepted_acr = [value for value in pending.acr if value in declaration.accepted_acr_values]
+    if accepted_acr:
+        acr = accepted_acr
     # A value that acr never names, such as one for several factors, is requested at each sign-in.
     unnamed_acr = []
     for value in declaration.acr_values:
