@@ -19,7 +19,7 @@ from ..audit.outbox import batch_delivery, enqueue_many
 from ..audit.request_context import use_origin
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
 from ..extensions import account_observers
-from .lifecycle import end_sessions
+from .lifecycle import end_sessions, list_revocation_ids
 from .models import EndReason, OIDCSession
 from .recent_logouts import remember_ended_access
 from .tasks import revoke_after_commit
@@ -70,9 +70,7 @@ def end_access(
             for session in ended:
                 for row in session.leased_revocations:
                     leased.append(row)
-            revoke_after_commit(
-                [pk for session in ended for pk in session.revocation_ids], leased=leased
-            )
+            revoke_after_commit(list_revocation_ids(ended), leased=leased)
     return len(ended)
 
 

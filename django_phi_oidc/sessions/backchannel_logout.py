@@ -304,9 +304,9 @@ def _end_sessions(logout_token: LogoutToken, *, provider: str, origin: Origin) -
 
     # Refresh tokens of `offline_access` should outlive the logout. Spec: Back-Channel Logout 2.7.
     offline = []
-    for p in providers:
-        if any(scope.name == "offline_access" for scope in p.resource_scopes):
-            offline.append(p.name)
+    for declaration in providers:
+        if _requests_offline_access(declaration):
+            offline.append(declaration.name)
     get_keys = partial(keyring.get_keys, "subject")
     end = partial(
         process_logout_token,
@@ -316,6 +316,10 @@ def _end_sessions(logout_token: LogoutToken, *, provider: str, origin: Origin) -
         origin=origin,
     )
     retry_on_lost_connection(partial(end, now=clock.now(), keep_offline_providers=offline))
+
+
+def _requests_offline_access(declaration: ProviderDeclaration) -> bool:
+    return any(scope.name == "offline_access" for scope in declaration.resource_scopes)
 
 
 def get_request_origin(request: HttpRequest) -> Origin:

@@ -231,14 +231,18 @@ def _look_up_django_sessions(session_ids: Sequence[uuid.UUID] | None = None) -> 
         columns_by_id = {}
         for row in rows:
             columns_by_id[row.pk] = row.decrypt_columns(["session_key"], keys=keys)
-        session_keys = {
-            pk: columns.plaintexts.get("session_key", "") for pk, columns in columns_by_id.items()
-        }
-        existing = _find_existing_keys([key for key in session_keys.values() if key])
+
+        session_keys = []
+        for columns in columns_by_id.values():
+            session_key = columns.plaintexts.get("session_key")
+            if session_key:
+                session_keys.append(session_key)
+        existing = _find_existing_keys(session_keys)
+
         for pk, columns in columns_by_id.items():
             if columns.ciphertexts:
                 search.key_missing_count += 1
-            elif session_keys[pk] not in existing:
+            elif columns.plaintexts.get("session_key", "") not in existing:
                 search.orphaned.append(pk)
     return search
 

@@ -121,10 +121,15 @@ def end_foreign_sessions(
         for session in sessions:
             if session.session_key in existing:
                 ended.append(session)
+
         revocable = []
+        tokens_to_revoke: list[TokenToRevoke] = []
         for session in ended:
-            revocable.append((session, session.list_revocable(provider)))
-        queued = _queue([token for _, tokens in revocable for token in tokens], now=now)
+            tokens = session.list_revocable(provider)
+            revocable.append((session, tokens))
+            tokens_to_revoke += tokens
+        queued = _queue(tokens_to_revoke, now=now)
+
         events = []
         for session, tokens in revocable:
             events.append(

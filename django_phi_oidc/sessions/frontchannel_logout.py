@@ -78,9 +78,12 @@ class FrontchannelLogoutView(SessionlessView):
             except SERVER_ERRORS as fault:
                 log_fault(fault, provider_name=providers[0].name)
                 response.status_code = 503
-        ancestors = sorted(
-            {origin for provider in providers for origin in _iter_frame_ancestors(provider)}
-        )
+
+        origins: set[str] = set()
+        for provider in providers:
+            origins.update(_iter_frame_ancestors(provider))
+        ancestors = sorted(origins)
+
         response["Content-Security-Policy"] = " ".join(
             ["frame-ancestors", *(ancestors or ["'none'"])]
         )

@@ -5,7 +5,7 @@ Ending a session waits for no audit database, provider or message broker.
 
 import json
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
@@ -50,6 +50,19 @@ KEY_ALERT_RULE = "encryption_key_missing"
 """The rule of the alert that a session's columns can't be decrypted because a key is missing."""
 
 _HINT_COLUMNS: tuple[EncryptedColumnName, ...] = ("id_token", "id_token_claims")
+_RENEWED_COLUMNS = (
+    "refresh_token",
+    "access_token",
+    "access_token_digest",
+    "access_token_expires_at",
+    "dpop_seed",
+    "id_token",
+    "id_token_claims",
+    "sid_digest",
+    "acr",
+    "auth_time",
+)
+"""All columns that `renew_session` sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +82,14 @@ class EndedSession:
     """Those of them whose lease the caller has."""
     django_session_key: str = field(repr=False)
     """Of the Django session that was deleted with it; empty if its key could not be decrypted."""
+
+
+def list_revocation_ids(sessions: Iterable[EndedSession]) -> list[uuid.UUID]:
+    """Return the revocations to try after the commit, session by session."""
+    revocation_ids: list[uuid.UUID] = []
+    for session in sessions:
+        revocation_ids += session.revocation_ids
+    return revocation_ids
 
 
 def end_session(
@@ -115,10 +136,11 @@ def end_sessions(
             if session.provider in keep_offline_providers:
                 offline_ids.add(session.pk)
         keys = keyring.find_keys("encryption")
-        names: list[EncryptedColumnName] = [
-            "session_key",
-            *(_HINT_COLUMNS if reason is EndReason.LOGOUT else ()),
-        ]
+
+        names: list[EncryptedColumnName] = ["session_key"]
+        if reason is EndReason.LOGOUT:
+            names += _HINT_COLUMNS
+
         ending = []
         for session in sessions:
             ending.append(
@@ -128,28 +150,45 @@ def end_sessions(
                     keep_refresh_token=session.pk in offline_ids,
                 )
             )
-        events = [
-            event for item in ending for event in item.build_events(reason, origin=origin, now=now)
-        ]
+
+        events: list[NewEvent] = []
+        for item in ending:
+            events += item.build_events(reason, origin=origin, now=now)
         events += _build_key_alert([item.columns for item in ending], now=now)
         scrub_sessions(ids, origin=origin, now=now, further_events=events)
         revocations = PendingRevocation.objects
         deferred = revocations.make_due_now(
             ids, keep_offline_session_ids=offline_ids, now=now, end_job=end_job
         )
-        tokens = [token for item in ending for token in item.tokens_to_revoke]
+
+        tokens: list[SessionToken] = []
+        for item in ending:
+            tokens += item.tokens_to_revoke
         moved, leased = revocations.move_tokens(
             tokens, now=now, is_leased=lease_revocations, end_job=end_job
         )
-        changes: dict[str, Any] = {
-            "ended_at": now,
-            "end_reason": reason.value,
-            "refresh_lease_until": None,
-        }
-        changes |= dict.fromkeys((*ENCRYPTED_COLUMNS, "access_token_digest"))
-        update(OIDCSession, *ids, using=connection.alias, **changes)
-        session_keys = [item.columns.plaintexts.get("session_key") for item in ending]
-        delete_django_sessions([key for key in session_keys if key])
+
+        # The columns come from the list of encrypted columns, and are not written out: a column
+        # that is added to the list must be cleared here, too.
+        cleared_columns: dict[str, Any] = dict.fromkeys(ENCRYPTED_COLUMNS)
+        update(
+            OIDCSession,
+            *ids,
+            using=connection.alias,
+            ended_at=now,
+            end_reason=reason.value,
+            refresh_lease_until=None,
+            **cleared_columns,
+            access_token_digest=None,
+        )
+
+        session_keys = []
+        for item in ending:
+            session_key = item.columns.plaintexts.get("session_key")
+            if session_key:
+                session_keys.append(session_key)
+        delete_django_sessions(session_keys)
+
         remaining = iter(moved)
         ended: list[EndedSession] = []
         for item in ending:
@@ -209,12 +248,12 @@ class _EndingSession:
         self.session: OIDCSession = session
         self.subject_uuid: uuid.UUID | None = session.subject_uuid
         self.columns = columns
-        self.tokens_to_revoke = [
-            SessionToken(session.pk, hint)
-            for hint in TOKEN_HINTS
-            if getattr(session, f"has_{hint}")
-            and not (keep_refresh_token and hint == "refresh_token")
-        ]
+        self.tokens_to_revoke: list[SessionToken] = []
+        for hint in TOKEN_HINTS:
+            if keep_refresh_token and hint == "refresh_token":
+                continue
+            if getattr(session, f"has_{hint}"):
+                self.tokens_to_revoke.append(SessionToken(session.pk, hint))
 
     def build_events(
         self, reason: EndReason, *, origin: Origin, now: datetime
@@ -253,8 +292,9 @@ def _build_key_alert(columns: Sequence[DecryptedColumns], *, now: datetime) -> I
     """Yield one alert if columns of some of the sessions can't be decrypted because a key is
     missing.
     """
-    if count := len([item for item in columns if item.ciphertexts]):
-        detail = {"rule": KEY_ALERT_RULE, "count": count}
+    affected = [item for item in columns if item.ciphertexts]
+    if affected:
+        detail = {"rule": KEY_ALERT_RULE, "count": len(affected)}
         yield NewEvent(Action.ALERT_RAISED, Origin(), now, reason=Code.KEY_MISSING, detail=detail)
 
 
@@ -374,19 +414,30 @@ def renew_session(
         for hint in unused:
             received.append(ReceivedToken(token_type_hint=hint, value=new[hint]))
         queued = queue_revocations(received, provider=row.provider, session_id=row.pk, now=now)
-        values: dict[str, Any] = {
-            **dict.fromkeys((*TOKEN_HINTS, "access_token_digest")),
-            **(build_token_columns(tokens) if persist_tokens else {}),
-            "access_token_expires_at": now + tokens.expires_in
-            if persist_tokens and tokens.expires_in
-            else None,
-            "dpop_seed": (dpop_seed or None) if persist_tokens else None,
-            **id_token.columns,
-            "sid_digest": sha256_hex(sid) if sid else "",
-            "acr": acr,
-            "auth_time": auth_time,
-        }
-        OIDCSession(pk=row.pk, **values).save(update_fields=list(values))
+
+        token_columns: dict[str, str] = {}
+        stored_dpop_seed = None
+        expires_at = None
+        if persist_tokens:
+            token_columns = build_token_columns(tokens)
+            stored_dpop_seed = dpop_seed or None
+            if tokens.expires_in:
+                expires_at = now + tokens.expires_in
+
+        renewed = OIDCSession(
+            pk=row.pk,
+            refresh_token=token_columns.get("refresh_token"),
+            access_token=token_columns.get("access_token"),
+            access_token_digest=token_columns.get("access_token_digest"),
+            access_token_expires_at=expires_at,
+            dpop_seed=stored_dpop_seed,
+            id_token=id_token.columns["id_token"],
+            id_token_claims=id_token.columns["id_token_claims"],
+            sid_digest=_compute_sid_digest(sid),
+            acr=acr,
+            auth_time=auth_time,
+        )
+        renewed.save(update_fields=_RENEWED_COLUMNS)
         return queued
 
 
@@ -416,14 +467,14 @@ def start_session(
     persist_tokens: False: access and refresh token are not stored. dpop_seed: of the key that they
     are bound to, or empty.
     """
+    token_columns: dict[str, str] = {}
+    stored_dpop_seed = None
     expires_at = None
-    if persist_tokens and tokens.expires_in is not None:
-        expires_at = now + tokens.expires_in
-
-    if sid:
-        sid_digest = sha256_hex(sid)
-    else:
-        sid_digest = ""
+    if persist_tokens:
+        token_columns = build_token_columns(tokens)
+        stored_dpop_seed = dpop_seed or None
+        if tokens.expires_in is not None:
+            expires_at = now + tokens.expires_in
 
     row = OIDCSession(
         id=session_id,
@@ -431,19 +482,32 @@ def start_session(
         subject=subject,
         provider=provider,
         issuer=issuer,
-        sid_digest=sid_digest,
+        sid_digest=_compute_sid_digest(sid),
         session_key=django_session_key,
         session_key_digest=sha256_hex(django_session_key),
-        **(build_token_columns(tokens) if persist_tokens else {}),
-        dpop_seed=dpop_seed or None if persist_tokens else None,
-        **id_token.columns,
+        refresh_token=token_columns.get("refresh_token"),
+        access_token=token_columns.get("access_token"),
+        access_token_digest=token_columns.get("access_token_digest"),
+        dpop_seed=stored_dpop_seed,
+        id_token=id_token.columns["id_token"],
+        id_token_claims=id_token.columns["id_token_claims"],
         access_token_expires_at=expires_at,
         auth_time=auth_time,
         acr=acr,
         started_at=now,
         last_seen_at=now,
         due_at=now + min(conf.idle_timeout(), conf.absolute_timeout()),
-        **place._asdict(),
+        browser=place.browser,
+        platform=place.platform,
+        network=place.network,
     )
     insert([row], using=router.db_for_write(OIDCSession))
     return row
+
+
+@sensitive_variables()
+def _compute_sid_digest(sid: str) -> str:
+    """Return the digest of a `sid`, or empty without one."""
+    if sid:
+        return sha256_hex(sid)
+    return ""

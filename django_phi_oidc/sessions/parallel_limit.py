@@ -8,7 +8,7 @@ from typing import Any
 from .. import conf
 from .._internal import clock
 from ..audit.events import Origin
-from .lifecycle import end_sessions
+from .lifecycle import end_sessions, list_revocation_ids
 from .models import EndReason, OIDCSession
 from .tasks import revoke_after_commit
 
@@ -26,13 +26,15 @@ def end_surplus_sessions(user_pk: Any, *, origin: Origin) -> None:
     their sessions, and each ends only sessions that have enough newer ones, so that no lock is
     needed.
     """
-    if (most := conf.max_parallel_sessions()) is None:
+    most = conf.max_parallel_sessions()
+    if most is None:
         return
     rows = list(OIDCSession.objects.live().filter(user=user_pk).values_list("started_at", "pk"))
     # After the query: on this server's clock, no session began later. One that did is from a server
     # with a fast clock, and counts as old. Otherwise the sign-in would end its own session.
     now = clock.now()
     rows.sort(key=lambda row: (row[0] <= now + _CLOCK_DIFFERENCE, *row), reverse=True)
-    if surplus := [pk for _started_at, pk in rows[most:]]:
+    surplus = [pk for _started_at, pk in rows[most:]]
+    if surplus:
         ended = end_sessions(surplus, EndReason.PARALLEL_LIMIT, origin=origin, now=now)
-        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+        revoke_after_commit(list_revocation_ids(ended))

@@ -30,7 +30,7 @@ from ..subjects.models import PairwiseSubject
 from .account_access import end_access_of_inactive_account, has_locked_subjects
 from .activity import TIMES_KEY, create_times_entry
 from .foreign_sessions import queue_foreign_tokens
-from .lifecycle import end_sessions
+from .lifecycle import end_sessions, list_revocation_ids
 from .models import EndReason, OIDCSession
 from .tasks import end_session_and_revoke, revoke_after_commit
 
@@ -79,7 +79,7 @@ def end_sessions_on_unlink(
         provider = find_provider_name(instance.issuer)
         report_changes([instance.user], AccountChange.UNLINKED, provider=provider, now=now)
     if isinstance(origin, Model):
-        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+        revoke_after_commit(list_revocation_ids(ended))
 
 
 @receiver(pre_delete, sender=OIDCSession, dispatch_uid="django_phi_oidc.sessions.deletion")
@@ -96,7 +96,7 @@ def end_session_on_deletion(
         return
     ended = end_sessions([instance.pk], EndReason.ROW_DELETED, origin=Origin(), now=clock.now())
     if isinstance(origin, Model):
-        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+        revoke_after_commit(list_revocation_ids(ended))
 
 
 @receiver(user_logged_in, dispatch_uid="django_phi_oidc.sessions.lifecycle")
@@ -230,4 +230,4 @@ def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None
     live = OIDCSession.objects.live().filter(user__in=user_ids).values_list("pk", flat=True)
     ended = end_sessions(list(live), reason, origin=Origin(), now=clock.now())
     if len(user_ids) == 1:
-        revoke_after_commit([pk for session in ended for pk in session.revocation_ids])
+        revoke_after_commit(list_revocation_ids(ended))

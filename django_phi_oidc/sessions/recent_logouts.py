@@ -79,7 +79,10 @@ def find_end_reason(
     if sid:
         identifiers.append(_format_sid(issuer, sid))
     kind = find_remembered_kind(list(_KINDS.values()), identifiers, until=since + MEMORY)
-    return next((reason for reason, name in _KINDS.items() if name == kind), None)
+    for reason, name in _KINDS.items():
+        if name == kind:
+            return reason
+    return None
 
 
 def _format_sid(issuer: str, sid: str) -> str:

@@ -72,7 +72,9 @@ def end_expired_sessions() -> int:
         postponed = expiry.update_due_times(
             due.pop("", ()), idle_timeout=idle_timeout, absolute_timeout=absolute_timeout
         )
-        ended_now = sum(_end_in_batches(pks, EndReason(reason)) for reason, pks in due.items())
+        ended_now = 0
+        for reason, pks in due.items():
+            ended_now += _end_in_batches(pks, EndReason(reason))
         ended += ended_now
         # Without progress, another transaction locks all of them. The next run tries again.
         if is_complete or not postponed + ended_now:
@@ -114,10 +116,10 @@ def end_orphaned_sessions() -> int:
 
 def _end_in_batches(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:
     size = expiry.BATCH_SIZE
-    batches = []
+    ended = 0
     for start in range(0, len(session_ids), size):
-        batches.append(session_ids[start : start + size])
-    return sum(_end_batch(batch, reason) for batch in batches)
+        ended += _end_batch(session_ids[start : start + size], reason)
+    return ended
 
 
 def _end_batch(session_ids: Sequence[uuid.UUID], reason: EndReason) -> int:

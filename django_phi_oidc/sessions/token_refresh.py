@@ -198,9 +198,9 @@ def request_tokens(
         timeout_seconds=timeout_seconds,
     )
     known = (lease.refresh_token, lease.access_token)
-    new_tokens.extend(
-        token for token in extract_received_tokens(response) if token.value not in known
-    )
+    for token in extract_received_tokens(response):
+        if token.value not in known:
+            new_tokens.append(token)
     for token in new_tokens:
         request_secrets.register_secret(token.value, token.token_type_hint)
     tokens = process_refresh_response(response, declaration=declaration, token_types=token_types)

@@ -127,15 +127,22 @@ def attempt_revocations(
     # A lease that may end during the calls, because the caller's transaction took long, is acquired
     # again.
     ends_at = now + timedelta(seconds=budget_seconds)
-    rows = {row.pk: row for row in leased if row.lease_until and row.lease_until >= ends_at}
-    if unleased := [pk for pk in revocation_ids if pk not in rows]:
+    rows = {}
+    for row in leased:
+        if row.lease_until and row.lease_until >= ends_at:
+            rows[row.pk] = row
+
+    unleased = [pk for pk in revocation_ids if pk not in rows]
+    if unleased:
         with transaction.atomic(durable=True):
-            rows |= {
-                row.pk: row
-                for row in PendingRevocation.objects.filter(pk__in=unleased).lease_due(now=now)
-            }
+            for row in PendingRevocation.objects.filter(pk__in=unleased).lease_due(now=now):
+                rows[row.pk] = row
+
     attempts: list[_Attempt] = []
-    for row in [rows[pk] for pk in revocation_ids if pk in rows]:
+    for pk in revocation_ids:
+        if pk not in rows:
+            continue
+        row = rows[pk]
         seconds_left = budget_seconds - (time.monotonic() - started)
         has_time = not attempts or seconds_left >= _MIN_CALL_SECONDS
         result = None
@@ -185,10 +192,11 @@ def retry_due(
     timeout_seconds = min(timeout_seconds, budget_seconds / (len(used_seconds) or 1))
     statuses: Counter[RevocationStatus] = Counter()
     with ExitStack() as stack:
-        executors = {
-            name: stack.enter_context(ThreadPoolExecutor(_get_max_calls(name)))
-            for name in used_seconds
-        }
+        executors = {}
+        for name in used_seconds:
+            executor = ThreadPoolExecutor(_get_max_calls(name))
+            executors[name] = stack.enter_context(executor)
+
         while used_seconds and (started := time.monotonic()) < ends_at:
             name = min(used_seconds, key=used_seconds.__getitem__)
             now = clock()
@@ -202,7 +210,9 @@ def retry_due(
                 leased, executor=executors[name], now=now, timeout_seconds=timeout_seconds
             )
             saved = _save_results(attempts, leased_at=now, give_up_after=give_up_after)
-            statuses.update(status for status in saved.values() if status)
+            for status in saved.values():
+                if status:
+                    statuses[status] += 1
             report_progress(statuses.total())
             used_seconds[name] += time.monotonic() - started
             tried = []
@@ -252,11 +262,11 @@ def has_provider_failed(revocations: Sequence[PendingRevocation]) -> bool:
 
     A suspended provider has just not answered other calls.
     """
-    faults = [row.last_fault for row in revocations]
-    return any(
-        fault == Code.PROVIDER_SUSPENDED or fault.startswith(("transport_", "http_5"))
-        for fault in faults
-    )
+    return any(_is_provider_fault(row.last_fault) for row in revocations)
+
+
+def _is_provider_fault(fault: str) -> bool:
+    return fault == Code.PROVIDER_SUSPENDED or fault.startswith(("transport_", "http_5"))
 
 
 def reset_backoff(

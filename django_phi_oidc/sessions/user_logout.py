@@ -55,14 +55,18 @@ class OIDCLogoutView(View):
         started = time.monotonic()
         ended = log_out(request, EndReason.LOGOUT)
         logged_out_url = reverse("oidc_logged_out")
-        end_request = ended and build_end_session_request(
-            ended.provider,
-            id_token=ended.id_token,
-            id_token_claims=ended.id_token_claims,
-            post_logout_redirect_uri=request.build_absolute_uri(logged_out_url),
-            timeout_seconds=LOGOUT_BUDGET_SECONDS - (time.monotonic() - started),
-            now=clock.now(),
-        )
+
+        end_request = None
+        if ended:
+            end_request = build_end_session_request(
+                ended.provider,
+                id_token=ended.id_token,
+                id_token_claims=ended.id_token_claims,
+                post_logout_redirect_uri=request.build_absolute_uri(logged_out_url),
+                timeout_seconds=LOGOUT_BUDGET_SECONDS - (time.monotonic() - started),
+                now=clock.now(),
+            )
+
         response: HttpResponse = HttpResponseRedirect(logged_out_url)
         if end_request:
             is_unavailable = ended is not None and has_provider_failed(ended.leased_revocations)
@@ -77,7 +81,11 @@ class OIDCLogoutView(View):
         )
         for name in list_state_cookie_names(request):
             response.delete_cookie(name, samesite="Lax")
-        kinds = ["cache", *(["cookies"] if conf.should_clear_all_cookies() else []), "storage"]
+
+        kinds = ["cache"]
+        if conf.should_clear_all_cookies():
+            kinds.append("cookies")
+        kinds.append("storage")
         response["Clear-Site-Data"] = ", ".join(f'"{kind}"' for kind in kinds)
         return set_private_headers(response)
 
@@ -117,17 +125,27 @@ def _render_provider_redirect(
     parameters = end_session_request.parameters
     needs_click = end_session_request.needs_click or is_unavailable
     in_header = is_get and not needs_click
+
+    location: request_secrets.SecretLocation
+    if in_header:
+        location = "location"
+    else:
+        location = "body"
     for name, kind in (("state", "state"), ("id_token_hint", "id_token")):
-        request_secrets.register_secret(
-            parameters.get(name), kind, location="location" if in_header else "body"
-        )
+        request_secrets.register_secret(parameters.get(name), kind, location=location)
+
     if in_header:
         return HttpResponseRedirect(end_session_request.url)
+
+    # A form would replace the query of the endpoint, so with GET the page has a link.
+    link_url = ""
+    if is_get:
+        link_url = end_session_request.url
+
     nonce = randomness.token_b64url(16)
     origin = end_session_request.endpoint_origin
     context = {
-        # A form would replace the query of the endpoint, so with GET the page has a link.
-        "url": end_session_request.url if is_get else "",
+        "url": link_url,
         "endpoint": end_session_request.endpoint,
         "parameters": parameters,
         "needs_click": needs_click,
