@@ -77,15 +77,17 @@ def _iter_rows(event: AuditEvent) -> Iterator[EventRow]:
     if remedy := _find_remedy(event):
         yield EventRow(gettext("What to do"), remedy)
     if event.actor:
-        yield _build_person_row(gettext("Who"), people.find_actor(event.actor), event.actor)
+        yield _build_person_row(gettext("Actor"), people.find_actor(event.actor), event.actor)
     else:
-        yield EventRow(gettext("Who"), gettext("The portal itself, or a user who is not signed in"))
+        yield EventRow(
+            gettext("Actor"), gettext("The portal itself, or a user who is not signed in")
+        )
     if event.on_behalf_of:
         represented = people.find_actor(event.on_behalf_of)
         yield _build_person_row(gettext("On behalf of"), represented, event.on_behalf_of)
     if event.subject:
         yield _build_person_row(
-            gettext("About whom"), people.find_subject(event.subject), event.subject
+            gettext("Person"), people.find_subject(event.subject), event.subject
         )
     if event.purpose:
         yield EventRow(gettext("Purpose"), get_purpose_label(event.purpose))

@@ -68,8 +68,8 @@ def test_event_is_shown_in_words_before_its_codes(viewer: Client, sign_in: Calla
         "Time": "2026-11-24 16:05:09 UTC",
         "Outcome": "Success",
         "Reason": "A complaint is looked into",
-        "Who": "nurse.brandt",
-        "About whom": "Amina Keller",
+        "Actor": "nurse.brandt",
+        "Person": "Amina Keller",
         "Purpose": "Treatment",
         "Record": "Amina Keller",
         "Provider": "default",
@@ -101,16 +101,16 @@ def test_refused_sign_in_names_the_reason_and_what_to_do(viewer: Client) -> None
     assert found["Outcome"] == "Refused or failed"
     assert found["Reason"] == "The provider answered with an error"
     assert found["What to do"].startswith("The user cancelled, or the provider refused the user")
-    assert found["Who"] == "The portal itself, or a user who is not signed in"
+    assert found["Actor"] == "The portal itself, or a user who is not signed in"
     assert found["Error of the provider"] == "The user cancelled, or the provider refused the user"
-    assert not {"About whom", "Purpose", "Record", "Provider", "Address"} & found.keys()
+    assert not {"Person", "Purpose", "Record", "Provider", "Address"} & found.keys()
     assert 'class="trail-bad">Refused or failed' in html
 
 
 def test_unknown_person_is_shown_by_the_stored_code(viewer: Client) -> None:
     words, _stored = split_page(look(viewer, origin=Origin(actor="os:root@portal-1"), subject="no uuid"))
     found = rows(words)
-    assert (found["Who"], found["About whom"]) == ("os:root@portal-1", "no uuid")
+    assert (found["Actor"], found["Person"]) == ("os:root@portal-1", "no uuid")
     assert "/person/" not in words
 
 
