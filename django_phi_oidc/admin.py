@@ -20,14 +20,11 @@ from .audit.request_context import Actor
 from .claims.models import StoredClaim
 from .extensions import person_directories
 from .login.admin_site import use_oidc_login
-from .sessions.lifecycle import end_sessions
+from .sessions.lifecycle import MAX_INLINE_SESSIONS, end_sessions
 from .sessions.models import ENCRYPTED_COLUMNS, EndReason, OIDCSession, PendingRevocation
 from .sessions.tasks import revoke_after_commit
 from .subjects.models import PairwiseSubject
 from .subjects.person_directory import ACCOUNT_DIRECTORY
-
-MAX_INLINE_SESSIONS = 100
-"""Sessions that an action ends in its request."""
 
 
 class SessionList(RowActionsAdmin):

@@ -1,8 +1,9 @@
 """The typed registries: the only way from the core to an app.
 
-Each app fills them in `AppConfig.ready()`, in the order of INSTALLED_APPS. The core calls what is
-registered in that order, inside the transaction of its own work, so that what runs within a sign-in
-can be read here and is printed by `phi_oidc configuration show`. Signals of Django would hide it.
+Each app fills them in `AppConfig.ready()`, in the order of INSTALLED_APPS. The core calls the
+registered items in that order, inside its own transaction. These are lists and not signals of
+Django, so that this module and `phi_oidc configuration show` list everything that runs within a
+sign-in.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """What apps have registered for one purpose, in order."""
+    """The items that apps have registered for one purpose, in order."""
 
     def __init__(self, purpose: str) -> None:
         self.purpose = purpose
@@ -63,15 +64,17 @@ class AccessOverride:
 
     source: "AccessOverrideSource"
     purpose: str
-    """HL7 code: the actor may state it as well as those of the policy, and the event contains
-    it.
+    """An HL7 code. The actor may state it in addition to the purposes of the policy, and the event
+    contains it.
     """
     detail: Mapping[str, str]
-    """Names the override in the detail of each event about it."""
+    """Members of the event's detail that identify the override."""
 
 
 class AccessOverrideSource(Protocol):
-    """Finds access overrides, and records what they permit while the audit log is unavailable."""
+    """Finds access overrides, and records the accesses that they permit, also while the audit log
+    is unavailable.
+    """
 
     def is_offered(self, permission: str | None = None) -> bool:
         """Return whether the settings offer an override of the permission; None: of any."""
@@ -86,7 +89,7 @@ class AccessOverrideSource(Protocol):
 
     def find_opening_url(self, actor: "Actor", *, resource: str, next_url: str) -> str:
         """Return the URL of the page on which actor may open an override for the resource; "" if
-        actor may not. next_url: where the page leads back.
+        actor may not. next_url: where the page redirects afterwards.
         """
 
     def has_spool(self) -> bool:
@@ -149,7 +152,7 @@ class ClaimPreservation:
 
 
 class VerifiedAccessToken(Protocol):
-    """An access token that was verified, as the origin of events needs it."""
+    """The members of a verified access token that the origin of an event needs."""
 
     @property
     def client_id(self) -> str: ...
@@ -171,7 +174,7 @@ class AccessTokenSource(Protocol):
 
 
 class AccountObserver:
-    """What an app does when an account changes or is attacked. A subclass overrides what it needs.
+    """Called when an account changes or is attacked. A subclass overrides what it needs.
 
     users and user are accounts of the project's model.
     """
@@ -198,7 +201,8 @@ class AccountObserver:
         origin: "Origin",
         now: datetime,
     ) -> None:
-        """Revoke what could link another person to these accounts, in the current transaction.
+        """Revoke credentials, such as invitations, with which another person could be linked to
+        these accounts, in the current transaction.
 
         Called before an account is linked, and when its access ends. provider: None for all.
         reason: for the events.
@@ -232,11 +236,11 @@ class ClientAuthenticator(Protocol):
         is_dpop: bool,
         now: datetime,
     ) -> AuthenticatedClient:
-        """Return the client of a token that a declared client has got for itself, with the declared
-        scope.
+        """Return the client of a token that a declared client requested for itself, with the
+        declared scope.
 
-        accepted: which tokens, by the name of the provider; not empty. is_dpop: the scheme of the
-        request, which must have a proof then.
+        accepted: the accepted tokens by the name of the provider; not empty. is_dpop: whether the
+        scheme of the request is DPoP, which requires a proof.
         Raises: ClientTokenInvalid; TransportError, MetadataError, IntrospectionFailed,
         DatabaseError, if the token could not be verified.
         """
@@ -246,7 +250,8 @@ class DelegationSource(Protocol):
     """Finds the account for which a user acts, such as the child of a parent."""
 
     def __call__(self, user: "User", session: "Session", request: "HttpRequest") -> str:
-        """Return the primary key of that account as text; empty if the user acts for itself.
+        """Return the primary key of that account as text; empty if the user acts for no other
+        account.
 
         user: authenticated. session: empty if it is that of another user, or if an access token
         authenticated the request. Called for each event of a request, so it reads no database.
@@ -280,9 +285,9 @@ class EventQueue(Protocol):
 
 
 class EventWords:
-    """Words for what events name, on the pages of the audit log.
+    """Labels and texts for the values in events, on the pages of the audit log.
 
-    A subclass overrides what applies to its app. The first answer that is not empty is shown.
+    A subclass overrides what its app needs. The first answer that is not empty is shown.
     """
 
     def find_provider_label(self, name: str) -> str:
@@ -290,7 +295,7 @@ class EventWords:
         return ""
 
     def find_detail_label(self, key: str, value: str) -> str:
-        """Return a value of `detail` in words, translated."""
+        """Return the translated label of a value of `detail`."""
         return ""
 
     def find_remedy(self, action: str, reason: str, provider_error: str) -> str:
@@ -303,20 +308,20 @@ class EventWords:
 
 
 class PersonDirectory(Protocol):
-    """Knows the people that events name. The pages use the first one."""
+    """Finds the people that events name. The pages use the first directory."""
 
     def find_people(self, *, actors: Iterable[str], subjects: Iterable[str]) -> "People":
-        """Return the people that these actors and subjects of events are, by one SELECT, or none
-        without both.
+        """Return the people of these actors and subjects of events, with one SELECT, or with none
+        if both are empty.
         """
 
     def search_people(self, request: "HttpRequest", site: "AdminSite", term: str) -> "FoundPeople":
-        """Return the people that a text names, as far as the user of the request may view them."""
+        """Return the people that match a text and that the user of the request may view."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataDiagnosis:
-    """What `phi_oidc doctor` learns about a provider from the source of its metadata."""
+    """What the source of a provider's metadata returns to `phi_oidc doctor`."""
 
     findings: "Sequence[ProviderFinding]"
     members: Mapping[str, Any] | None = None
@@ -385,15 +390,19 @@ class PersonalDataExport:
     user: "AbstractBaseUser"
     subjects: "Sequence[PairwiseSubject]"
     hides_suspensions: bool
-    """The person must not learn of what suspends the accounting of disclosures."""
+    """Whether the export omits what would show that an accounting of disclosures is suspended: the
+    person must not see it.
+    """
     unreadable_items: list[str]
-    """A source adds what it cannot decrypt, and leaves it out."""
+    """Descriptions of items that cannot be decrypted. A source adds them here, and omits the
+    items.
+    """
 
 
 class PersonalDataSource:
     """What an app stores about a person, for exports and erasures.
 
-    A subclass overrides what applies to its app.
+    A subclass overrides what its app needs.
     """
 
     erased_names: Sequence[str] = ()
@@ -436,18 +445,18 @@ class PersonalDataSource:
 class RetentionGuard(Protocol):
     """Preserves the claims of persons, for example by legal holds.
 
-    It sets `held_until` of a subject and of its stored claims while it has locked the subject. That
-    column is what refuses an erasure, in the core and in the triggers: no erasure calls the guard.
+    It sets `held_until` of a subject and of its stored claims while it has locked the subject. The
+    core and the triggers refuse an erasure because of that column; no erasure calls the guard.
     """
 
     def preserve_claims(
         self, subject: "PairwiseSubject", names: Collection[str], *, now: datetime
     ) -> ClaimPreservation | None:
-        """Preserve the claims with these names, which new ones are about to replace, as expired
-        ones.
+        """Keep the claims with these names as expired claims, because new ones are about to replace
+        them.
 
-        None: this guard does not hold the subject. Requires: `held_until` of the subject is in the
-        future, and the caller has locked its row.
+        Return None if this guard does not hold the subject. Requires: `held_until` of the subject
+        is in the future, and the caller has locked its row.
         """
 
     def may_need_key(self, key_name: str, *, now: datetime) -> bool:
@@ -457,8 +466,8 @@ class RetentionGuard(Protocol):
         """
 
     def list_held_subjects(self, *, now: datetime) -> "QuerySet[Any, Any]":
-        """Return the keys of the held subjects. They are few, whereas no index covers
-        `held_until`.
+        """Return the primary keys of the held subjects. They are few, and `held_until` has no
+        index.
         """
 
     def count_holds(self, *, now: datetime) -> int:
@@ -466,7 +475,7 @@ class RetentionGuard(Protocol):
 
 
 class RefusedSignInHandler:
-    """What an app does with a sign-in that was refused after the provider answered."""
+    """Called when a sign-in is refused after the provider answered."""
 
     def remember_unlinked_sign_in(self, request: "HttpRequest", sign_in: "VerifiedSignIn") -> None:
         """Called before the refusal of a verified person without an account."""
@@ -495,12 +504,10 @@ class RefusedSignInHandler:
 
 
 class RoleSource(Protocol):
-    """Supplies a claim about a person that does not come from the provider, for the rules in
-    ROLES.
-    """
+    """Supplies a claim about a person that the provider does not send, for the rules in ROLES."""
 
     claim: str
-    """The name of the claim in rules, which have no path then."""
+    """The name of the claim in rules. A rule about it has no path."""
     provider_option: str
     """The option of a provider that the source needs."""
 
@@ -510,7 +517,7 @@ class RoleSource(Protocol):
     def get_values(self, user_pk: Any, *, provider: str) -> Sequence[str]:
         """Return the values of the claim.
 
-        Called in the transaction of a sign-in, if a rule of the provider is about the claim.
+        Called in the transaction of a sign-in, if a rule of the provider uses the claim.
         """
 
 
@@ -525,15 +532,15 @@ class SignIn:
     offered_acr_values: Sequence[str]
     """The values that the provider's metadata listed at the sign-in."""
     last_seen_at: datetime
-    """The sign-in of the person before this one."""
+    """The time of the previous sign-in of the person."""
     is_new_link: bool
     """Whether this sign-in created the account."""
     now: datetime
 
 
 class SignInObserver:
-    """What an app does in the transaction of a sign-in, in the order of these methods. An exception
-    refuses the sign-in.
+    """Called in the transaction of a sign-in, in the order of these methods. An exception refuses
+    the sign-in.
     """
 
     def prepare_session(self, sign_in: SignIn) -> None:
@@ -553,7 +560,7 @@ class SignInObserver:
 
 
 AuditLogCopy: TypeAlias = Callable[[], bool]
-"""Returns whether the settings declare a system that gets each event of the audit log."""
+"""Returns whether the settings declare a system that receives each event of the audit log."""
 OwnResourceRule: TypeAlias = Callable[[Any, str], bool]
 """Returns whether a resource (`Type/id`) is about the user. It must not raise."""
 SignInDemand: TypeAlias = "Callable[[Actor], bool]"
@@ -575,7 +582,7 @@ audit_job_pages: Registry[AuditJobPages] = Registry(
     "Offer exports and verifications on the pages of the audit log. The first one is used."
 )
 audit_log_copies: Registry[AuditLogCopy] = Registry(
-    "Copy the audit log to another system, or not, as the settings say."
+    "Return whether the settings copy the audit log to another system."
 )
 client_authenticators: Registry[ClientAuthenticator] = Registry(
     "Authenticate clients by access tokens, at endpoints of other apps. The first one is used."
@@ -594,10 +601,10 @@ event_queues: Registry[EventQueue] = Registry(
     "Hold events of this machine while the audit log is unavailable."
 )
 event_words: Registry[EventWords] = Registry(
-    "Supply words for what events name, on the pages of the audit log."
+    "Supply labels and texts for events, on the pages of the audit log."
 )
 metadata_needs: Registry[MetadataNeed] = Registry(
-    "Name members of the metadata of a provider that an app needs."
+    "Return the members of a provider's metadata that an app needs."
 )
 metadata_sources: Registry[MetadataSource] = Registry(
     "Fetch the metadata and keys of a provider in place of OIDC Discovery."
@@ -618,7 +625,7 @@ person_actions: "Registry[PersonAction]" = Registry(
     "Offer an action on the page of a person for officers."
 )
 person_directories: Registry[PersonDirectory] = Registry(
-    "Know the people that events name. The first one is used."
+    "Find the people that events name. The first one is used."
 )
 person_sections: "Registry[PersonSection]" = Registry(
     "Show a section on the page of a person for officers."
@@ -631,7 +638,7 @@ refused_sign_in_handlers: Registry[RefusedSignInHandler] = Registry(
 )
 retention_guards: Registry[RetentionGuard] = Registry("Preserve claims of persons from erasure.")
 role_sources: Registry[RoleSource] = Registry(
-    "Supply claims that rules of ROLES see in addition to those of the provider."
+    "Supply claims for the rules in ROLES, in addition to those of the provider."
 )
 sign_in_demands: Registry[SignInDemand] = Registry(
     "Demand a new sign-in before the next guarded page."

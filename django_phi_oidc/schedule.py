@@ -1,4 +1,4 @@
-"""The beat entries of an installation: due times are in the tables, a message starts a sweep."""
+"""The beat entries for Celery. A message only starts a task; the due times are in the tables."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -16,10 +16,10 @@ class FeatureConfig(AppConfig):
     """An app of this package, and what it adds to the others.
 
     Modules of an app are found by their names: `checks`, `urls`, `tasks`, and `subcommands`.
-    Models of an app below contrib/ name their `app_label`: without it, those of an app that is not
-    installed would belong to the core, whose package contains them.
-    A subclass sets `default = True`: Django finds two configurations in its `apps.py`, because this
-    class is imported there.
+    Each model of an app below contrib/ states its `app_label`. Without it, Django would assign the
+    models of an app that is not installed to the core, because its package contains them.
+    A subclass sets `default = True`, because Django finds two configurations in its `apps.py`: the
+    subclass, and this class, which is imported there.
     """
 
     default_auto_field = "django.db.models.BigAutoField"
@@ -34,7 +34,7 @@ class FeatureConfig(AppConfig):
     """What `phi_oidc groups` grants to groups of officers: permissions as `app_label.codename`."""
 
     requires: ClassVar[tuple[str, ...]] = ()
-    """The names of the apps without which this one does not work. The core is not named."""
+    """The names of the apps that this one needs, except the core."""
     beat: ClassVar[Mapping[str, float]] = {}
     """The periodic tasks by name: how often each runs, as a multiple of the shortest interval."""
     subcommands: ClassVar[tuple[str, ...]] = ()

@@ -7,7 +7,7 @@ _APP_PREFIX = "phi_oidc_"
 
 
 def is_own_label(label: str) -> bool:
-    """Return whether the label is that of the core, of the audit log or of an app of this
+    """Return whether the label belongs to the core, to the audit log or to another app of this
     package.
     """
     return label == CORE_LABEL or label.startswith(_APP_PREFIX)
@@ -20,7 +20,7 @@ def is_own_permission(permission: str) -> bool:
 
 
 def build_own_label_condition(lookup: str) -> Q:
-    """Return the condition that a label is an own one. lookup: its path, such as
-    `content_type__app_label`.
+    """Return a condition that matches the labels of this package. lookup: the path to the label,
+    such as `content_type__app_label`.
     """
     return Q((lookup, CORE_LABEL)) | Q((f"{lookup}__startswith", _APP_PREFIX))

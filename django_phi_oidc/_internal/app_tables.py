@@ -1,4 +1,4 @@
-"""Tables of apps that were taken out of INSTALLED_APPS, such as legal holds that nothing reads."""
+"""Tables with rows of apps that were removed from INSTALLED_APPS."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,10 +9,11 @@ from .app_labels import is_own_label
 
 
 def list_left_tables(using: str = DEFAULT_DB_ALIAS) -> list[str]:
-    """Return the tables with rows whose app was taken out of INSTALLED_APPS.
+    """Return the tables that contain rows although their app was removed from INSTALLED_APPS.
 
-    The history of migrations names the apps that were installed. The portal would run as if their
-    rows did not exist: a legal hold would not keep a claim, and an open emergency would not end.
+    The history of migrations lists the apps that were installed. Without the app, the portal
+    ignores their rows: a legal hold would not keep a claim, and an open emergency access would not
+    end.
     """
     connection = connections[using]
     with connection.cursor() as cursor:
@@ -34,7 +35,7 @@ def list_left_tables(using: str = DEFAULT_DB_ALIAS) -> list[str]:
 
 
 def _list_tables_of(removed: set[str], tables: Iterable[str], labels: set[str]) -> Iterator[str]:
-    """Yield the tables of the removed apps. One label may begin with another one."""
+    """Yield the tables of the removed apps. If several labels match a table, the longest counts."""
     for table in sorted(tables):
         owners = []
         for label in labels:

@@ -26,8 +26,8 @@ REGISTERED_CHECKS: defaultdict[tuple[str, bool], list[Callable[..., list[checks.
 def register_check(
     tag: str, *, deploy: bool = False
 ) -> Callable[[Callable[..., Messages]], Callable[..., Any]]:
-    """Register a generator of messages. It ends at an option that is wrong, which E002
-    reports.
+    """Register a generator of messages. A wrong option ends the check without a message, because
+    E002 reports it.
     """
 
     def decorate(generate: Callable[..., Messages]) -> Callable[..., Any]:

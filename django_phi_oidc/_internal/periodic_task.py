@@ -1,4 +1,4 @@
-"""Declare the periodic tasks: none of them waits for a lock without limit.
+"""Declare the periodic tasks, and limit how long they wait for locks.
 
 A process that was stopped inside a transaction keeps its locks. Without a limit, each run of a task
 would wait for them and occupy a worker, until no worker is left for the other tasks.
@@ -21,13 +21,15 @@ PERIODIC_TASKS: dict[str, Callable[[], Any]] = {}
 
 
 class RowPruner(Protocol):
-    """Deletes rows whose retention has ended. before: now without OPERATIONAL_RETENTION."""
+    """Deletes rows whose retention has ended. before: the end of the retention period; the current
+    time if OPERATIONAL_RETENTION is not set.
+    """
 
     def __call__(self, *, now: datetime, before: datetime) -> None: ...
 
 
 ROW_PRUNERS: list[RowPruner] = []
-"""What `phi_oidc.prune` calls, in the order of INSTALLED_APPS."""
+"""The functions that `phi_oidc.prune` calls, in the order of INSTALLED_APPS."""
 
 
 def row_pruner(function: RowPruner) -> RowPruner:

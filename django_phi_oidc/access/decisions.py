@@ -303,8 +303,8 @@ def _check_permission(
 
 
 def _flush_event_queues(*, now: datetime) -> None:
-    """Move events of this machine to the audit log, which is writable again. What fails is retried
-    after the next decision.
+    """Move the queued events of this machine to the audit log, which is writable again. A queue
+    that fails is retried after the next decision.
     """
     for queue in event_queues:
         if not queue.has_events():

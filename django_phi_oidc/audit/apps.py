@@ -1,4 +1,4 @@
-"""The append-only audit log, which proves itself (RFC 6962)."""
+"""The append-only audit log, sealed in a Merkle tree (RFC 6962)."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,7 +11,7 @@ from .declaration import AuditOptions
 
 
 class AuditConfig(FeatureConfig):
-    """The append-only audit log, which proves itself (RFC 6962)."""
+    """The append-only audit log, sealed in a Merkle tree (RFC 6962)."""
 
     default = True
     name = "django_phi_oidc.audit"

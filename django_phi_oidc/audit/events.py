@@ -76,8 +76,8 @@ class Origin(NamedTuple):
     request_id: str = ""
     """The same id is in the log lines about the request."""
     on_behalf_of: str = ""
-    """The primary key, as text, of the account for which the actor acts. Empty unless an app says
-    so (`extensions.delegation_sources`).
+    """The primary key, as text, of the account for which the actor acts, from
+    `extensions.delegation_sources`. Empty if no source returns one.
     """
 
 

@@ -260,7 +260,7 @@ def _is_foreign_session(user: User, session: Session) -> bool:
 
 
 def _find_represented_account(request: HttpRequest, user: User, session: Session) -> str:
-    """Return the primary key of the account for which the user acts; empty without such."""
+    """Return the primary key of the account for which the user acts; empty if there is none."""
     if not user.is_authenticated:
         return ""
 

@@ -1,4 +1,4 @@
-"""Which database holds which audit table."""
+"""The database router of the audit log."""
 
 from functools import cache
 from typing import Any
@@ -12,8 +12,8 @@ _APP_LABEL = "phi_oidc_audit"
 
 
 class AuditRouter:
-    """Reads and writes the models of the audit log on `phi_audit`, which has no other tables,
-    except each `PortalTable`, which is on `default`.
+    """Routes each `PortalTable` to `default`, and all other models of the audit log to `phi_audit`,
+    which has no other tables.
 
     On PostgreSQL the tables of the audit database are also created on `default`. Both aliases may
     be one database, even with different hosts or ports, and then the second alias finds the
@@ -61,7 +61,7 @@ def _find_alias(model: type[models.Model]) -> str | None:
 def _is_portal_table(model_name: str) -> bool:
     """Return whether a model of the audit log is a `PortalTable`.
 
-    Looked up by name, because the models in a migration have no attributes of their class.
+    The class is looked up by name, because the models in a migration do not inherit `PortalTable`.
     """
     try:
         model = apps.get_model(_APP_LABEL, model_name)

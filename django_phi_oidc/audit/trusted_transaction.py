@@ -1,4 +1,4 @@
-"""Transactions of the audit database in which no function replaces one of PostgreSQL."""
+"""Transactions of the audit database that use only functions and operators of PostgreSQL itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +30,12 @@ _SEARCH_PATH_SQL = f"""
 
 @contextmanager
 def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
-    """Open a transaction of the audit database in which no function or operator replaces one of
-    PostgreSQL.
+    """Open a transaction of the audit database that uses only functions and operators of PostgreSQL
+    itself.
 
-    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path), and in
-    it a function that returns for an altered row what was sealed. NOT defended: functions that were
-    replaced in `pg_catalog` itself.
+    An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path). A
+    function in that schema could return the sealed values for an altered row. NOT defended:
+    functions that were replaced in `pg_catalog` itself.
     """
     connection = connections[AUDIT_ALIAS]
     if connection.vendor != "postgresql":

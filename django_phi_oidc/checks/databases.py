@@ -78,10 +78,10 @@ def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) 
 def check_stored_claims(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
     """E018: the key of each subject digest is configured.
 
-    W048: the store lacks retention keys of claims. A warning, because it is so after a backup was
-    restored.
-    W080: the permission of a category of claims does not exist. A warning, because `migrate`
-    creates it.
+    W048: retention keys of claims are missing in the store. This is a warning, because they are
+    also missing after a backup was restored.
+    W080: the permission of a category of claims does not exist. This is a warning, because
+    `migrate` creates it.
     """
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()

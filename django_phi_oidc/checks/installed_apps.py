@@ -1,4 +1,4 @@
-"""Checks of INSTALLED_APPS: what an app needs, and tables of apps that were taken out."""
+"""Checks of INSTALLED_APPS: apps that are missing, and tables of apps that were removed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def check_required_apps(**kwargs: Any) -> Messages:
 
 @register_check(Tags.database)
 def check_left_tables(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
-    """E161: an app was taken out of INSTALLED_APPS while its tables have rows."""
+    """E161: an app was removed from INSTALLED_APPS while its tables have rows."""
     if DEFAULT_DB_ALIAS not in (databases or ()):
         return
     try:

@@ -108,7 +108,9 @@ def _create_row(
     hold_key_name: str | None,
     now: datetime,
 ) -> StoredClaim:
-    """hold_key_name: of a held person; None: the key is that of the day."""
+    """hold_key_name: the name of the key of the hold; None: the person is not held, so the key of
+    the day is used.
+    """
     if declared.retention == "session":
         session = session_id
     else:

@@ -25,7 +25,7 @@ from .rsa_moduli import ALLOWED_RSA_KEY_BITS, is_allowed_modulus
 from .signature_algorithms import PublicKey, find_key_type, import_key
 
 CERTIFICATE_EXPIRY_WARNING = timedelta(days=30)
-"""How long before the expiry of a certificate, or of a statement like it, checks warn."""
+"""How long before a certificate, or a signed statement, expires the checks warn."""
 
 
 def read_certificate_chain(path: Path) -> tuple[bytes, ...]:

@@ -76,7 +76,7 @@ def iter_sections() -> Iterator[Section]:
 
 
 def parse_one(raw: Mapping[str, Any], option: str, member: str = "") -> Any:
-    """Return one option, or one member of a group: mistakes elsewhere do not matter.
+    """Return one option, or one member of a group. Mistakes in other options are ignored.
 
     Raises: DeclarationInvalid. LookupError if no installed app has the option.
     """
@@ -117,7 +117,7 @@ def list_mistakes(raw: Mapping[str, Any]) -> list[str]:
 
 def find_app_of_option(name: str) -> str | None:
     """Return the app of this package that declares a top-level option, installed or not."""
-    for config in _iter_app_configs():
+    for config in iter_app_configs():
         if config.options is not None and name in get_parsers(config.options):
             return str(config.name)
     return None
@@ -125,16 +125,16 @@ def find_app_of_option(name: str) -> str | None:
 
 def find_app_of_provider_option(name: str) -> str | None:
     """Return the app of this package that adds an option to a provider, installed or not."""
-    for config in _iter_app_configs():
+    for config in iter_app_configs():
         if config.provider_option is not None and name == config.provider_option[0]:
             return str(config.name)
     return None
 
 
-def _iter_app_configs() -> Iterator[Any]:
+def iter_app_configs() -> Iterator[Any]:
     """Yield the configuration class of each app of this package.
 
-    They are imported here because they import Django, and only after a mistake in the setting.
+    They are imported here, and not with this module, because they import Django.
     """
     folders = [_PACKAGE / "audit", *sorted((_PACKAGE / "contrib").iterdir())]
     for folder in folders:

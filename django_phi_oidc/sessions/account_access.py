@@ -29,7 +29,9 @@ _DEACTIVATION_ATTRIBUTE = "_phi_oidc_deactivation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Deactivation:
-    """Who deactivates an account, and how its tokens are revoked: for the receiver of its save."""
+    """A deactivation by `disable_account`: its origin, and how tokens are revoked. The receiver of
+    post_save reads it.
+    """
 
     origin: Origin
     now: datetime
@@ -45,8 +47,8 @@ def end_access(
     events: Sequence[NewEvent] = (),
     is_inline: bool = True,
 ) -> int:
-    """End all sessions of the account, and revoke its tokens and what could link a person. Return
-    how many ended.
+    """End all sessions of the account, and revoke its tokens, and the credentials with which a
+    person could be linked to it. Return the number of sessions that ended.
 
     One transaction, or the caller's. The account stays active, so the person may sign in again, but
     a sign-in that is in progress is refused (`logged_out`). events: of the change that causes it.

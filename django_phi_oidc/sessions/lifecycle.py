@@ -48,6 +48,8 @@ from .token_revocation import queue_revocations
 
 KEY_ALERT_RULE = "encryption_key_missing"
 """The rule of the alert that a session's columns can't be decrypted because a key is missing."""
+MAX_INLINE_SESSIONS = 100
+"""Sessions that an action of the admin ends in its request."""
 
 _HINT_COLUMNS: tuple[EncryptedColumnName, ...] = ("id_token", "id_token_claims")
 _RENEWED_COLUMNS = (

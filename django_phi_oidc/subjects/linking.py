@@ -487,7 +487,9 @@ def _insert_digests(
 def _revoke_credentials(
     user_pks: Sequence[Any], *, provider: str, origin: Origin, now: datetime
 ) -> None:
-    """Revoke what could link another person to accounts that are about to be linked."""
+    """Revoke credentials with which another person could be linked to these accounts, which are
+    about to be linked.
+    """
     for observer in account_observers:
         observer.revoke_credentials(
             user_pks, provider=provider, reason="linked", origin=origin, now=now

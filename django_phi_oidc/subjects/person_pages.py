@@ -31,7 +31,7 @@ Label = str | Promise
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SectionRequest:
-    """A view of the page of person by actor."""
+    """A request by actor for the page of person."""
 
     actor: Actor
     person: AbstractBaseUser
@@ -51,7 +51,7 @@ class SectionContent:
     unavailable_actions: frozenset[str] = frozenset()
     """Actions that have nothing to do, judging by the rows."""
     live_count: int = 0
-    """Of sessions."""
+    """The number of live sessions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class PersonSection:
     position: int
     """Sections are shown in the order of their positions, regardless of INSTALLED_APPS."""
     permission: str
-    """Of the users to whom the section is shown, as `app_label.codename`."""
+    """The permission that a user needs to see the section, as `app_label.codename`."""
     title: Label
     columns: tuple[Label, ...]
     build: Callable[[SectionRequest], SectionContent]

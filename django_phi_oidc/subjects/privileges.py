@@ -1,4 +1,4 @@
-"""The privileges by which a sign-in reaches the data of other persons."""
+"""The privileges that give access to the data of other persons."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -18,7 +18,7 @@ from ..operators import OPERATOR_PREFIX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventTableRow:
-    """An event with its labels. actor, represented, subject: None for what is not an account, or no
+    """An event with its labels. actor, represented, subject: None if there is no account, or no
     longer.
     """
 

@@ -43,7 +43,6 @@ from ..rest_framework.permissions import HasScope, RequireAssurance
 SCOPE = "account"
 """The scope that an access token needs. A session of the portal needs none."""
 _DISCLOSURES_PER_PAGE = 50
-_DISCLOSURE_FIELDS = ("id", "occurred_at", "action", "is_own", "resource", "claims")
 
 
 class AccountAPIView(APIView):

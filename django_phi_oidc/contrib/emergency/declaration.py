@@ -18,8 +18,8 @@ from ...config.option_parsers import (
 )
 
 PACKAGE_PERMISSION_PREFIXES = ("django_phi_oidc.", "phi_oidc_")
-"""The package's own permissions open and review emergencies and disclose claims: no emergency
-grants them.
+"""No emergency access grants permissions of this package, because they permit opening and reviewing
+emergency access and disclosing claims.
 """
 MAX_DURATION = timedelta(hours=24)
 MAX_UNREVIEWED = 1_000

@@ -1,4 +1,4 @@
-"""What apps suspend of the accounting of disclosures to a person. Spec: 45 CFR 164.528(a)(2)."""
+"""Suspensions of the accounting of disclosures, from all apps. Spec: 45 CFR 164.528(a)(2)."""
 
 from datetime import datetime
 from typing import Any

@@ -9,5 +9,5 @@ from .accounting_copies import delete_old_copies
 
 @row_pruner
 def prune_copies(*, now: datetime, before: datetime) -> None:
-    """Delete what was given before the period of the right to an accounting of disclosures."""
+    """Delete copies of accountings from before the period for which a person may request one."""
     delete_old_copies(before=get_accounting_start(now))

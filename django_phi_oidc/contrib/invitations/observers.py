@@ -16,7 +16,7 @@ from .models import ActivationCode
 
 
 class ActivationCodeObserver(AccountObserver):
-    """Knows the codes of an account, and revokes them when it is linked or its access ends."""
+    """Finds the codes of an account, and revokes them when it is linked or its access ends."""
 
     def revoke_credentials(
         self,

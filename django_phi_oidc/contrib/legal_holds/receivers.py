@@ -11,7 +11,7 @@ from .legal_holds import list_active_holds
 from .models import LegalHold
 
 
-@receiver(pre_delete, sender=LegalHold, dispatch_uid="django_phi_oidc.claims.holds")
+@receiver(pre_delete, sender=LegalHold, dispatch_uid="django_phi_oidc.contrib.legal_holds")
 def refuse_deletion_of_active_hold(*, instance: LegalHold, using: str, **kwargs: Any) -> None:
     """Only a release updates the claims of the person; without it they would stay held.
 

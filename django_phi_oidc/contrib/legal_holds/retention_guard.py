@@ -1,4 +1,4 @@
-"""What the core asks about legal holds."""
+"""The retention guard: how legal holds keep the claims of a person."""
 
 import uuid
 from collections.abc import Collection

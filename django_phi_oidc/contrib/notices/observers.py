@@ -21,7 +21,9 @@ from .refusal_notices import warn_of_refusal
 
 
 class NoticeWriter(AccountObserver):
-    """Writes a notice about each change of an account, and one a day about suspicious attempts."""
+    """Writes a notice about each change of an account, and at most one a day about suspicious
+    attempts.
+    """
 
     def record_changes(
         self, users: Sequence[Any], change: AccountChange, *, provider: str, now: datetime
@@ -57,7 +59,7 @@ class NewDeviceObserver(SignInObserver):
 
 
 class RefusalNoticeWriter(RefusedSignInHandler):
-    """Writes a notice about a refused sign-in of a person whom the provider has named."""
+    """Writes a notice about a refused sign-in if the provider has identified the person."""
 
     def record_refusal(
         self,

@@ -183,7 +183,7 @@ PANELS = (
         rows=lambda now: StoredClaim.objects.order_by("pk"),
     ),
 )
-"""Those of the core. Each other app registers its own."""
+"""The panels of the core. Each other app registers its own."""
 LOG_TILES = (
     LogTile(position=20, model_labels=("phi_oidc_audit.auditcheckpoint",), create=create_log_tile),
     LogTile(
@@ -192,4 +192,4 @@ LOG_TILES = (
         create=create_verification_tile,
     ),
 )
-"""Those of the audit log. Each other app registers its own."""
+"""The tiles of the audit log. Each other app registers its own."""

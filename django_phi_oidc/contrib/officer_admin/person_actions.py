@@ -149,4 +149,4 @@ ACTIONS = (
         run=_scrub_claims,
     ),
 )
-"""Those of the core. Each other app registers its own."""
+"""The actions of the core. Each other app registers its own."""

@@ -173,7 +173,7 @@ def build_sessions(request: SectionRequest) -> SectionContent:
 
 
 def build_claims(request: SectionRequest) -> SectionContent:
-    """Return the stored claims that the viewer may know of."""
+    """Return the stored claims, except those whose existence the viewer may not see."""
     hidden = {}
     for subject in request.subjects:
         hidden[subject.pk] = list_hidden_names(request.actor.user, subject)
@@ -336,4 +336,4 @@ SECTIONS = (
         build=build_timeline,
     ),
 )
-"""Those of the core and of the audit log. Each other app registers its own."""
+"""The sections of the core and of the audit log. Each other app registers its own."""

@@ -31,7 +31,7 @@ from ...oidc.remedies import get_remedy
 from ...provider.labels import get_provider_label, list_provider_choices
 from ...sessions import token_revocation
 from ...sessions.end_jobs import SessionSelection, build_job_url, start_bulk_end
-from ...sessions.lifecycle import end_sessions
+from ...sessions.lifecycle import MAX_INLINE_SESSIONS, end_sessions
 from ...sessions.models import (
     ENCRYPTED_COLUMNS,
     EndReason,
@@ -46,8 +46,6 @@ from ...subjects.people_admin import PeopleAdmin
 
 SESSION_BATCH_SIZE = 500
 """Sessions ended by the same statements."""
-MAX_INLINE_SESSIONS = 100
-"""Sessions that an action ends in its request."""
 MAX_INLINE_REVOCATIONS = 100
 """A request revokes at most this many tokens itself, because it leases all of them before the first
 attempt.

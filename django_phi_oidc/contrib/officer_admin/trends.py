@@ -417,4 +417,4 @@ TRENDS = (
         url_query={},
     ),
 )
-"""Those of the core and of the audit log. Each other app registers its own."""
+"""The charts of the core and of the audit log. Each other app registers its own."""

@@ -39,10 +39,10 @@ class SCIMView(SessionlessView):
 
 
 def _import_scim_requests() -> Any:
-    """Import what processes the requests, at the first of them.
+    """Import the module that processes the requests, at the first request.
 
     The models of scim2-models take half a second of CPU time and 15 MB. Otherwise each web process
-    would build them when it starts, although few of them ever receive a request of a client. Of
-    several threads, the lock of the import makes the others wait.
+    would build them when it starts, although few of them ever receive a request of a client. Other
+    threads wait for the import lock.
     """
     return import_module(f"{__package__}.scim_requests")

@@ -58,7 +58,7 @@ def adopt_demands(subject: uuid.UUID, digests: Collection[str]) -> None:
 
 
 class DemandObserver(SignInObserver):
-    """Makes sessions of providers that send security events name their person."""
+    """Stores the pseudonym of the person in sessions of providers that send security events."""
 
     @sensitive_variables()
     def prepare_session(self, sign_in: SignIn) -> None:

@@ -3,9 +3,6 @@
 from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from importlib import import_module
-from inspect import getmembers, isclass
-from pkgutil import iter_modules
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -15,6 +12,7 @@ from ..._internal.app_configs import FeatureConfig, list_installed_features
 from ..._internal.app_tables import list_left_tables
 from ..._internal.command_arguments import Options
 from ..._internal.command_output import Output
+from ...config.sections import iter_app_configs
 
 CORE_NAME = "django_phi_oidc"
 READING_COMMANDS = ("apps",)
@@ -25,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def handle(options: Options, output: Output) -> None:
-    """Write a row for each app. Raises: CommandError if an app was taken out while it has rows."""
+    """Write a row for each app. Raises: CommandError if the tables of a removed app have rows."""
     installed = list_installed_features()
     for config in installed:
         others = []
@@ -51,18 +49,17 @@ def handle(options: Options, output: Output) -> None:
 def list_available_features() -> Iterator[type[FeatureConfig]]:
     """Yield the configuration class of each app below contrib/.
 
-    Found by its place: the core names no app.
+    They are found by their folder, because the core names no app.
     """
-    contrib = import_module(f"{CORE_NAME}.contrib")
-    for module in iter_modules(contrib.__path__, f"{contrib.__name__}."):
-        found = import_module(f"{module.name}.apps")
-        for _name, value in getmembers(found, isclass):
-            if issubclass(value, FeatureConfig) and value.__module__ == found.__name__:
-                yield value
+    for config_class in iter_app_configs():
+        if config_class.name.startswith(f"{CORE_NAME}.contrib."):
+            yield config_class
 
 
 def describe_feature(config: FeatureConfig, others: Iterable[FeatureConfig]) -> dict[str, Any]:
-    """Return what an installed app adds. others: the URLs of the core include theirs."""
+    """Return what an installed app adds. others: the other installed apps, whose URLs are not
+    listed for the core, although its URLs include them.
+    """
     other_urls: set[str] = set()
     if config.name == CORE_NAME:
         for other in others:

@@ -112,5 +112,5 @@ def test_option_without_an_app_cannot_be_read() -> None:
 
 def test_each_folder_of_an_app_has_one_configuration() -> None:
     folders = [path.parent for path in Path(sections.__file__).parents[1].glob("contrib/*/apps.py")]
-    names = [config.name for config in sections._iter_app_configs()]
+    names = [config.name for config in sections.iter_app_configs()]
     assert sorted(names) == sorted(["django_phi_oidc.audit", *(f"django_phi_oidc.contrib.{f.name}" for f in folders)])

@@ -206,7 +206,7 @@ def _select_apps(listed: str | None) -> list[str]:
 
 
 def _iterate_required(name: str) -> Iterator[str]:
-    """Yield the apps that an app needs, each after those that it needs itself, and then the app."""
+    """Yield the app after the apps that it needs, in the order in which they need each other."""
     for config in list_available_features():
         if config.name == name:
             for required in config.requires:
