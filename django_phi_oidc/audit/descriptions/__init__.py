@@ -12,7 +12,7 @@ from django.utils.translation import gettext
 from ..events import find_registered_label
 from ..purposes import PURPOSES
 from .action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
-from .alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
+from .alert_labels import ALERT_EXPLANATIONS, ALERT_LABELS
 from .detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
 from .reason_labels import PROVIDER_ERROR_LABELS, REASON_LABELS
 
@@ -79,11 +79,6 @@ def get_alert_label(kind: str) -> str:
 def get_alert_explanation(kind: str) -> str:
     """Return one sentence about a kind of security alerts; empty if it is unknown."""
     return _translate(ALERT_EXPLANATIONS, kind, default="")
-
-
-def get_alert_key_label(kind: str) -> str:
-    """Return what the key of such an alert is, for example “Address”; empty if that is unknown."""
-    return _translate(ALERT_KEY_LABELS, kind, default="")
 
 
 def get_detail_label(key: str) -> str:

@@ -197,38 +197,3 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     ),
     "witness_unavailable": _("A witness has not cosigned the audit log for 15 minutes."),
 }
-
-_ADDRESS = _("Address")
-_PROVIDER = _("Provider")
-_PERSON = _("Subject, user or code")
-ALERT_KEY_LABELS: Mapping[str, str] = {
-    **dict.fromkeys(("refusals_by_address", "replay", "token_forged", "token_expired"), _ADDRESS),
-    "expired_tokens_in_use": _ADDRESS,
-    **dict.fromkeys(("logout_token_refused", "signal_refused"), _("Provider or address")),
-    **dict.fromkeys(("refusals_by_provider", "revocations_fail"), _PROVIDER),
-    **dict.fromkeys(("provider_keys_changed", "provider_metadata_changed"), _PROVIDER),
-    **dict.fromkeys(
-        ("revocation_abandoned", "revocation_blocked", "revocation_refused"), _PROVIDER
-    ),
-    **dict.fromkeys(
-        ("access_token_lifetime", "logout_sub_mismatch", "session_undecryptable"), _PROVIDER
-    ),
-    **dict.fromkeys(("identifier_changed", "identifier_recycled", "signals_stopped"), _PROVIDER),
-    "refusals_by_person": _PERSON,
-    "many_records": _("User"),
-    "record_of_interest": _("Subject or record"),
-    **dict.fromkeys(
-        (
-            "break_glass_used",
-            "last_administrator",
-            "last_administrator_disabled",
-            "emergency_limit",
-        ),
-        _("User"),
-    ),
-    "emergency_opened": _("Record"),
-    **dict.fromkeys(("delivery_lag", "delivery_refused", "delivery_stopped"), _("Receiver")),
-    **dict.fromkeys(("witness_invalid", "witness_refused", "witness_unavailable"), _("Witness")),
-    "refusal_burst": _("Reason"),
-}
-"""What the key of an alert is; kinds without an entry have no key, or one that needs no name."""

@@ -18,7 +18,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.admin_theme import DJANGO_TEXTS
 from django_phi_oidc.audit.admin_base import get_error_message
 from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
-from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
+from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_LABELS
 from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
 from django_phi_oidc.audit.descriptions.reason_labels import REASON_LABELS
 from django_phi_oidc.audit.events import Origin
@@ -169,7 +169,7 @@ RARE = {
 
 
 TABLES: tuple[Mapping[Any, str], ...] = (
-    *(ACTION_LABELS, ACTION_EXPLANATIONS, ALERT_LABELS, ALERT_EXPLANATIONS, ALERT_KEY_LABELS),
+    *(ACTION_LABELS, ACTION_EXPLANATIONS, ALERT_LABELS, ALERT_EXPLANATIONS),
     *(DETAIL_LABELS, OUTCOME_LABELS, REASON_LABELS, *DETAIL_VALUE_LABELS.values()),
     *(help_desk_advice.ADVICE_BY_PAGE, help_desk_advice.ADVICE_BY_CODE, help_desk_advice.ACTIVATION_ADVICE),
 )

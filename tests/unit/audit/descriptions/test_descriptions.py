@@ -13,7 +13,7 @@ from django_phi_oidc.access import policy
 from django_phi_oidc.audit import descriptions
 from django_phi_oidc.audit.actions import DETAIL_KEYS, Action
 from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
-from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_KEY_LABELS, ALERT_LABELS
+from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_LABELS
 from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
 from django_phi_oidc.audit.descriptions.reason_labels import PROVIDER_ERROR_LABELS, REASON_LABELS
 from django_phi_oidc.audit.events import OUTCOMES, SANITIZED_KEY, SIGNED_LATE_KEY, register_actions
@@ -103,13 +103,12 @@ def test_no_label_is_for_a_code_that_does_not_exist() -> None:
     )
     words = set(re.findall(r"[a-z0-9_]+", source))
     tables = (
-        *(OUTCOME_LABELS, ALERT_LABELS, ALERT_KEY_LABELS, DETAIL_LABELS, REASON_LABELS, DETAIL_VALUE_LABELS),
+        *(OUTCOME_LABELS, ALERT_LABELS, DETAIL_LABELS, REASON_LABELS, DETAIL_VALUE_LABELS),
         *DETAIL_VALUE_LABELS.values(),
     )
     unused = {code for labels in tables for code in labels} - words
     assert unused == set()
     assert ACTION_LABELS.keys() == set(Action)
-    assert ALERT_KEY_LABELS.keys() <= ALERT_LABELS.keys()
     assert DETAIL_VALUE_LABELS.keys() <= DETAIL_LABELS.keys()
 
 
@@ -136,7 +135,6 @@ def test_labels_of_known_codes() -> None:
     assert descriptions.get_outcome_label("failure") == "Refused or failed"
     assert descriptions.get_alert_label("replay") == "Repeated use of a token or sign-in"
     assert descriptions.get_alert_explanation("log_replaced").startswith("The audit log is not")
-    assert descriptions.get_alert_key_label("replay") == "Address"
     assert descriptions.get_detail_label("provider_error") == "Error of the provider"
     assert descriptions.get_detail_value_label("stage", "callback") == "after the return from the provider"
 
@@ -153,7 +151,7 @@ def test_unknown_code_is_shown_as_it_is() -> None:
     assert descriptions.get_detail_value_label("pages", "events") == "events"
     assert descriptions.get_reason_label("") == ""
     assert descriptions.get_action_explanation("hospital.chart_scanned") == ""
-    assert descriptions.get_alert_explanation("our_rule") == descriptions.get_alert_key_label("our_rule") == ""
+    assert descriptions.get_alert_explanation("our_rule") == ""
 
 
 def test_action_of_the_host_project_has_the_label_that_it_registered() -> None:
