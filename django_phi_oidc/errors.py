@@ -653,8 +653,8 @@ class AccessTokenInvalid(_TokenRefused):
 
 
 class ClientTokenInvalid(AccessTokenInvalid):
-    """A client's access token for itself is not valid at an endpoint. provider: that of the token;
-    empty if it is not known.
+    """An access token that a client requested for itself is not valid at this endpoint. provider:
+    that of the token; empty if it is not known.
     """
 
     def __init__(self, rule: str, *, provider: str) -> None:

@@ -217,7 +217,7 @@ class AccountObserver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticatedClient:
-    """A client of a provider that has authenticated by an access token for itself."""
+    """A client of a provider that has authenticated with an access token of its own."""
 
     provider: str
     """The declared name."""
@@ -274,7 +274,9 @@ class EventQueue(Protocol):
     """In messages to operators, such as "spool"."""
 
     def has_events(self) -> bool:
-        """Return whether events wait. No query, because each recorded access decision asks."""
+        """Return whether events are waiting. Each recorded access decision calls it, so it runs no
+        query.
+        """
 
     def flush(self, *, now: datetime, timeout_seconds: float | None = None) -> int:
         """Move the events to the audit log, in order, and return how many were moved.

@@ -1,6 +1,6 @@
-"""The people that events name, as the registered directory knows them.
+"""Look up the people that events name in the registered directory.
 
-The audit log stores keys and UUIDs. Without a directory, the pages show those.
+The audit log stores keys and UUIDs. Without a directory, the pages show these.
 """
 
 from collections.abc import Iterable, Mapping

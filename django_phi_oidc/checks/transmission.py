@@ -73,8 +73,7 @@ def _check_databases() -> Messages:
         hosts = options.get("hostaddr") or declared.get("HOST") or options.get("host") or ""
         # A service of libpq may name any host.
         is_local = all(map(_is_this_machine, str(hosts).split(","))) and not options.get("service")
-        # Other modes encrypt without TLS being required, or accept the certificate of another
-        # server.
+        # Other modes do not require TLS, or accept the certificate of another server.
         if (
             connections[alias].vendor == "postgresql"
             and not is_local

@@ -1,4 +1,4 @@
-"""Addresses of this machine, where a declaration may do without TLS. No Django."""
+"""Addresses of this machine, for which a declaration may omit TLS. No Django."""
 
 import ipaddress
 from urllib.parse import urlsplit

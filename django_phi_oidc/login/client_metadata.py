@@ -86,8 +86,8 @@ def list_public_keys(providers: Collection[ProviderDeclaration]) -> Iterator[Map
             provider.client_certificate
             and provider.token_endpoint_auth_method == "self_signed_tls_client_auth"
         ):
-            # A file that cannot be read is check E106, and must not withdraw the keys of other
-            # providers.
+            # Check E106 reports a file that cannot be read. The keys of other providers must still
+            # be published.
             with suppress(DeclarationInvalid):
                 jwk = build_certificate_jwk(read_certificate_chain(provider.client_certificate))
                 if jwk["kid"] not in kids:

@@ -198,8 +198,8 @@ def run_job(job_id: uuid.UUID, *, clock: Callable[[], datetime], budget_seconds:
             # All batches were tried: other transactions lock the sessions that remain.
             _record_failure(job, LOCK_TIMEOUT, now=clock())
         else:
-            # A lease that has ended: due at once, and the page knows when a worker was last at
-            # work.
+            # The lease has ended, so the job is due at once, and the page shows when a worker last
+            # worked on it.
             _leased(job).update(state=_State.WAITING, lease_until=clock(), fault="")
     except _EndJobLeaseLost:
         pass

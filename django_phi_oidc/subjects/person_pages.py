@@ -153,7 +153,7 @@ class PersonAction:
 def build_disclosure_result(claims: Collection[Any]) -> ActionResult:
     """Return the labels and values of disclosed claims.
 
-    claims: `RevealResult`, or what else has a name, a value, a notice and `is_undecryptable`.
+    claims: `RevealResult`, or other objects with name, value, notice and `is_undecryptable`.
     """
     rows = []
     for claim in claims:

@@ -153,8 +153,8 @@ def find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | N
     ):
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
-        # It becomes smaller in any case: the largest size has no bound, and one that is no integer
-        # is -1.
+        # below_size must decrease in each round: a stored tree_size has no upper bound, and a value
+        # that is not an integer is read as -1.
         below_size = min(rows[0].tree_size, below_size - 1)
     return None
 

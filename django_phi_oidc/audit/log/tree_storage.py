@@ -178,8 +178,8 @@ def _get_tile(tile_index: int, node_hash: bytes) -> tuple[bytes, ...]:
         else:
             content = b""
         if store and content is None and store.read(CHECKPOINT_PATH) is None:
-            # Such as a folder that is not mounted: that a tile is gone can be said only of a place
-            # that has others.
+            # The checkpoint is missing, too. The folder may not be mounted: this is an outage, and
+            # no evidence that a tile was deleted.
             raise AuditUnavailable("The tiles of the audit log are not at their place.")
     except OSError as error:
         raise AuditUnavailable("The tiles of the audit log can't be read.") from error

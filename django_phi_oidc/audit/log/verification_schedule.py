@@ -69,8 +69,8 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     with translate_database_errors():
         newest = find_newest_checkpoint(keys)
         if newest is None:
-            # Nothing is signed. What there is nevertheless is a fault, except events that wait for
-            # the first seal.
+            # No checkpoint is signed yet. Any leaf or node is a fault, but events may wait for the
+            # first seal.
             _verify_parts(
                 [], keys, summary, now=now, unsealed_after=now - datetime.min.replace(tzinfo=UTC)
             )

@@ -108,8 +108,8 @@ def submit_newest_checkpoint(
         if isinstance(answer, WitnessAnswer):
             second_size = answer.known_size
 
-        # No witness goes back. If it is larger, another process was faster, and the next run asks
-        # again.
+        # The size of a witness never decreases. If it is larger, another process was faster, and
+        # the next run asks the witness again.
         is_contradiction = second_size is not None and second_size <= other_sizes[name]
         final: WitnessAnswer | Code
         if is_contradiction:

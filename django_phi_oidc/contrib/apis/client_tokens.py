@@ -26,10 +26,10 @@ def authenticate_client(
     is_dpop: bool,
     now: datetime,
 ) -> AuthenticatedClient:
-    """Return the client of a token that a declared client has got for itself, with the declared
+    """Return the client of a token that a declared client requested for itself, with the declared
     scope.
 
-    accepted, is_dpop and what it raises: as of `extensions.ClientAuthenticator`.
+    accepted, is_dpop, errors: see `extensions.ClientAuthenticator`.
     """
     providers = conf.providers()
     servers = []

@@ -44,8 +44,8 @@ def process_introspection_response(
     Spec: RFC 7662 2.2, 2.3; RFC 9449 6.2.
     """
     members = parse_json_body(response)
-    # Some providers answer this for an ID Token, or for a JWT if they only introspect opaque
-    # tokens.
+    # Some providers return this error for an ID Token, or for a JWT if they only introspect
+    # opaque tokens.
     if (
         response.status == 400
         and members is not None

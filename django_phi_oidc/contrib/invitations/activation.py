@@ -157,8 +157,9 @@ class ActivationView(View):
             ("", MAX_GUESSES_TOTAL),
         )
         try:
-            # Count before checking, so that concurrent requests cannot exceed a limit. One limit
-            # after the other, so that attempts beyond the own limit do not use up the limit of all.
+            # Count before checking, so that concurrent requests cannot exceed a limit. The limits
+            # are checked one after the other, so that attempts beyond the limit of one person or
+            # network do not use up the limit of all.
             for counter_key, limit in limits:
                 if add_attempt(_THROTTLE_KIND, counter_key, now=now) > limit:
                     raise ActivationRefused(TOO_MANY_GUESSES)

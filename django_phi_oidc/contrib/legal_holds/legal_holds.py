@@ -118,8 +118,8 @@ def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetim
     for until, purposes in holds.order_by("suspended_until").values_list(
         "suspended_until", "suspended_purposes"
     ):
-        # The column may have been changed in the database: the law permits to leave out no other
-        # disclosure.
+        # The column may have been changed in the database, but the law only permits omitting
+        # disclosures for these purposes.
         for purpose in SUSPENDABLE_PURPOSES:
             if until and purpose in purposes:
                 suspended[purpose] = until
