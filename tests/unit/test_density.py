@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "django_phi_oidc"
 MAX_CHARACTERS_PER_LINE = 40
 MAX_CONDITIONAL_EXPRESSIONS = 8
-MAX_COMPREHENSIONS = 15
-"""In 1,000 lines, as the other two. The aim is 12."""
+MAX_COMPREHENSIONS = 12
+"""In 1,000 lines, as the other two."""
 MAX_PACKED_ASSIGNMENTS = 2
 MAX_UNPACKED_DICTIONARIES = 5
 """In the package without `testing`: calls whose keywords are columns that a loop or a condition chooses."""

@@ -69,6 +69,7 @@ def test_app_with_rows_that_is_taken_out_is_an_error_of_check_migrate_and_apps(t
     assert empty == [[], []]
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("installed", "expected"),
     [
