@@ -1,9 +1,8 @@
 """`manage.py phi_oidc SUBCOMMAND`: parse the arguments and call the handler of the subcommand."""
 
-import copy
 import time
-from argparse import SUPPRESS, Action, ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +52,17 @@ class SubcommandParser(CommandParser):
     Django.
     """
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.subcommands: Mapping[str, SubcommandParser] = {}
+        self.requires_subcommand = False
+
+    def add_subparsers(self, **options: Any) -> Any:
+        subparsers = super().add_subparsers(**options)
+        self.subcommands = subparsers.choices
+        self.requires_subcommand = subparsers.required
+        return subparsers
+
     def error(self, message: str) -> Any:
         if self.called_from_command_line:
             self.exit(2, f"{self.prog}: error: {message}\n")
@@ -64,19 +74,26 @@ class Command(BaseCommand):
 
     help = "Operate django_phi_oidc."
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.subcommands: Mapping[str, SubcommandParser] = {}
+        self._django_arguments: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+
+    def add_base_argument(self, parser: ArgumentParser, *args: str, **options: Any) -> None:
+        """Add an option of all commands of Django. Subcommands get it as well."""
+        self._django_arguments.append((args, options))
+        super().add_base_argument(parser, *args, **options)
+
     def add_arguments(self, parser: ArgumentParser) -> None:
-        django_options = []
-        for action in parser._actions:
-            if action.dest != "help":
-                django_options.append(action)
         subparsers = parser.add_subparsers(
             dest="subcommand", required=True, metavar="SUBCOMMAND", parser_class=SubcommandParser
         )
+        self.subcommands = subparsers.choices
         for name, module in SUBCOMMANDS.items():
             first_paragraph = (module.__doc__ or "").partition("\n\n")[0]
             summary = " ".join(first_paragraph.split())
             module.add_arguments(subparsers.add_parser(name, help=summary, description=summary))
-        for name, subparser in list_subcommands(parser):
+        for name, subparser in list_subcommands(self.subcommands):
             subparser.set_defaults(full_name=name)
             subparser.epilog = EXIT_STATUSES
             # No default: `evidence --json verify` has its value before the second subcommand is
@@ -90,7 +107,21 @@ class Command(BaseCommand):
                 )
                 subparser.add_argument("--as", dest="as_user", metavar="USER", help=help_text)
         for subparser in subparsers.choices.values():
-            _add_django_options(subparser, django_options)
+            self._add_django_arguments(subparser)
+
+    def _add_django_arguments(self, parser: SubcommandParser) -> None:
+        """Accept the options of all commands of Django after the subcommand, too. The last value
+        counts.
+        """
+        group = parser.add_argument_group("options of every command of Django")
+        # Without a default, an option that comes before the subcommand keeps its value.
+        for names, options in self._django_arguments:
+            group.add_argument(*names, **{**options, "default": SUPPRESS})
+        group.add_argument(
+            "--skip-checks", action="store_true", default=SUPPRESS, help="Skip system checks."
+        )
+        for subparser in parser.subcommands.values():
+            self._add_django_arguments(subparser)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Skip the checks where the subcommand corrects what they report, or needs no portal."""
@@ -122,34 +153,13 @@ class Command(BaseCommand):
 
 
 def list_subcommands(
-    parser: ArgumentParser, prefix: str = ""
-) -> Iterator[tuple[str, ArgumentParser]]:
+    subcommands: Mapping[str, SubcommandParser], prefix: str = ""
+) -> Iterator[tuple[str, SubcommandParser]]:
     """Yield the name and the parser of each subcommand that needs no further subcommand."""
-    subparsers = []
-    for action in parser._actions:
-        if isinstance(action.choices, Mapping):
-            subparsers.append((action.required, action.choices))
-    if not any(required for required, _ in subparsers):
-        yield prefix.strip(), parser
-    for _, choices in subparsers:
-        for name, subparser in choices.items():
-            yield from list_subcommands(subparser, f"{prefix} {name}")
-
-
-def _add_django_options(parser: ArgumentParser, options: Sequence[Action]) -> None:
-    """Let the options of all commands of Django come after the subcommand, too. The last value
-    counts.
-    """
-    group = parser.add_argument_group("options of every command of Django")
-    for option in options:
-        later = copy.copy(option)
-        # Without a default, an option that comes before the subcommand keeps its value.
-        later.default = SUPPRESS
-        group._add_action(later)
-    for action in parser._actions:
-        if isinstance(action.choices, Mapping):
-            for subparser in action.choices.values():
-                _add_django_options(subparser, options)
+    for name, parser in subcommands.items():
+        if not parser.requires_subcommand:
+            yield f"{prefix}{name}", parser
+        yield from list_subcommands(parser.subcommands, f"{prefix}{name} ")
 
 
 def _get_origin(options: Options) -> Origin:

@@ -36,8 +36,9 @@ def names(page: str, heading: str = "") -> set[str]:
     return {name for cell in first_cells(page, heading) for name in re.findall(r"`([^`]+)`", cell)}
 
 
-PARSER = load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
-COMMANDS = dict(list_subcommands(PARSER))
+COMMAND = load_command_class("django_phi_oidc", "phi_oidc")
+PARSER = COMMAND.create_parser("manage.py", "phi_oidc")
+COMMANDS = dict(list_subcommands(COMMAND.subcommands))
 
 
 def rows_of_commands() -> Mapping[str, list[str]]:

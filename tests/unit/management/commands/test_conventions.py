@@ -41,8 +41,9 @@ from tests.unit.management.commands.test_command_actors import (
 )
 
 ROOT = Path(__file__).resolve().parents[4]
-PARSER = load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
-LEAVES = dict(list_subcommands(PARSER))
+COMMAND = load_command_class("django_phi_oidc", "phi_oidc")
+PARSER = COMMAND.create_parser("manage.py", "phi_oidc")
+LEAVES = dict(list_subcommands(COMMAND.subcommands))
 DJANGO_OPTIONS = {option for action in PARSER._actions for option in action.option_strings}
 IMPERATIVES = {
     *(
