@@ -7,26 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from itertools import chain
-from operator import attrgetter
 from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
 
 from django.db import IntegrityError, connections, models, transaction
 
 from .sql import build_placeholders
 
-_PACKAGE_PREFIX = "django_phi_oidc."
-_PLAIN_FIELDS = (
-    models.CharField,
-    models.TextField,
-    models.UUIDField,
-    models.DateTimeField,
-    models.BinaryField,
-    models.PositiveIntegerField,
-)
-"""Those whose values, in models of this app, psycopg takes as they are. Django's preparation would
-take longer than sending them.
-"""
 _MIN_COPIED_ROWS = 50
 """From so many rows on, PostgreSQL reads them by COPY, which takes a third of the time of an
 INSERT.
@@ -35,10 +21,6 @@ _waiting_inserts: ContextVar[tuple[str, list["_Insert"]]] = ContextVar(
     "django_phi_oidc._internal.inserts", default=("", [])
 )
 """The alias of the innermost block of `combine_inserts`, and its INSERTs that were not sent yet."""
-_cursors: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The driver's cursor for `insert_autocommit` by connection: a new cursor has to look up each type
-again.
-"""
 
 
 class RowNotStored(IntegrityError):
@@ -176,9 +158,6 @@ def _copy(model: type[models.Model], values: Sequence[Sequence[Any]], *, using: 
 
 def _prepare_column(field: Any, rows: Sequence[models.Model], connection: Any) -> Sequence[Any]:
     """Return the values of a field as the driver takes them."""
-    is_plain = type(field) in _PLAIN_FIELDS and field.model.__module__.startswith(_PACKAGE_PREFIX)
-    if is_plain and connection.vendor == "postgresql":
-        return list(map(attrgetter(field.attname), rows))
     column = []
     for row in rows:
         column.append(field.get_db_prep_save(field.pre_save(row, True), connection))
@@ -283,9 +262,7 @@ def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using
     if not connection.get_autocommit():
         return False
     with connection.wrap_database_errors:
-        cursor = _cursors.get(connection)
-        if cursor is None or cursor.connection is not connection.connection:
-            cursor = _cursors[connection] = connection.Database.Cursor(connection.connection)
+        cursor = connection.Database.Cursor(connection.connection)
         cursor.execute(_build_prepared_insert(model), values)
     require_rows(cursor.rowcount, 1)
     return True

@@ -174,27 +174,6 @@ def update(
         return bool(cursor.rowcount)
 
 
-def has_row(model: type[models.Model], keys: Sequence[Any], *, using: str, **least: Any) -> bool:
-    """Return whether a row with one of these primary keys (at least one) has these values in its
-    fields, or greater.
-    """
-    connection = connections[using]
-    pk: Any = model._meta.pk
-    fields: list[Any] = [model._meta.get_field(name) for name in least]
-    quote = connection.ops.quote_name
-    key_condition, parameters = _build_key_condition(pk, keys, connection)
-    conditions = [key_condition, *(f"{quote(field.column)} >= %s" for field in fields)]
-    for f, value in zip(fields, least.values(), strict=True):
-        parameters.append(f.get_db_prep_value(value, connection))
-    statement = (
-        f"SELECT 1 FROM {quote(model._meta.db_table)} WHERE "  # noqa: S608 -- as above
-        f"{' AND '.join(conditions)} LIMIT 1"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchone() is not None
-
-
 def fetch(
     build: Callable[..., models.QuerySet[Any]], parameters: Sequence[Any], *, using: str
 ) -> list[Any]:

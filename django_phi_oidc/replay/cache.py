@@ -8,7 +8,7 @@ from datetime import datetime
 from django.db import IntegrityError, connections, router, transaction
 
 from .._internal.inserts import insert
-from .._internal.sql import delete_in_batches, durable, has_row
+from .._internal.sql import delete_in_batches, durable
 from .models import UsedIdentifier
 
 
@@ -76,7 +76,8 @@ def is_remembered(kind: str, identifiers: Collection[str], *, until: datetime) -
     """Say whether any of the identifiers is remembered until that time or longer."""
     digests = [compute_digest(kind, identifier) for identifier in identifiers]
     # From the database that is written to: a replica may lack a row that was just committed.
-    return has_row(UsedIdentifier, digests, using=router.db_for_write(UsedIdentifier), until=until)
+    rows = UsedIdentifier.objects.using(router.db_for_write(UsedIdentifier))
+    return rows.filter(digest__in=digests, until__gte=until).exists()
 
 
 def find_remembered_kind(
@@ -90,12 +91,9 @@ def find_remembered_kind(
         for identifier in identifiers:
             digests.append(compute_digest(kind, identifier))
     using = router.db_for_write(UsedIdentifier)
-    if not has_row(UsedIdentifier, digests, using=using, until=until):
-        return ""
     rows = UsedIdentifier.objects.using(using).filter(digest__in=digests, until__gte=until)
     found = set(rows.values_list("kind", flat=True))
-    # The last kind if the row was deleted in the meantime: the identifier had been remembered.
-    return next((kind for kind in kinds if kind in found), kinds[-1])
+    return next((kind for kind in kinds if kind in found), "")
 
 
 def find_end_of_memory(kind: str, identifiers: Collection[str]) -> datetime | None:

@@ -23,7 +23,7 @@ from django_phi_oidc._internal.inserts import (
     insert_autocommit,
     insert_copies,
 )
-from django_phi_oidc._internal.sql import any_of, count_rows, delete, durable, fetch, has_row, update
+from django_phi_oidc._internal.sql import any_of, count_rows, delete, durable, fetch, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.models import PendingRevocation
@@ -284,17 +284,6 @@ def test_insert_copies_of_a_row_that_does_not_exist_stores_none(*, returning: bo
     assert not AuditOutbox.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_has_row_is_one_statement_and_compares_key_and_value() -> None:
-    insert([spent("a"), spent("b", until=NOW + timedelta(microseconds=1))], using="default")
-    with CaptureQueriesContext(connections["default"]) as queries:
-        assert has_row(UsedIdentifier, ["a", "c"], using="default", until=NOW) is True
-        assert has_row(UsedIdentifier, ["c"], using="default", until=NOW) is False
-        assert has_row(UsedIdentifier, ["a", "c"], using="default", until=NOW + timedelta(microseconds=1)) is False
-        assert has_row(UsedIdentifier, ["a", "b"], using="default", until=NOW + timedelta(microseconds=1)) is True
-    assert statements(queries) == ["SELECT"] * 4
-
-
 def _build_query(kind: str, *digests: str) -> QuerySet[UsedIdentifier]:
     return UsedIdentifier.objects.filter(digest__in=digests, kind=kind).order_by("digest")
 
@@ -368,12 +357,10 @@ def test_many_keys_are_one_array_on_postgresql_and_match_the_same_rows(count: in
     with CaptureQueriesContext(connections["default"]) as queries:
         assert update(AuditOutbox, *keys, using="default", event="even") is True
         assert {row.pk for row in AuditOutbox.objects.filter(any_of("id", keys))} == set(keys)
-        assert has_row(AuditOutbox, [*keys[1:], uuid.UUID(int=99)], using="default") is True
-        assert has_row(AuditOutbox, [uuid.UUID(int=99 + number) for number in range(count)], using="default") is False
         delete(AuditOutbox, keys, using="default")
-    assert statements(queries) == ["UPDATE", "SELECT", "SELECT", "SELECT", "DELETE"]
+    assert statements(queries) == ["UPDATE", "SELECT", "DELETE"]
     is_array = count > 8 and connections["default"].vendor == "postgresql"
-    assert ["= ANY(" in query["sql"] for query in queries] == [is_array] * 5
+    assert ["= ANY(" in query["sql"] for query in queries] == [is_array] * 3
     assert not AuditOutbox.objects.filter(event="even").exists()
     assert AuditOutbox.objects.count() == 20 - count
 

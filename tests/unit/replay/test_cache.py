@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc.replay.cache import (
     delete_expired,
+    find_remembered_kind,
     is_remembered,
     mark_used,
     mark_used_in_transaction,
@@ -181,6 +182,31 @@ def test_remembered_identifier_keeps_the_latest_time() -> None:
     assert not is_remembered("kind", ["b"], until=latest + timedelta(seconds=1))
     assert not is_remembered("other", ["a", "b"], until=UNTIL)
     remember_in_transaction("kind", [], expires_at=UNTIL)
+
+
+@pytest.mark.django_db
+def test_is_remembered_is_one_statement_and_compares_identifier_and_time() -> None:
+    later = UNTIL + timedelta(microseconds=1)
+    remember_in_transaction("kind", ["a"], expires_at=UNTIL)
+    remember_in_transaction("kind", ["b"], expires_at=later)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert is_remembered("kind", ["a", "c"], until=UNTIL) is True
+        assert is_remembered("kind", ["c"], until=UNTIL) is False
+        assert is_remembered("kind", ["a", "c"], until=later) is False
+        assert is_remembered("kind", ["a", "b"], until=later) is True
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT"] * 4
+
+
+@pytest.mark.django_db
+def test_find_remembered_kind_returns_the_first_kind_by_one_statement() -> None:
+    remember_in_transaction("second", ["a"], expires_at=UNTIL)
+    with CaptureQueriesContext(connections["default"]) as queries:
+        assert find_remembered_kind(["first", "second"], ["a", "b"], until=UNTIL) == "second"
+        assert find_remembered_kind(["first"], ["a", "b"], until=UNTIL) == ""
+        assert find_remembered_kind(["first", "second"], ["a"], until=UNTIL + timedelta(seconds=1)) == ""
+    assert len(queries) == 3
+    remember_in_transaction("first", ["b"], expires_at=UNTIL)
+    assert find_remembered_kind(["first", "second"], ["a", "b"], until=UNTIL) == "first"
 
 
 @pytest.mark.django_db(transaction=True)
