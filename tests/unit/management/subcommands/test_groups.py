@@ -34,13 +34,11 @@ def granted(name: str) -> set[str]:
 
 
 def documented() -> dict[str, set[str]]:
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.count("|") == 6]
-    names = rows[0][1:4]
-    permissions: dict[str, set[str]] = {name: set() for name in names}
-    for permission, *marks, _lets in rows[2:]:
-        for name, mark in zip(names, marks, strict=True):
-            assert mark in {"yes", ""}
-            permissions[name] |= {permission.strip("`")} if mark else set()
+    """Return the permissions of the lists below "Permissions of *GROUP* and *GROUP*:", by group."""
+    permissions: dict[str, set[str]] = {str(name): set() for name in OfficerGroup}
+    for heading, items in re.findall(r"^Permissions of (.+):\n\n((?:[- ] .+\n)+)", PAGE, re.MULTILINE):
+        for name in re.findall(r"\*([^*]+)\*", heading):
+            permissions[name] |= set(re.findall(r"^- `([\w.]+)`", items, re.MULTILINE))
     return permissions
 
 

@@ -38,6 +38,17 @@ pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_
 ROOT = Path(__file__).resolve().parents[5]
 PAGE = (ROOT / "docs" / "how-to" / "privacy-requests.md").read_text()
 CANARY = "claim-canary-Bern-7c1f"
+HOLD = """\
+$ python manage.py phi_oidc hold place 5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10 --reason "Docket 26-117"
+Hold 0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34 keeps the data of subject 5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10.
+$ python manage.py phi_oidc subject erase 5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10 --yes
+CommandError: Nothing was erased. A legal hold protects the data of this person. Release it first.
+$ python manage.py phi_oidc hold list
+0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34  5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10  placed 2026-11-24T12:00:00+00:00, \
+until it is released: Docket 26-117
+$ python manage.py phi_oidc hold release 0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34
+Hold 0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34 was released.
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +92,12 @@ def page_commands(name: str) -> list[tuple[str, str]]:
     """Return the commands of that block of the page, each with its output."""
     match = re.search(rf"<!-- tested: {name} -->\n```console\n(.*?)```", PAGE, re.DOTALL)
     assert match, name
-    return [(command, printed) for command, _, printed in (part.partition("\n") for part in match[1].split("$ ")[1:])]
+    return split_console(match[1])
+
+
+def split_console(text: str) -> list[tuple[str, str]]:
+    """Return each command after a "$ " with its output."""
+    return [(command, printed) for command, _, printed in (part.partition("\n") for part in text.split("$ ")[1:])]
 
 
 @pytest.mark.parametrize("name", ["report", "export", "erase"])
@@ -91,8 +107,8 @@ def test_page_shows_commands_and_their_output(name: str, person: Person) -> None
     assert run_line(command) == printed
 
 
-def test_page_shows_how_a_hold_prevents_erasure(person: Person) -> None:
-    place, *further = page_commands("hold")
+def test_hold_prevents_erasure_until_it_is_released(person: Person) -> None:
+    place, *further = split_console(HOLD)
     subject = "5e1f0c9a-7f0e-4d0b-9a51-4f3c2d7a6b10"
     hold_shown = "0b6f3c52-9a8e-4f7d-8c61-2d5e7a9b1c34"
     placed = run_line(place[0].replace(subject, str(person.subject.uuid)))
