@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from ..config.loopback import is_loopback_http
+from ..config.option_grades import LATER, RARE, START_HERE
 from ..config.option_parsers import (
     checked,
     fail,
@@ -47,11 +48,11 @@ class WitnessDeclaration:
     """A witness that cosigns the checkpoints of the audit log."""
 
     name: str
-    key: Annotated[str, _parse_key]
+    key: Annotated[str, _parse_key] = field(metadata=LATER)
     """Its verifier key for cosignatures, `name+id+key`, as its operator publishes it."""
-    url: Annotated[str, _parse_url]
+    url: Annotated[str, _parse_url] = field(metadata=LATER)
     """Its submission prefix, to which `/add-checkpoint` is added; http on loopback only."""
-    ca_bundle: Annotated[str, _parse_path] = ""
+    ca_bundle: Annotated[str, _parse_path] = field(default="", metadata=RARE)
     """File of the CA that signed its certificate. Default: system."""
 
 
@@ -92,32 +93,32 @@ def _parse_networks(path: str, value: Any) -> tuple[Network, ...]:
 class AuditDeclaration:
     """The option `AUDIT`."""
 
-    origin: Annotated[str, parse_raw] = "phi-oidc-audit"
+    origin: Annotated[str, parse_raw] = field(default="phi-oidc-audit", metadata=START_HERE)
     """The name of the log in each checkpoint: no spaces, no `+`. Do not change it later."""
-    witness_file: Annotated[Path | str | None, parse_raw] = None
+    witness_file: Annotated[Path | str | None, parse_raw] = field(default=None, metadata=LATER)
     """Path of a file, outside of the database, that always contains the newest checkpoint; the
     sealer compares it.
     """
-    resource_ids: Literal["plain", "keyed"] = "plain"
+    resource_ids: Literal["plain", "keyed"] = field(default="plain", metadata=LATER)
     """`plain`, or `keyed`: events contain [a pseudonym](#keyed-resource-ids) instead of the id in
     `resource`.
     """
     witnesses: Annotated[Mapping[str, WitnessDeclaration], mapping_of(parse_witness)] = field(
-        default_factory=dict
+        default_factory=dict, metadata=LATER
     )
     """Name → [witness](#a-witness): [independent parties](../how-to/witnesses.md) that cosign each
     checkpoint.
     """
-    quorum: Annotated[int, _parse_quorum] | None = None
+    quorum: Annotated[int, _parse_quorum] | None = field(default=None, metadata=RARE)
     """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half
     of them.
     """
-    tiles: Annotated[Path | str, _parse_tiles] | None = None
+    tiles: Annotated[Path | str, _parse_tiles] | None = field(default=None, metadata=RARE)
     """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
     [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log.
     Default: none: nothing is exported.
     """
-    archives: Annotated[Path, parse_absolute_path] | None = None
+    archives: Annotated[Path, parse_absolute_path] | None = field(default=None, metadata=LATER)
     """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the
     portal can read: the admin then shows archived events. Default: none: the admin only names the
     archive.
@@ -128,10 +129,12 @@ class AuditDeclaration:
 class AuditOptions:
     """The options of the audit log."""
 
-    AUDIT: AuditDeclaration = AuditDeclaration()
+    AUDIT: AuditDeclaration = field(default=AuditDeclaration(), metadata=START_HERE)
     """The [audit log](#audit). Default: see there."""
     # Here and not in the core, because events have a MAC without the core, too.
-    KEYS: KeysDeclaration = field(default_factory=KeysDeclaration)
+    KEYS: KeysDeclaration = field(default_factory=KeysDeclaration, metadata=START_HERE)
     """[Keys](#keys) by purpose. Default: required."""
-    TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = ()
+    TRUSTED_PROXIES: Annotated[tuple[Network, ...], _parse_networks] = field(
+        default=(), metadata=START_HERE
+    )
     """Networks whose `X-Forwarded-For` is trusted, counted from the right."""

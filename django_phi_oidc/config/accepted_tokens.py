@@ -1,11 +1,12 @@
 """Access tokens that an endpoint of the portal accepts. No Django."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
+from .option_grades import RARE
 from .option_parsers import checked, fail, parse_duration, parse_mapping, parse_raw
 
 TokenVerificationMethod = Literal["jwt", "introspection"]
@@ -47,26 +48,28 @@ class ClientTokensDeclaration:
     `client_credentials`.
     """
 
-    audience: Annotated[str, parse_audience]
+    audience: Annotated[str, parse_audience] = field(metadata=RARE)
     """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII
     characters, and not the provider's `client_id`.
     """
-    method: TokenVerificationMethod
+    method: TokenVerificationMethod = field(metadata=RARE)
     """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for
     one provider only.
     """
-    subs: Annotated[tuple[tuple[str, str], ...], _parse_subs]
+    subs: Annotated[tuple[tuple[str, str], ...], _parse_subs] = field(metadata=RARE)
     """Client id → the `sub` of the tokens that the client gets for itself: usually the client id
     again, at Keycloak the id of its service account. Tokens of other clients, and with another
     `sub`, such as that of a person, are refused.
     """
-    scope: Annotated[str, _parse_scope] = "scim"
+    scope: Annotated[str, _parse_scope] = field(default="scim", metadata=RARE)
     """A token must have this scope."""
-    introspection_cache: Annotated[timedelta, parse_cache_duration] = timedelta(seconds=10)
+    introspection_cache: Annotated[timedelta, parse_cache_duration] = field(
+        default=timedelta(seconds=10), metadata=RARE
+    )
     """timedelta or seconds, at most 60: how long a process caches a positive introspection
     response.
     """
-    allow_client_cert_header: bool = False
+    allow_client_cert_header: bool = field(default=False, metadata=RARE)
     """With warning W107: a token that is [bound to a
     certificate](../how-to/client-certificates.md#at-your-own-apis)
     is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440).

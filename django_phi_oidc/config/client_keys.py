@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
 from .certificates import encode_certificate_chain
+from .option_grades import LATER, RARE
 from .option_parsers import fail, parse_declaration, parse_printable
 from .rsa_moduli import ALLOWED_RSA_KEY_BITS, is_allowed_modulus
 from .signature_algorithms import (
@@ -141,15 +142,17 @@ def _read_pem(path: str, source: Any) -> bytes:
 class ClientKeyDeclaration:
     """An entry of `client_keys` as a dictionary."""
 
-    key: Annotated[PrivateKey, _parse_private_key] = field(repr=False)
+    key: Annotated[PrivateKey, _parse_private_key] = field(repr=False, metadata=LATER)
     """PEM text, or the `pathlib.Path` of a PEM file."""
-    kid: Annotated[str, parse_printable] = ""
+    kid: Annotated[str, parse_printable] = field(default="", metadata=LATER)
     """The key identifier that is registered at the provider. Default: the thumbprint of RFC
     7638.
     """
-    use: KeyUse = "sig"
+    use: KeyUse = field(default="sig", metadata=RARE)
     """`sig`, or `enc`: the key only decrypts tokens; RSA, P-256, P-384 or P-521."""
-    certificate: Annotated[tuple[Certificate, ...], _parse_certificates] = ()
+    certificate: Annotated[tuple[Certificate, ...], _parse_certificates] = field(
+        default=(), metadata=RARE
+    )
     """PEM text, or the `pathlib.Path` of a PEM file: the certificate of the key, followed by those
     that issued it.
     """

@@ -2,7 +2,7 @@
 
 The tables of docs/reference/settings.md are generated from the texts below the fields, here and in
 the declarations; their links are relative to that page. `Default:` at the end of a text explains an
-empty default.
+empty default. The metadata of a field is its grade (`option_grades`).
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from .admin_assurance import AdminAssuranceDeclaration
 from .claims import ClaimDeclaration, parse_claim
+from .option_grades import LATER, RARE, START_HERE
 from .option_parsers import (
     checked,
     fail,
@@ -56,25 +57,25 @@ def _parse_session_count(path: str, value: Any) -> int:
 class SessionsDeclaration:
     """The option `SESSIONS`."""
 
-    idle_timeout: timedelta = timedelta(minutes=15)
+    idle_timeout: timedelta = field(default=timedelta(minutes=15), metadata=START_HERE)
     """timedelta or seconds: how long a session lasts without activity."""
-    absolute_timeout: timedelta = timedelta(hours=8)
+    absolute_timeout: timedelta = field(default=timedelta(hours=8), metadata=START_HERE)
     """timedelta or seconds: how long a session lasts at most."""
-    recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = timedelta(
-        seconds=30
+    recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = field(
+        default=timedelta(seconds=30), metadata=RARE
     )
     """timedelta or seconds: how long requests rely on the last read of the session's row; zero:
     every request reads it.
     """
     end_on: Annotated[tuple[str, ...], partial(parse_choices, choices=SESSION_ENDING_CHANGES)] = (
-        "password",
+        field(default=("password",), metadata=LATER)
     )
     """List of account changes that end its sessions: `password`, `roles`. Roles are groups and
     permissions of the user. Django sends no signal when a group's own permissions change, a group
     is deleted, or `is_staff` or `is_superuser` change: [end those
     sessions](../how-to/end-sessions.md) yourself.
     """
-    max_parallel: Annotated[int, _parse_session_count] | None = None
+    max_parallel: Annotated[int, _parse_session_count] | None = field(default=None, metadata=LATER)
     """How many sessions a user may have at the same time: a further sign-in
     [ends the oldest ones](../how-to/end-sessions.md#limit-the-parallel-sessions-of-a-user).
     Default: not limited.
@@ -86,61 +87,69 @@ class CoreOptions:
     """The options of the core."""
 
     PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(
-        default_factory=dict
+        default_factory=dict, metadata=START_HERE
     )
     """Name → [provider](#a-provider); the first is the default; a name is letters, digits, `.`,
     `_`, `-`.
     Default: required.
     """
     CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(
-        default_factory=dict
+        default_factory=dict, metadata=START_HERE
     )
     """Name → [claim](#a-claim); undeclared claims are dropped at sign-in. Default: none stored."""
     ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(
-        default_factory=dict
+        default_factory=dict, metadata=LATER
     )
     """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups,
     `is_staff` and `is_superuser`. Default: none: groups are not changed.
     """
-    SESSIONS: SessionsDeclaration = SessionsDeclaration()
+    SESSIONS: SessionsDeclaration = field(default=SessionsDeclaration(), metadata=START_HERE)
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
-    SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = ()
+    SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = field(default=(), metadata=RARE)
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
     `oidc/sector-identifier.json` lists."""
-    REVOCATION_GIVE_UP_AFTER: timedelta = timedelta(days=3)
+    REVOCATION_GIVE_UP_AFTER: timedelta = field(default=timedelta(days=3), metadata=RARE)
     """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is
     abandoned, with an alert.
     """
-    OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = timedelta(days=90)
+    OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = field(
+        default=timedelta(days=90), metadata=LATER
+    )
     """timedelta or seconds, from a day to ten years: how long
     [ended sessions, finished revocations and acknowledged
     alerts](../how-to/retention.md#rows-without-claims) are stored.
     """
-    CLEAR_ALL_COOKIES: bool = False
+    CLEAR_ALL_COOKIES: bool = field(default=False, metadata=RARE)
     """A logout makes the browser delete every cookie of the registered domain, also of other
     applications.
     """
-    KEEP_OFFLINE: bool = False
+    KEEP_OFFLINE: bool = field(default=False, metadata=RARE)
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
-    BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = ()
+    BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = field(
+        default=(), metadata=LATER
+    )
     """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in
     with a password while the provider is unavailable. One for each person.
     """
-    PERSON_LABEL: Annotated[str, parse_dotted_path] | None = None
+    PERSON_LABEL: Annotated[str, parse_dotted_path] | None = field(default=None, metadata=LATER)
     """Dotted path of a function from a user to the
     [name](../how-to/read-the-audit-log.md#names-of-people) that the pages of the admin show. It
     must not query the database. Default: the full name, or the user name without one.
     """
-    ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(default_factory=AdminAssuranceDeclaration)
+    ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(
+        default_factory=AdminAssuranceDeclaration, metadata=LATER
+    )
     """How strong and how recent [the sign-in of a user of the
     admin](../how-to/require-assurance.md#the-admin) must be, [below](#admin_assurance). Default:
     nothing is required.
     """
-    SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = ()
+    SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = field(
+        default=(), metadata=START_HERE
+    )
     """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and the mails about
     emergencies unless `EMERGENCY` has others.
     """
-    LEAKAGE_GUARD: Literal["report", "block"] = "report"
+    LEAKAGE_GUARD: Literal["report", "block"] = field(default="report", metadata=LATER)
     """What `LeakageGuardMiddleware` does with a response that
     [leaks](../how-to/detect-leaked-secrets.md): `report`, or `block`.
     """

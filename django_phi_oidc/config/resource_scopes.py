@@ -1,9 +1,10 @@
 """Scopes that a project requests in addition to those of its claims. No Django."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from .claims import parse_basis, parse_purpose
+from .option_grades import LATER
 from .option_parsers import fail, parse_declaration, parse_each, parse_mapping, parse_printable
 
 
@@ -12,9 +13,9 @@ class ScopeDeclaration:
     """A scope that the project requests in addition to those of its claims, and why."""
 
     name: str
-    purpose: Annotated[str, parse_purpose]
+    purpose: Annotated[str, parse_purpose] = field(metadata=LATER)
     """HL7 v3 PurposeOfUse code."""
-    basis: Annotated[str, parse_basis]
+    basis: Annotated[str, parse_basis] = field(metadata=LATER)
 
 
 def parse_scopes(path: str, value: Any) -> tuple[ScopeDeclaration, ...]:

@@ -1,12 +1,13 @@
 """The setting `ROLES`: which claim values of which provider grant which roles. No Django."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from .claims import ClaimDeclaration
+from .option_grades import LATER
 from .option_parsers import (
     checked,
     fail,
@@ -47,24 +48,24 @@ _parse_groups = checked(
 class RoleRule:
     """A user who has one of these values in that claim gets these roles."""
 
-    claim: Annotated[str, parse_nonempty]
+    claim: Annotated[str, parse_nonempty] = field(metadata=LATER)
     """The name of a claim in `CLAIMS`, usually with the retention None; or `scim_groups`, the names
     of the person's [SCIM groups](../how-to/joiners-movers-leavers.md#groups-and-roles).
     """
-    values: Annotated[tuple[str | int, ...], _parse_values]
+    values: Annotated[tuple[str | int, ...], _parse_values] = field(metadata=LATER)
     """List of strings, integers, True, False: the claim's value, or an item of its list, must equal
     one of them exactly (a string is no number, and True is not 1).
     """
-    path: tuple[str, ...] = ()
+    path: tuple[str, ...] = field(default=(), metadata=LATER)
     """For a claim that is an object: the names of the members that lead to the values, outermost
     first.
     Default: none: the claim itself.
     """
-    groups: Annotated[tuple[str, ...], _parse_groups] = ()
+    groups: Annotated[tuple[str, ...], _parse_groups] = field(default=(), metadata=LATER)
     """Names of Django groups."""
-    is_staff: bool = False
+    is_staff: bool = field(default=False, metadata=LATER)
     """True: the rule grants it."""
-    is_superuser: bool = False
+    is_superuser: bool = field(default=False, metadata=LATER)
     """True: the rule grants it."""
 
     @property

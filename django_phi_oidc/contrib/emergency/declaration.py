@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from ...config.assurance_levels import parse_acr_values
+from ...config.option_grades import LATER, RARE
 from ...config.option_parsers import (
     checked,
     fail,
@@ -54,37 +55,45 @@ def _parse_max_unreviewed(path: str, value: Any) -> int:
 class EmergencyDeclaration:
     """The rules of emergency access in this portal."""
 
-    permissions: Annotated[Mapping[str, str], _parse_permissions]
+    permissions: Annotated[Mapping[str, str], _parse_permissions] = field(metadata=LATER)
     """Permission → its description for users. Permissions of `django_phi_oidc` are refused."""
-    mail_to: Annotated[tuple[str, ...], checked(parse_email_addresses, bool, "is empty")] = ()
+    mail_to: Annotated[tuple[str, ...], checked(parse_email_addresses, bool, "is empty")] = field(
+        default=(), metadata=LATER
+    )
     """List of mail addresses that get a mail about each emergency at once: the privacy officer's.
     Default: `SECURITY_CONTACTS`."""
-    longest: Annotated[timedelta, _parse_longest] = timedelta(hours=1)
+    longest: Annotated[timedelta, _parse_longest] = field(
+        default=timedelta(hours=1), metadata=LATER
+    )
     """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
-    local_longest: Annotated[timedelta, _parse_longest] = timedelta(minutes=30)
+    local_longest: Annotated[timedelta, _parse_longest] = field(
+        default=timedelta(minutes=30), metadata=RARE
+    )
     """timedelta or seconds, from a minute to 24 hours: the maximum duration for a
     [local account](../how-to/local-accounts.md#see-records); a shorter `longest` applies to it,
     too.
     """
-    max_unreviewed: Annotated[int, _parse_max_unreviewed] = 10
+    max_unreviewed: Annotated[int, _parse_max_unreviewed] = field(default=10, metadata=LATER)
     """From 1 to 1,000: how many emergency accesses without [a
     review](../how-to/emergency-access.md#the-review) a user may have opened within 24 hours. A
     further one is refused, with an alert.
     """
-    review_within: Annotated[timedelta, _parse_review_period] = timedelta(days=3)
+    review_within: Annotated[timedelta, _parse_review_period] = field(
+        default=timedelta(days=3), metadata=LATER
+    )
     """timedelta or seconds, from an hour to 90 days: how long after its end an emergency access
     must be reviewed.
     Then the [review queue](../how-to/emergency-access.md#the-review) shows it as overdue, and
     `mail_to` gets a mail.
     """
-    acr: Annotated[tuple[str, ...], parse_acr_values] | None = None
+    acr: Annotated[tuple[str, ...], parse_acr_values] | None = field(default=None, metadata=LATER)
     """List of `acr` values, the weakest first: the sign-in at the provider must have one of them,
     otherwise the page asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is
     required. Default:
     [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the
     session offers.
     """
-    spool: Path | None = None
+    spool: Path | None = field(default=None, metadata=RARE)
     """Absolute path of a file on this machine, for permits
     [while the audit database is
     unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
@@ -102,7 +111,7 @@ class EmergencyDeclaration:
 class EmergencyOptions:
     """The options of emergency access."""
 
-    EMERGENCY: EmergencyDeclaration | None = None
+    EMERGENCY: EmergencyDeclaration | None = field(default=None, metadata=LATER)
     """Rules of [emergency access](../how-to/emergency-access.md), [below](#emergency). Default:
     none: no emergency access.
     """

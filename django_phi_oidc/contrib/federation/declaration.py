@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ...config.client_keys import ClientKey, parse_client_keys
+from ...config.option_grades import RARE
 from ...config.option_parsers import (
     checked,
     fail,
@@ -110,26 +111,26 @@ class FederationDeclaration(ProviderOption):
     one.
     """
 
-    trust_anchor: Annotated[str, _parse_entity_identifier]
+    trust_anchor: Annotated[str, _parse_entity_identifier] = field(metadata=RARE)
     """The entity identifier of the trust anchor, at which each trust chain must end."""
-    trust_anchor_keys: Annotated[str, _parse_trust_anchor_keys]
+    trust_anchor_keys: Annotated[str, _parse_trust_anchor_keys] = field(metadata=RARE)
     """Its public keys, as received from the operator of the federation: a JWKS as a dictionary, or
     the `pathlib.Path` of a JSON file.
     """
-    authority_hints: Annotated[tuple[str, ...], _parse_authority_hints]
+    authority_hints: Annotated[tuple[str, ...], _parse_authority_hints] = field(metadata=RARE)
     """The entity identifiers of the portal's immediate superiors: the trust anchor, or an
     intermediate.
     """
-    keys: Annotated[tuple[ClientKey, ...], _parse_federation_keys]
+    keys: Annotated[tuple[ClientKey, ...], _parse_federation_keys] = field(metadata=RARE)
     """The portal's federation keys, an entry or a list like [`client_keys`](#client_keys), and
     other keys than those: the first one signs the entity configuration.
     """
-    organization_name: str = ""
+    organization_name: str = field(default="", metadata=RARE)
     """Published in the entity configuration. Default: not published."""
-    contacts: tuple[str, ...] = ()
+    contacts: tuple[str, ...] = field(default=(), metadata=RARE)
     """Published in the entity configuration, such as mail addresses. Default: not published."""
     trust_marks: Annotated[tuple[TrustMark, ...], _parse_trust_marks] = field(
-        default=(), repr=False
+        default=(), repr=False, metadata=RARE
     )
     """Published in the entity configuration: a list of dictionaries with `trust_mark_type` and
     `trust_mark`, the JWT.

@@ -1,8 +1,9 @@
 """The option `PATIENT_RESOURCES`. No Django."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
+from ...config.option_grades import LATER
 from ...config.option_parsers import parse_dotted_path
 
 
@@ -10,7 +11,9 @@ from ...config.option_parsers import parse_dotted_path
 class IndividualRightsOptions:
     """The options of the rights of individuals."""
 
-    PATIENT_RESOURCES: Annotated[str, parse_dotted_path] | None = None
+    PATIENT_RESOURCES: Annotated[str, parse_dotted_path] | None = field(
+        default=None, metadata=LATER
+    )
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user,
     for
     [who looked at it](../how-to/privacy-requests.md#list-the-disclosures).

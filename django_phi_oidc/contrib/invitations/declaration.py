@@ -1,10 +1,11 @@
 """The option `ACTIVATION_LIFETIME`. No Django."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
+from ...config.option_grades import LATER
 from ...config.option_parsers import parse_duration
 
 MAX_ACTIVATION_LIFETIME = timedelta(days=366)
@@ -15,7 +16,9 @@ _parse_activation_lifetime = partial(parse_duration, maximum=MAX_ACTIVATION_LIFE
 class InvitationsOptions:
     """The options of activation codes."""
 
-    ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = timedelta(days=14)
+    ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = field(
+        default=timedelta(days=14), metadata=LATER
+    )
     """timedelta or seconds, at most 366 days: how long an [activation
     code](../how-to/activation-codes.md) is valid.
     """

@@ -1,8 +1,9 @@
 """The option `ACCOUNT_NOTICES`. No Django."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from ...config.option_grades import LATER
 from ...config.option_parsers import parse_dotted_path
 
 
@@ -16,7 +17,9 @@ def _parse_account_notices(path: str, value: Any) -> bool | str:
 class NoticesOptions:
     """The options of mails about accounts."""
 
-    ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = True
+    ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = field(
+        default=True, metadata=LATER
+    )
     """Persons get [a mail](../how-to/account-notices.md) about changes of their account, new
     browsers and suspicious attempts. On: the mail goes to the e-mail address of the account. Or the
     dotted path of a function that takes a user, and returns the address, or an empty text for no

@@ -3,10 +3,11 @@ Django.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ...config.accepted_tokens import ClientTokensDeclaration
+from ...config.option_grades import LATER, RARE
 from ...config.providers import ProviderDeclaration
 from ...config.roles import RoleRule, get_managed_roles
 from ...config.sections import ProviderOption
@@ -25,13 +26,13 @@ class SCIMDeclaration(ProviderOption):
     sign-in.
     """
 
-    subject: Literal["extension", "invitation"]
+    subject: Literal["extension", "invitation"] = field(metadata=LATER)
     """`extension`: clients send the pairwise `sub` of each person in
     [an extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person
     enters an [activation code](../how-to/activation-codes.md) at the first sign-in, and
     `provisioning` of the provider is `invitation`.
     """
-    access_tokens: ClientTokensDeclaration | None = None
+    access_tokens: ClientTokensDeclaration | None = field(default=None, metadata=RARE)
     """[Access tokens of the
     provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are accepted
     in place of a client's token, a dictionary: [its options](#access_tokens). Default: none.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from ...config.option_grades import LATER, RARE
 from ...config.option_parsers import checked, is_url, parse_string, parse_strings
 from ...config.sections import ProviderOption
 
@@ -39,37 +40,41 @@ _parse_header_value = checked(
 class SignalsDeclaration(ProviderOption):
     """A stream of security events of the OpenID Shared Signals Framework 1.0 (SSF)."""
 
-    delivery: Delivery
+    delivery: Delivery = field(metadata=LATER)
     """`push`: the transmitter posts each event to `oidc/ssf/events/` (RFC 8935); `poll`: a task of
     the portal fetches them (RFC 8936).
     """
-    transmitter: Annotated[str, _parse_transmitter] = ""
+    transmitter: Annotated[str, _parse_transmitter] = field(default="", metadata=RARE)
     """The issuer of the events, if the transmitter has one of its own, byte for byte. Default:
     `issuer`.
     """
-    metadata_url: Annotated[str, _parse_metadata_url] = ""
+    metadata_url: Annotated[str, _parse_metadata_url] = field(default="", metadata=RARE)
     """URL of the transmitter's metadata, if it is elsewhere. Default:
     `.well-known/ssf-configuration` of the transmitter.
     """
-    audience: tuple[str, ...] = ()
+    audience: tuple[str, ...] = field(default=(), metadata=LATER)
     """The values that `aud` of the events may have. Default: `client_id`."""
-    push_authorization: Annotated[str, _parse_header_value] = field(default="", repr=False)
+    push_authorization: Annotated[str, _parse_header_value] = field(
+        default="", repr=False, metadata=LATER
+    )
     """The `Authorization` header of each delivery by `push`, such as `Bearer …`: `phi_oidc signals
     create` sends it to the transmitter. Default: none is required, and the signature alone
     authenticates an event.
     """
-    access_token: Annotated[str, _parse_header_value] = field(default="", repr=False)
+    access_token: Annotated[str, _parse_header_value] = field(default="", repr=False, metadata=RARE)
     """A Bearer token for the transmitter's own interface. Default: the portal gets one by the grant
     `client_credentials` from the provider, with the scopes `ssf.read` and `ssf.manage`."""
-    events_requested: Annotated[tuple[str, ...], _parse_event_types] = ()
+    events_requested: Annotated[tuple[str, ...], _parse_event_types] = field(
+        default=(), metadata=LATER
+    )
     """The URIs of the event types that `phi_oidc signals create` and `update` request. Default:
     those that have an effect here.
     """
-    token_claims_change: TokenClaimsChange = "end"
+    token_claims_change: TokenClaimsChange = field(default="end", metadata=LATER)
     """When claims of the person have changed: `end` their sessions, so that the next sign-in has
     the new claims and roles; or `refresh` only the access tokens, at their next use.
     """
-    allow_draft_events: bool = False
+    allow_draft_events: bool = field(default=False, metadata=RARE)
     """With warning W140: accept events in the form of drafts before SSF 1.0, as login.gov sends
     them: with `exp`, and with the subject inside of the event.
     """

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ...audit.formats.items import LogFormat
 from ...config.loopback import is_loopback, is_loopback_http
+from ...config.option_grades import LATER, RARE
 from ...config.option_parsers import (
     checked,
     fail,
@@ -79,38 +80,38 @@ class SinkDeclaration:
     """A collector that the audit log is delivered to."""
 
     name: str
-    type: SinkType
+    type: SinkType = field(metadata=LATER)
     """`syslog`, `https` or `file`."""
-    format: LogFormat = "json"
+    format: LogFormat = field(default="json", metadata=LATER)
     """`json`, `ocsf`, `cef`, or `fhir` (not with syslog)."""
-    host: Annotated[str, _parse_text] = ""
+    host: Annotated[str, _parse_text] = field(default="", metadata=LATER)
     """`syslog`: the collector. Default: required."""
-    port: Annotated[int, _parse_port] = 6514
+    port: Annotated[int, _parse_port] = field(default=6514, metadata=LATER)
     """`syslog`: the collector's port."""
-    tls: bool = True
+    tls: bool = field(default=True, metadata=RARE)
     """`syslog`: False, with warning W016, for loopback addresses only."""
     # some collectors expect a token in the query
-    url: Annotated[str, _parse_text] = field(default="", repr=False)
+    url: Annotated[str, _parse_text] = field(default="", repr=False, metadata=LATER)
     """`https`: the collector, or with `fhir` the base of a FHIR server; http, with warning W016, on
     loopback only.
     Default: required.
     """
     headers: Annotated[Mapping[str, str | Path], _parse_headers] = field(
-        default_factory=dict, repr=False
+        default_factory=dict, repr=False, metadata=LATER
     )
     """`https`: name → string, or `pathlib.Path` of a file that is read and stripped for each
     request.
     """
-    ca_bundle: Annotated[str, _parse_text] = ""
+    ca_bundle: Annotated[str, _parse_text] = field(default="", metadata=LATER)
     """`syslog`, `https`: file of the CA that signed the collector's certificate. Verification can't
     be disabled.
     Default: system.
     """
-    client_certificate: Annotated[str, _parse_text] = ""
+    client_certificate: Annotated[str, _parse_text] = field(default="", metadata=RARE)
     """`syslog`, `https`: PEM file of the client certificate and its key, without a password."""
-    path: Annotated[str, _parse_text] = ""
+    path: Annotated[str, _parse_text] = field(default="", metadata=LATER)
     """`file`: absolute path, created with mode 0600; its folder must exist. Default: required."""
-    lag_alert: timedelta = timedelta(minutes=5)
+    lag_alert: timedelta = field(default=timedelta(minutes=5), metadata=LATER)
     """timedelta or seconds: how long a sealed entry may wait before an alert is raised."""
 
     @property
@@ -139,7 +140,7 @@ class SIEMOptions:
     """The options of the delivery of the audit log."""
 
     SIEM: Annotated[Mapping[str, SinkDeclaration], mapping_of(parse_sink)] = field(
-        default_factory=dict
+        default_factory=dict, metadata=LATER
     )
     """Name → [sink](#a-sink): where [the audit log is delivered to](../how-to/siem.md). Default:
     none.

@@ -3,27 +3,29 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields
 from datetime import timedelta
 from importlib import import_module
-from inspect import get_annotations, getsource
+from inspect import getsource
 from itertools import pairwise
 from typing import Any
 
+from django_phi_oidc.config.option_grades import OptionGrade, find_grade
 from tests.support.manual_blocks import PAGES
 
 TABLE = re.compile(
     r"(?P<head><!-- `make reference` writes this table, of (?P<path>[\w.]+) -->\n).*?(?P<foot>\n<!-- end -->)",
     re.DOTALL,
 )
-HEAD = "| option | meaning | default |\n|---|---|---|"
+HEAD = "| option | grade | meaning | default |\n|---|---|---|---|"
+GRADES = tuple(OptionGrade)
 NO_OPTIONS = {"app_options", "name", "provider"}
 """Fields for the name of a declaration, and for the options that apps add, are not options."""
 UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
 
 def regenerate(page: str) -> str:
-    """Return the page with new tables. Raises: ValueError, which names an option without a text."""
+    """Return the page with new tables. Raises: ValueError, which names an option without a text or a grade."""
     return TABLE.sub(lambda hit: hit["head"] + "\n".join(build_rows(find_class(hit["path"]))) + hit["foot"], page)
 
 
@@ -34,21 +36,39 @@ def find_class(path: str) -> type:
 
 
 def build_rows(kind: type) -> Iterator[str]:
-    """Yield the lines of the table, in the order of the code."""
+    """Yield the lines of the table: by grade, and within a grade in the order of the code."""
     yield HEAD
     texts = read_texts(kind)
-    for name, default in read_defaults(kind).items():
-        meaning, _, explanation = texts.get(name, "").partition("Default: ")
+    grades = read_grades(kind)
+    for option in sorted(list_options(kind), key=lambda option: GRADES.index(grades[option.name])):
+        default = read_default(option)
+        meaning, _, explanation = texts.get(option.name, "").partition("Default: ")
         if not meaning or (explanation and format_default(default)):
             raise ValueError(
-                f"{kind.__name__}.{name} needs a meaning, and no explanation of a default that can be shown."
+                f"{kind.__name__}.{option.name} needs a meaning, and no explanation of a default that can be shown."
             )
         cells = (
-            f"`{name}`",
+            f"`{option.name}`",
+            grades[option.name].value,
             meaning.strip().removesuffix("."),
             format_default(default) or explanation.removesuffix(".") or "none",
         )
         yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def list_options(kind: type) -> list[Field[Any]]:
+    return [option for option in fields(kind) if option.name not in NO_OPTIONS]
+
+
+def read_grades(kind: type) -> Mapping[str, OptionGrade]:
+    """Return the grade of each option. Raises: ValueError, which names an option without a grade."""
+    grades = {}
+    for option in list_options(kind):
+        grade = find_grade(option)
+        if grade is None:
+            raise ValueError(f"{kind.__name__}.{option.name} needs a grade: field(metadata=LATER), or another one.")
+        grades[option.name] = grade
+    return grades
 
 
 def read_texts(kind: type) -> Mapping[str, str]:
@@ -63,15 +83,11 @@ def read_texts(kind: type) -> Mapping[str, str]:
     return texts
 
 
-def read_defaults(kind: type) -> Mapping[str, Any]:
-    """Return the default of each option; MISSING where it must be given."""
-    if not is_dataclass(kind):
-        return {name: getattr(kind, name) for name in get_annotations(kind)}
-    return {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(kind)
-        if field.name not in NO_OPTIONS
-    }
+def read_default(option: Field[Any]) -> Any:
+    """Return the default of an option; MISSING where it must be given."""
+    if option.default_factory is MISSING:
+        return option.default
+    return option.default_factory()
 
 
 def format_default(default: Any) -> str:

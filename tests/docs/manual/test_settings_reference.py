@@ -1,7 +1,7 @@
 """The tables of the settings page match the code: `make reference` would change nothing."""
 
 import re
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -9,8 +9,24 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 import django_phi_oidc
+from django_phi_oidc.audit.declaration import AuditOptions
+from django_phi_oidc.config.claims import ClaimDeclaration
+from django_phi_oidc.config.core_options import CoreOptions, SessionsDeclaration
+from django_phi_oidc.config.option_grades import LATER, RARE, START_HERE, OptionGrade
+from django_phi_oidc.config.providers import ProviderDeclaration
+from django_phi_oidc.config.resource_scopes import ScopeDeclaration
+from django_phi_oidc.config.verified_email import EmailLinking
 from django_phi_oidc.contrib.siem.declaration import _OPTIONS_BY_TYPE, SinkDeclaration
-from tests.docs.manual.settings_reference import TABLE, build_rows, find_class, format_default, read_texts, regenerate
+from tests.docs.manual.settings_reference import (
+    NO_OPTIONS,
+    TABLE,
+    build_rows,
+    find_class,
+    format_default,
+    read_grades,
+    read_texts,
+    regenerate,
+)
 from tests.support.manual_blocks import PAGES
 
 PAGE = PAGES["settings"].read_text()
@@ -18,20 +34,33 @@ KINDS = {path: find_class(path) for path in (hit["path"] for hit in TABLE.findit
 PACKAGE = Path(django_phi_oidc.__file__).parent
 
 
+@dataclass(frozen=True, kw_only=True)
 class Explained:
-    option: str = ""
+    option: str = field(default="", metadata=RARE)
     """It says something | of something. Default: none: it says so."""
+    first: bool = field(default=True, metadata=START_HERE)
+    """It comes first."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Unexplained:
-    option: str = ""
+    option: str = field(default="", metadata=LATER)
     """It says something."""
-    unexplained: str = ""
+    unexplained: str = field(default="", metadata=LATER)
 
 
+@dataclass(frozen=True, kw_only=True)
 class ExplainedTwice:
-    option: str = "something"
+    option: str = field(default="something", metadata=LATER)
     """It says something. Default: something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ungraded:
+    option: str = field(default="", metadata=LATER)
+    """It says something."""
+    ungraded: str = ""
+    """It says something."""
 
 
 def test_tables_match_the_code_and_a_stale_one_is_found() -> None:
@@ -60,6 +89,20 @@ def test_text_names_each_choice(kind: type) -> None:
     assert all("`another`" not in texts[name] for name in choices)
 
 
+@pytest.mark.parametrize("kind", [*KINDS.values(), ScopeDeclaration, EmailLinking])
+def test_each_option_has_a_grade(kind: type) -> None:
+    assert read_grades(kind).keys() == {option.name for option in fields(kind)} - NO_OPTIONS
+
+
+def test_options_of_the_short_manual_are_those_to_start_with() -> None:
+    text = PAGES["short-manual"].read_text()
+    kinds = (CoreOptions, SessionsDeclaration, AuditOptions, ProviderDeclaration, ClaimDeclaration)
+    grades = {name: grade for kind in kinds for name, grade in read_grades(kind).items()}
+    named = set(re.findall(r"[`\"](\w+)[`\"]", text)) & grades.keys()
+    assert named >= {"PROVIDERS", "CLAIMS", "KEYS", "AUDIT", "idle_timeout", "SECURITY_CONTACTS"}
+    assert {name for name in named if grades[name] is not OptionGrade.START_HERE} == set()
+
+
 def test_text_of_a_sink_option_names_its_types() -> None:
     texts = read_texts(SinkDeclaration)
     for name in frozenset().union(*_OPTIONS_BY_TYPE.values()):
@@ -67,12 +110,17 @@ def test_text_of_a_sink_option_names_its_types() -> None:
         assert texts[name].startswith(", ".join(f"`{kind}`" for kind in types) + ":"), name
 
 
-def test_row_contains_the_text_below_the_field() -> None:
-    assert list(build_rows(Explained))[1:] == [r"| `option` | It says something \| of something | none: it says so |"]
+def test_row_contains_the_text_below_the_field_and_rows_are_ordered_by_grade() -> None:
+    assert list(build_rows(Explained))[1:] == [
+        "| `first` | start here | It comes first | on |",
+        r"| `option` | rare | It says something \| of something | none: it says so |",
+    ]
 
 
-@pytest.mark.parametrize(("kind", "option"), [(Unexplained, "unexplained"), (ExplainedTwice, "option")])
-def test_option_without_a_meaning_or_with_two_defaults_is_refused(kind: type, option: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "option"), [(Unexplained, "unexplained"), (ExplainedTwice, "option"), (Ungraded, "ungraded")]
+)
+def test_option_without_a_meaning_or_a_grade_or_with_two_defaults_is_refused(kind: type, option: str) -> None:
     with pytest.raises(ValueError, match=rf"{kind.__name__}\.{option} "):
         list(build_rows(kind))
 
