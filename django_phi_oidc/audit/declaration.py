@@ -51,7 +51,7 @@ class WitnessDeclaration:
     key: Annotated[str, _parse_key] = field(metadata=LATER)
     """Its verifier key for cosignatures, `name+id+key`, as its operator publishes it."""
     url: Annotated[str, _parse_url] = field(metadata=LATER)
-    """Its submission prefix, to which `/add-checkpoint` is added; http on loopback only."""
+    """Its submission prefix, without `/add-checkpoint`; http on loopback only."""
     ca_bundle: Annotated[str, _parse_path] = field(default="", metadata=RARE)
     """File of the CA that signed its certificate. Default: system."""
 
@@ -110,18 +110,15 @@ class AuditDeclaration:
     checkpoint.
     """
     quorum: Annotated[int, _parse_quorum] | None = field(default=None, metadata=RARE)
-    """How many of the witnesses must have cosigned a checkpoint; 0: none. Default: more than half
-    of them.
-    """
+    """How many witnesses must cosign a checkpoint. Default: more than half of them."""
     tiles: Annotated[Path | str, _parse_tiles] | None = field(default=None, metadata=RARE)
-    """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, to which
-    [hashes and checkpoint](../how-to/tiles.md) are exported, so that anybody can verify the log.
-    Default: none: nothing is exported.
+    """`pathlib.Path` of a folder, or the name of one of Django's `STORAGES`, for [hashes and
+    checkpoint](../how-to/tiles.md), by which anybody can verify the log. Default: none: nothing is
+    exported.
     """
     archives: Annotated[Path, parse_absolute_path] | None = field(default=None, metadata=LATER)
-    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md), which the
-    portal can read: the admin then shows archived events. Default: none: the admin only names the
-    archive.
+    """Absolute path of a folder with [archives](../how-to/archive-the-audit-log.md): the admin then
+    shows archived events. Default: none: the admin only names the archive.
     """
 
 

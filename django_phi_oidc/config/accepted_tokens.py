@@ -49,31 +49,21 @@ class ClientTokensDeclaration:
     """
 
     audience: Annotated[str, parse_audience] = field(metadata=RARE)
-    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII
-    characters, and not the provider's `client_id`.
-    """
+    """As in [`API`](#an-api)."""
     method: TokenVerificationMethod = field(metadata=RARE)
-    """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for
-    one provider only.
-    """
+    """`jwt` or `introspection`, as in `API`."""
     subs: Annotated[tuple[tuple[str, str], ...], _parse_subs] = field(metadata=RARE)
-    """Client id → the `sub` of the tokens that the client gets for itself: usually the client id
-    again, at Keycloak the id of its service account. Tokens of other clients, and with another
-    `sub`, such as that of a person, are refused.
+    """Client id → the `sub` of the tokens that the client gets for itself: usually the client id,
+    at Keycloak the id of its service account. Other tokens, such as those of a person, are refused.
     """
     scope: Annotated[str, _parse_scope] = field(default="scim", metadata=RARE)
     """A token must have this scope."""
     introspection_cache: Annotated[timedelta, parse_cache_duration] = field(
         default=timedelta(seconds=10), metadata=RARE
     )
-    """timedelta or seconds, at most 60: how long a process caches a positive introspection
-    response.
-    """
+    """As in `API`."""
     allow_client_cert_header: bool = field(default=False, metadata=RARE)
-    """With warning W107: a token that is [bound to a
-    certificate](../how-to/client-certificates.md#at-your-own-apis)
-    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440).
-    """
+    """As in `API`."""
 
     @property
     def clients(self) -> frozenset[str]:

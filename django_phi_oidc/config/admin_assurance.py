@@ -19,20 +19,18 @@ class AdminAssuranceDeclaration:
     """What a sign-in must meet for the pages of the admin. The empty one requires nothing."""
 
     acr: Annotated[tuple[str, ...], parse_acr_values] = field(default=(), metadata=LATER)
-    """List of `acr` values, the weakest first: the sign-in must have one of them. Default: none is
-    required.
-    """
+    """`acr` values, the weakest first: the sign-in must have one. Default: none is required."""
     vot: Annotated[tuple[str, ...], parse_vectors] = field(default=(), metadata=RARE)
-    """List of [vectors of trust](../how-to/require-assurance.md#vectors-of-trust), the weakest
-    first: the sign-in must have all components of one of them. Default: none is required.
+    """[Vectors of trust](../how-to/require-assurance.md#vectors-of-trust), the weakest first: the
+    sign-in must have all components of one. Default: none is required.
     """
     max_age: Annotated[timedelta, _parse_max_age] | None = field(default=None, metadata=LATER)
-    """timedelta or seconds, at least a minute: the longest time since the user authenticated at the
-    provider, for each page. Default: unlimited.
+    """The longest time, at least a minute, since the user authenticated at the provider, for each
+    page. Default: unlimited.
     """
     privilege_max_age: Annotated[timedelta, _parse_max_age] | None = field(
         default=None, metadata=LATER
     )
-    """As `max_age`, for the pages that add, change or delete accounts, groups and permissions.
-    Default: `max_age`.
+    """The same for pages that add, change or delete accounts, groups and permissions. Default:
+    `max_age`.
     """

@@ -63,26 +63,25 @@ class ClaimDeclaration:
 
     name: str
     purpose: Annotated[str, parse_purpose] = field(metadata=START_HERE)
-    """HL7 v3 PurposeOfUse code: the purpose for which the claim may be disclosed."""
+    """HL7 PurposeOfUse code for which the claim may be disclosed."""
     basis: Annotated[str, parse_basis] = field(metadata=START_HERE)
     """Text: why the law permits the request."""
     retention: Annotated[ClaimRetention, _parse_retention] = field(metadata=START_HERE)
-    """`"session"`, a positive timedelta (or seconds), or None: used at sign-in, never stored."""
+    """`"session"`, a positive duration, or None: used at sign-in, never stored."""
     essential: bool = field(default=False, metadata=LATER)
     """True: a sign-in without the claim is refused (`claim_missing`)."""
     members: Annotated[tuple[str, ...], _parse_members] = field(default=(), metadata=LATER)
-    """For a claim that is an object, such as `address`: the names of the members that are stored.
-    All other members are dropped at sign-in, and so is a value that is not an object. Default: all
-    members.
+    """For a claim that is an object, such as `address`: the members that are stored. Other members,
+    and values that are no objects, are dropped. Default: all members.
     """
     category: Annotated[str, _parse_category] = field(default="", metadata=LATER)
-    """A short name such as `contact`. Actors then need [the permission of this
+    """A short name such as `contact`. Actors need [the permission of this
     category](claims.md#permissions) for the claim of another person. Default: none: they need
     `reveal_storedclaim`.
     """
     label: Literal["part2"] | None = field(default=None, metadata=RARE)
-    """`part2`: a substance use disorder record. Each disclosure to others then needs a reference to
-    the patient's consent, and has [the notice of 42 CFR Part 2](../explanation/part2.md).
+    """`part2`: a substance use disorder record. Disclosures to others need a reference to the
+    patient's consent, and have [the notice of 42 CFR Part 2](../explanation/part2.md).
     """
 
 

@@ -145,17 +145,13 @@ class ClientKeyDeclaration:
     key: Annotated[PrivateKey, _parse_private_key] = field(repr=False, metadata=LATER)
     """PEM text, or the `pathlib.Path` of a PEM file."""
     kid: Annotated[str, parse_printable] = field(default="", metadata=LATER)
-    """The key identifier that is registered at the provider. Default: the thumbprint of RFC
-    7638.
-    """
+    """The key identifier registered at the provider. Default: the thumbprint of RFC 7638."""
     use: KeyUse = field(default="sig", metadata=RARE)
     """`sig`, or `enc`: the key only decrypts tokens; RSA, P-256, P-384 or P-521."""
     certificate: Annotated[tuple[Certificate, ...], _parse_certificates] = field(
         default=(), metadata=RARE
     )
-    """PEM text, or the `pathlib.Path` of a PEM file: the certificate of the key, followed by those
-    that issued it.
-    """
+    """The same for its certificate, followed by those that issued it."""
 
 
 def _parse_entry(path: str, raw: Mapping[Any, Any]) -> ClientKey:

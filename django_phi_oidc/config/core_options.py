@@ -58,27 +58,25 @@ class SessionsDeclaration:
     """The option `SESSIONS`."""
 
     idle_timeout: timedelta = field(default=timedelta(minutes=15), metadata=START_HERE)
-    """timedelta or seconds: how long a session lasts without activity."""
+    """How long a session lasts without activity."""
     absolute_timeout: timedelta = field(default=timedelta(hours=8), metadata=START_HERE)
-    """timedelta or seconds: how long a session lasts at most."""
+    """How long a session lasts at most."""
     recheck: Annotated[timedelta, partial(parse_duration, minimum=timedelta(0))] = field(
         default=timedelta(seconds=30), metadata=RARE
     )
-    """timedelta or seconds: how long requests rely on the last read of the session's row; zero:
-    every request reads it.
+    """How long requests rely on the last read of the session's row; zero: every request reads it.
     """
     end_on: Annotated[tuple[str, ...], partial(parse_choices, choices=SESSION_ENDING_CHANGES)] = (
         field(default=("password",), metadata=LATER)
     )
-    """List of account changes that end its sessions: `password`, `roles`. Roles are groups and
-    permissions of the user. Django sends no signal when a group's own permissions change, a group
-    is deleted, or `is_staff` or `is_superuser` change: [end those
-    sessions](../how-to/end-sessions.md) yourself.
+    """Changes of an account that end its sessions: `password`, `roles` (its groups and
+    permissions). Django sends no signal when a group's own permissions change, a group is deleted,
+    or `is_staff` or `is_superuser` change: [end those sessions](../how-to/end-sessions.md)
+    yourself.
     """
     max_parallel: Annotated[int, _parse_session_count] | None = field(default=None, metadata=LATER)
-    """How many sessions a user may have at the same time: a further sign-in
-    [ends the oldest ones](../how-to/end-sessions.md#limit-the-parallel-sessions-of-a-user).
-    Default: not limited.
+    """How many sessions a user may have at the same time: a further sign-in [ends the
+    oldest](../how-to/end-sessions.md#limit-the-parallel-sessions-of-a-user). Default: not limited.
     """
 
 
@@ -89,9 +87,8 @@ class CoreOptions:
     PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(
         default_factory=dict, metadata=START_HERE
     )
-    """Name → [provider](#a-provider); the first is the default; a name is letters, digits, `.`,
-    `_`, `-`.
-    Default: required.
+    """Name → [provider](#a-provider), the default first. A name consists of letters, digits, `.`,
+    `_`, `-`. Default: required.
     """
     CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(
         default_factory=dict, metadata=START_HERE
@@ -100,27 +97,27 @@ class CoreOptions:
     ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(
         default_factory=dict, metadata=LATER
     )
-    """Provider → list of [rules](#a-rule-of-roles) that map claim values to Django groups,
-    `is_staff` and `is_superuser`. Default: none: groups are not changed.
+    """Provider → list of [rules](#a-rule-of-roles) that map claim values to groups, `is_staff` and
+    `is_superuser`. Default: none: groups are not changed.
     """
     SESSIONS: SessionsDeclaration = field(default=SessionsDeclaration(), metadata=START_HERE)
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
     SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = field(default=(), metadata=RARE)
     """Further origins of this portal, such as `https://other.example`, whose redirect URIs
-    `oidc/sector-identifier.json` lists."""
+    `oidc/sector-identifier.json` lists.
+    """
     REVOCATION_GIVE_UP_AFTER: timedelta = field(default=timedelta(days=3), metadata=RARE)
-    """timedelta or seconds: how long after its first attempt, and at least ten, a revocation is
-    abandoned, with an alert.
+    """How long after its first attempt a revocation is abandoned, with an alert. At least ten
+    attempts are made.
     """
     OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = field(
         default=timedelta(days=90), metadata=LATER
     )
-    """timedelta or seconds, from a day to ten years: how long
-    [ended sessions, finished revocations and acknowledged
+    """How long, from a day to ten years, [ended sessions, finished revocations and acknowledged
     alerts](../how-to/retention.md#rows-without-claims) are stored.
     """
     CLEAR_ALL_COOKIES: bool = field(default=False, metadata=RARE)
-    """A logout makes the browser delete every cookie of the registered domain, also of other
+    """A logout makes the browser delete every cookie of the registered domain, also those of other
     applications.
     """
     KEEP_OFFLINE: bool = field(default=False, metadata=RARE)
@@ -128,25 +125,24 @@ class CoreOptions:
     BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = field(
         default=(), metadata=LATER
     )
-    """List of the user names of [local accounts](../how-to/local-accounts.md), which may sign in
-    with a password while the provider is unavailable. One for each person.
+    """User names of [local accounts](../how-to/local-accounts.md), one for each person, which may
+    sign in with a password while the provider is unavailable.
     """
     PERSON_LABEL: Annotated[str, parse_dotted_path] | None = field(default=None, metadata=LATER)
     """Dotted path of a function from a user to the
-    [name](../how-to/read-the-audit-log.md#names-of-people) that the pages of the admin show. It
-    must not query the database. Default: the full name, or the user name without one.
+    [name](../how-to/read-the-audit-log.md#names-of-people) that pages of the admin show. It must
+    not query the database. Default: the full name, or the user name.
     """
     ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(
         default_factory=AdminAssuranceDeclaration, metadata=LATER
     )
-    """How strong and how recent [the sign-in of a user of the
-    admin](../how-to/require-assurance.md#the-admin) must be, [below](#admin_assurance). Default:
-    nothing is required.
+    """How strong and recent the sign-in of a user of the admin must be, [below](#admin_assurance).
+    Default: nothing is required.
     """
     SECURITY_CONTACTS: Annotated[tuple[str, ...], parse_email_addresses] = field(
         default=(), metadata=START_HERE
     )
-    """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and the mails about
+    """Mail addresses that get [security alerts](../how-to/detect-anomalies.md), and mails about
     emergencies unless `EMERGENCY` has others.
     """
     LEAKAGE_GUARD: Literal["report", "block"] = field(default="report", metadata=LATER)

@@ -166,103 +166,96 @@ class ProviderDeclaration:
     issuer: Annotated[str, _parse_issuer] = field(metadata=START_HERE)
     """As in the provider's metadata and ID Tokens, byte for byte."""
     metadata_url: Annotated[str, _parse_metadata_url] = field(default="", metadata=RARE)
-    """URL of the metadata, if it is elsewhere: a document of OpenID Connect Discovery, of RFC 8414,
-    or SMART's `.well-known/smart-configuration`. It must name the issuer.
-    Default: `.well-known/openid-configuration` below the issuer.
+    """URL of the metadata, if it is elsewhere: OpenID Connect Discovery, RFC 8414, or SMART's
+    `.well-known/smart-configuration`. It must name the issuer. Default:
+    `.well-known/openid-configuration` below the issuer.
     """
     metadata_issuer: Annotated[str, _parse_metadata_issuer] = field(default="", metadata=RARE)
-    """With warning W120 and `metadata_url`: the issuer that this document names, byte for byte, if
-    the provider's ID Tokens name another one. ID Tokens must name `issuer` in any case, and `iss`
-    of authorization responses (RFC 9207) this one. Default: `issuer`.
+    """With warning W120 and `metadata_url`: the issuer that this document and `iss` of
+    authorization responses (RFC 9207) name, if ID Tokens name `issuer`. Default: `issuer`.
     """
     metadata_overrides: Annotated[MetadataOverrides, parse_metadata_overrides] = field(
         default=(), metadata=RARE
     )
-    """With warning W045: members of the provider's metadata that are missing or wrong there, name →
-    value, such as `revocation_endpoint`; [which ones](#metadata_overrides).
+    """With warning W045: [members of the metadata](#metadata_overrides) that are missing or wrong
+    there, name → value.
     """
     client_id: Annotated[str, parse_nonempty] = field(metadata=START_HERE)
-    """The client identifier that the provider issued to the portal."""
+    """The client identifier of the portal at the provider."""
     client_secret: str = field(default="", repr=False, metadata=START_HERE)
     """With `client_secret_basic` and `client_secret_post` only. Default: required with them."""
     # a lazy translation has no fixed value
     label: Annotated[str, _parse_label] = field(default="", compare=False, metadata=LATER)
-    """Text for the choice among several providers; may be [a lazy
-    translation](../how-to/translate.md).
-    Default: the name.
+    """Text for the choice among several providers; may be [lazily
+    translated](../how-to/translate.md). Default: the name.
     """
     profile: SecurityProfile = field(default="baseline", metadata=RARE)
-    """`baseline`; `heart`: the HEART profiles of OAuth 2.0 and OpenID Connect,
-    [below](#the-profile-heart); `fapi2`: the FAPI 2.0 Security Profile,
-    [below](#the-profile-fapi2).
+    """`baseline`, [`heart`](#the-profile-heart) or [`fapi2`](#the-profile-fapi2): which security
+    profile is enforced.
     """
     token_endpoint_auth_method: ClientAuthMethod = field(
         default="client_secret_basic", metadata=LATER
     )
-    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`; with mutual TLS
-    `tls_client_auth` or `self_signed_tls_client_auth`.
+    """`client_secret_basic`, `client_secret_post`, `private_key_jwt`, or mutual TLS:
+    `tls_client_auth`, `self_signed_tls_client_auth`.
     """
     client_certificate: Path | None = field(default=None, metadata=RARE)
     """Absolute path of a PEM file: the [client certificate](../how-to/client-certificates.md) and
-    its intermediate CAs. It is presented to the endpoints of this provider that authenticate the
-    client, and to UserInfo, and is read again when the file changes. Default: none; required for
-    mutual TLS.
+    its intermediate CAs, for the endpoints that authenticate the client, and UserInfo. A changed
+    file is read again. Default: none; required for mutual TLS.
     """
     client_certificate_key: Path | None = field(default=None, metadata=RARE)
-    """Absolute path of a PEM file: the unencrypted private key of `client_certificate`. Default:
-    that is in the same file.
+    """Absolute path of a PEM file: its unencrypted private key. Default: the key in the same file.
     """
     client_keys: Annotated[tuple[ClientKey, ...], parse_client_keys] = field(
         default=(), metadata=LATER
     )
-    """The portal's private keys, published in `oidc/jwks.json`: [an entry, or a
-    list](#client_keys). The first one with `use` `sig` signs, those with `enc` decrypt tokens.
-    Default: required with `private_key_jwt`.
+    """The portal's private keys, [an entry or a list](#client_keys), published in `oidc/jwks.json`.
+    The first with `use` `sig` signs, those with `enc` decrypt tokens. Default: required with
+    `private_key_jwt`.
     """
     token_endpoint_auth_signing_alg: str = field(default="", metadata=RARE)
-    """Client assertions: an algorithm of the key that signs; RS256, RS384 and RS512 with warning
+    """Algorithm of client assertions, which the key must fit; RS256, RS384 and RS512 with warning
     W011. Default: PS256, ES256, ES384, ES512 or EdDSA, as the key.
     """
     client_key_header: ClientKeyHeader = field(default="kid", metadata=RARE)
     """How client assertions and signed requests name the key: `kid`; `x5t#S256`, the thumbprint of
-    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs), as Entra ID requires;
-    or `x5c`, the certificates, as UDAP requires.
+    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs), for Entra ID; `x5c`,
+    the certificates, for UDAP.
     """
     udap: bool = field(default=False, metadata=RARE)
-    """Client assertions are those of [UDAP](../how-to/client-certificates.md#udap), and come with
-    `udap=1`. Requires `client_key_header` `x5c`.
+    """Client assertions are those of [UDAP](../how-to/client-certificates.md#udap), with `udap=1`.
+    Requires `client_key_header` `x5c`.
     """
     client_assertion_audience: AssertionAudience = field(default="issuer", metadata=RARE)
     """`issuer` or, with warning W012, `token_endpoint`, or `endpoint`: the URL that the assertion
     is sent to.
     """
     request_object_signing_alg: str = field(default="", metadata=RARE)
-    """Authorization requests are [signed](../how-to/client-keys.md#signed-requests) with this
-    algorithm by the first of `client_keys`, which must fit it; RS256 with warning W108. Default:
-    not signed.
+    """Algorithm by which the first of `client_keys` [signs authorization
+    requests](../how-to/client-keys.md#signed-requests); RS256 with warning W108. Default: not
+    signed.
     """
     par: PARMode = field(default="auto", metadata=RARE)
     """Pushed authorization requests: `auto` if the provider supports them, `require`, or, with
-    warning W013, `never`, which fails with a provider that requires them (`par_unsupported`).
+    warning W013, `never`.
     """
     dpop: DPoPMode = field(default="never", metadata=RARE)
-    """[Tokens that are bound to a key of the session](../how-to/sender-constrained-tokens.md) (RFC
-    9449): `never`; `auto`, if the provider supports it, which also accepts tokens that are not
-    bound; or `require`.
+    """[Tokens bound to a key of the session](../how-to/sender-constrained-tokens.md) (RFC 9449):
+    `never`; `auto`, if the provider supports it, which also accepts unbound tokens; `require`.
     """
     claims_request: ClaimsRequestMode = field(default="scopes", metadata=RARE)
-    """`scopes`, or `parameter`: the `claims` parameter; `parameter_null` for providers that accept
+    """`scopes`; `parameter`: the `claims` parameter; `parameter_null` for providers that accept
     only null there.
     """
     resource_scopes: Annotated[tuple[ScopeDeclaration, ...], parse_scopes] = field(
         default=(), metadata=LATER
     )
-    """Further scopes, name → `{"purpose": …, "basis": …}`, including `offline_access`."""
+    """Further scopes, such as `offline_access`: name → `{"purpose": …, "basis": …}`."""
     id_token_signed_response_alg: Annotated[
         tuple[str, ...], checked(_parse_algs, bool, "is empty")
     ] = field(default=DEFAULT_SIGNING_ALGS, metadata=RARE)
-    """Allowed algorithms: these, PS384, PS512, ES384, ES512, RS384, RS512; `none` and HS* are never
-    allowed.
+    """Allowed algorithms; also PS384, PS512, ES384, ES512, RS384, RS512, but never `none` and HS*.
     """
     userinfo_signed_response_alg: Annotated[tuple[str, ...], _parse_algs] = field(
         default=(), metadata=RARE
@@ -273,80 +266,71 @@ class ProviderDeclaration:
     id_token_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = field(
         default=(), metadata=RARE
     )
-    """If set, ID Tokens and logout tokens must be encrypted with one of these: RSA-OAEP-256,
-    ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW; otherwise they must not be encrypted. Requires a key
-    with `use` `enc` in `client_keys`:
-    [Encrypted tokens](../how-to/encrypted-tokens.md). Default: not set.
+    """If set, ID Tokens and logout tokens must be [encrypted](../how-to/encrypted-tokens.md) with
+    one of these: RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW; otherwise they must not be.
+    Requires a key with `use` `enc`. Default: not set.
     """
     id_token_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = field(
         default=DEFAULT_CONTENT_ENCRYPTION_ALGS, metadata=RARE
     )
-    """Allowed encryption of their content: these, and A256CBC-HS512."""
+    """Allowed encryption of their content; also A256CBC-HS512."""
     userinfo_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = field(
         default=(), metadata=RARE
     )
-    """As `id_token_encrypted_response_alg`, for UserInfo; requires `userinfo_signed_response_alg`.
-    Default: not set.
-    """
+    """The same for UserInfo; requires `userinfo_signed_response_alg`. Default: not set."""
     userinfo_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = field(
         default=DEFAULT_CONTENT_ENCRYPTION_ALGS, metadata=RARE
     )
-    """Allowed encryption of the content of UserInfo: these, and A256CBC-HS512."""
+    """Allowed encryption of the content of UserInfo; also A256CBC-HS512."""
     subject_type: SubjectType = field(default="pairwise", metadata=START_HERE)
     """`pairwise` or, with warning W001, `public`."""
     acr_values: tuple[str, ...] = field(default=(), metadata=LATER)
     """Sent with the authorization request, and verified on return. Default: not sent."""
     acr_accepted: Annotated[tuple[str, ...], parse_acr_values] = field(default=(), metadata=LATER)
-    """The values of `acr` that are accepted on return, for a provider that answers with other
-    values than requested, or without a request. Default: `acr_values`.
+    """The `acr` values that are accepted on return, if the provider answers with others than
+    requested, or without a request. Default: `acr_values`.
     """
     vtr: Annotated[tuple[str, ...], parse_vectors] = field(default=(), metadata=RARE)
     """[Vectors of trust](../how-to/require-assurance.md#vectors-of-trust) such as `P9.Cp.Cd`, the
-    most wanted first: sent with the authorization request. On return, `vot` must have all
-    components of one of them. Requires `vtm`.
-    Default: not sent.
+    most wanted first: sent with the authorization request. `vot` must have all components of one.
+    Requires `vtm`. Default: not sent.
     """
     vtm: Annotated[str, _parse_trust_mark] = field(default="", metadata=RARE)
-    """URL of the trust mark that defines the vectors: `vtm` of ID Tokens must be equal to it."""
+    """URL of the trust mark that defines the vectors: `vtm` of ID Tokens must equal it."""
     amr_required: Annotated[tuple[str, ...], _parse_methods] = field(default=(), metadata=LATER)
-    """Authentication methods (`amr`) of which the ID Token must name **at least one**, as `["hwk",
-    "fido"]` for alternatives. Several factors are one name, `mfa`, at the providers that send it.
-    Default: not checked.
+    """Authentication methods (`amr`) of which the ID Token must name **at least one**, such as
+    `["hwk", "fido"]`. Several factors are one name, `mfa`, at the providers that send it. Default:
+    not checked.
     """
     provider_requires_mfa: bool = field(default=False, metadata=LATER)
-    """The provider requires several factors of each user, as a rule that was set there. Nothing is
-    verified. The warnings W055 and W057 are not reported, and the evidence contains the option.
+    """A rule of the provider requires several factors of each user. Nothing is verified. W055 and
+    W057 are not reported, and the evidence contains the option.
     """
     max_age: Annotated[int, _parse_max_age] | None = field(default=None, metadata=LATER)
-    """Seconds or timedelta: sent with the authorization request, and verified on return. Default:
-    not sent.
-    """
+    """Sent with the authorization request, and verified on return. Default: not sent."""
     allow_auth_time_zero: bool = field(default=False, metadata=RARE)
     """With warning W014: an `auth_time` of 0 means "unknown", and passes `max_age`."""
     reauthentication: ReauthenticationMode = field(default="verify", metadata=LATER)
-    """`verify`: [after a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout),
-    the next sign-in of the browser requests `prompt=login` and `max_age`, and verifies `auth_time`;
-    or, with warning W034, `request`: without `max_age` and verification, or `never`, for providers
-    that refuse `prompt=login`: it is not sent for a [step-up](../how-to/require-assurance.md)
-    either.
+    """[After a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout): `verify`:
+    the next sign-in requests `prompt=login` and `max_age`, and verifies `auth_time`; with warning
+    W034, `request`: without `max_age` and verification, or `never`: no `prompt=login`, for a
+    [step-up](../how-to/require-assurance.md) neither.
     """
     authorization_parameters: Annotated[
         tuple[tuple[str, str], ...], parse_authorization_parameters
     ] = field(default=(), metadata=LATER)
     """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`,
-    `login_hint` (the same for all users, such as a domain: never about a person), or one that the
-    provider defines. Parameters that the protocol sets, such as `scope` and `max_age`, are refused.
+    `login_hint` (never about a person), or one that the provider defines. Parameters of the
+    protocol are refused.
     """
     resource: Annotated[str, _parse_resource] = field(default="", metadata=RARE)
-    """URI of the API that access tokens are for (RFC 8707): sent with the authorization request,
-    the token request and each refresh. Many providers refuse such a token at UserInfo, so request
-    claims in the ID Token.
-    Default: not sent.
+    """URI of the API that access tokens are for (RFC 8707). Many providers refuse such a token at
+    UserInfo: request claims in the ID Token. Default: not sent.
     """
     leeway: Annotated[timedelta, _parse_leeway] = field(
         default=timedelta(seconds=30), metadata=RARE
     )
-    """Accepted clock difference: timedelta or seconds, at most 120."""
+    """Accepted clock difference, at most 120 seconds."""
     ca_bundle: str = field(default="", metadata=LATER)
     """File of the CA that signed the provider's certificate. Verification can't be disabled.
     Default: system.
@@ -356,54 +340,54 @@ class ProviderDeclaration:
     """URL of a proxy; no environment variable is read."""
     max_concurrent_calls: Annotated[int, _parse_call_count] = field(default=2, metadata=LATER)
     """Calls to the provider that run at once in a process, [at most half of its
-    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait for their turn while
-    calls finish, and are refused while all of them hang. A sweep, which has threads of its own,
-    revokes 12 times as many tokens at once, but at most 32.
+    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait, and are refused while
+    all calls hang. A sweep revokes 12 times as many tokens at once, at most 32.
     """
     allow_loopback_http: bool = field(default=False, metadata=START_HERE)
     """Accept http on loopback addresses, for development."""
     max_access_token_lifetime: timedelta = field(default=timedelta(hours=24), metadata=LATER)
-    """timedelta or seconds; more than an hour, or an unknown lifetime, raises an alert."""
+    """The longest accepted lifetime. More than an hour, or an unknown one, raises an alert."""
     revocation: RevocationRequirement = field(default="required", metadata=LATER)
     """`required`, or `best_effort` for a provider without a revocation endpoint."""
     tokens: TokenHandling = field(default="keep", metadata=LATER)
     """`keep`, or `discard`: tokens are revoked at the end of the sign-in and never stored."""
     end_session_method: EndSessionMethod = field(default="get", metadata=RARE)
-    """How the browser is sent to the provider's end_session_endpoint: `get`, or `post`, a form,
-    which keeps the `id_token_hint` out of URLs.
+    """How the browser is sent to the end_session_endpoint: `get`, or `post`, a form, which keeps
+    the `id_token_hint` out of URLs.
     """
     id_token_hint: IDTokenHint = field(default="minimal", metadata=LATER)
     """When the ID Token is stored, and sent at the logout: `minimal`, only if it has no claims
-    about the person; `always`, with warning W040; `never`, for a provider that needs no hint.
-    [What each one means](../how-to/logout.md#the-hint).
+    about the person; `always`, with warning W040; `never`. [Which one to
+    choose](../how-to/logout.md#the-hint).
     """
     end_session_parameters: Annotated[tuple[tuple[str, str], ...], parse_end_session_parameters] = (
         field(default=(), metadata=RARE)
     )
     """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon
-    Cognito. Parameters that the protocol sets, such as `post_logout_redirect_uri`, are refused.
+    Cognito. Parameters of the protocol are refused.
     """
     allow_logout_token_without_exp: bool = field(default=False, metadata=RARE)
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
     require_logout_typ: bool = field(default=False, metadata=RARE)
-    """Refuse logout tokens whose `typ` is `JWT` or absent; another `typ` than `logout+jwt` is
-    always refused.
+    """Refuse logout tokens whose `typ` is `JWT` or absent. Others than `logout+jwt` are always
+    refused.
     """
     trusted_audiences: tuple[str, ...] = field(default=(), metadata=RARE)
     """Further audiences that an ID Token may contain."""
     provisioning: ProvisioningMode = field(default="create", metadata=LATER)
-    """At a first sign-in: `create` an account, `existing`: an administrator must
-    [link the subject](../how-to/link-subjects.md) first, or `invitation`: the user enters an
-    [activation code](../how-to/activation-codes.md)."""
+    """At a first sign-in: `create` an account, `existing`: an administrator must [link the
+    subject](../how-to/link-subjects.md) first, or `invitation`: the user enters an [activation
+    code](../how-to/activation-codes.md).
+    """
     link_verified_email: EmailLinking | None = field(default=None, metadata=LATER)
-    """With warning W091: for a limited time, a verified e-mail address
-    [links a first sign-in to an existing
-    account](../how-to/migrate-existing-users.md#by-verified-e-mail-address):
-    `{"accounts_created_before": …, "until": …}`, two dates such as `"2026-12-31"`. Default: off.
+    """With warning W091: for a limited time, a verified e-mail address [links a first sign-in to an
+    account](../how-to/migrate-existing-users.md#by-verified-e-mail-address): two dates,
+    `{"accounts_created_before": "2026-12-31", "until": …}`. Default: off.
     """
     third_party_login: bool = field(default=False, metadata=LATER)
-    """Another site, such as the start page of a hospital, may start a sign-in with this provider at
-    [`oidc/initiate/`](../how-to/third-party-login.md)."""
+    """Another site may start a sign-in with this provider at
+    [`oidc/initiate/`](../how-to/third-party-login.md).
+    """
 
     def find_option(self, declaration_class: type[OptionT]) -> OptionT | None:
         """Return the option that an app adds with that class; None: it is not declared."""

@@ -49,17 +49,16 @@ class RoleRule:
     """A user who has one of these values in that claim gets these roles."""
 
     claim: Annotated[str, parse_nonempty] = field(metadata=LATER)
-    """The name of a claim in `CLAIMS`, usually with the retention None; or `scim_groups`, the names
-    of the person's [SCIM groups](../how-to/joiners-movers-leavers.md#groups-and-roles).
+    """The name of a claim in `CLAIMS`, usually with the retention None; or `scim_groups`, the
+    person's [SCIM groups](../how-to/joiners-movers-leavers.md#groups-and-roles).
     """
     values: Annotated[tuple[str | int, ...], _parse_values] = field(metadata=LATER)
-    """List of strings, integers, True, False: the claim's value, or an item of its list, must equal
-    one of them exactly (a string is no number, and True is not 1).
+    """Strings, integers, True, False: the claim's value, or an item of its list, must equal one
+    exactly, including its type.
     """
     path: tuple[str, ...] = field(default=(), metadata=LATER)
-    """For a claim that is an object: the names of the members that lead to the values, outermost
-    first.
-    Default: none: the claim itself.
+    """For a claim that is an object: the members that lead to the values, outermost first. Default:
+    none: the claim itself.
     """
     groups: Annotated[tuple[str, ...], _parse_groups] = field(default=(), metadata=LATER)
     """Names of Django groups."""

@@ -21,42 +21,36 @@ class KeysDeclaration:
     """
 
     encryption: Annotated[KeySource, parse_raw] = field(default=None, metadata=START_HERE)
-    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins, newest first.
-    Default: required.
+    """[Keys](#a-list-of-keys) that encrypt claims, tokens and pending sign-ins. Default: required.
     """
     subject: Annotated[KeySource, parse_raw] = field(default=None, metadata=START_HERE)
-    """[Keys](#a-list-of-keys) of the digests that identify subjects, newest first. Default:
-    required.
-    """
+    """[Keys](#a-list-of-keys) of the digests that identify subjects. Default: required."""
     audit_mac: Annotated[KeySource, parse_raw] = field(default=None, metadata=START_HERE)
-    """[Keys](#a-list-of-keys) of the MACs of events, newest first; keep each as long as there are
-    events with its MACs.
-    Default: required.
+    """[Keys](#a-list-of-keys) of the MACs of events; keep each as long as there are events with its
+    MACs. Default: required.
     """
     pairwise: Annotated[KeySource, parse_raw] = field(default=None, metadata=LATER)
     """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream
-    systems, newest first.
-    Default: required for `get_pairwise_id` only.
+    systems. Default: required for `get_pairwise_id` only.
     """
     retention: Annotated[Any, parse_raw] = field(default=None, metadata=LATER)
-    """`pathlib.Path` of a folder that `phi_oidc keys generate` has prepared, or an object with
-    `get`, `create`, `destroy` and `names`: [retention
-    keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction erases claims,
-    in backups too. Default: none: claims are encrypted under `encryption`.
+    """[Retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction
+    erases claims, in backups too: `pathlib.Path` of a folder that `phi_oidc keys generate` has
+    prepared, or an object with `get`, `create`, `destroy` and `names`. Default: none: `encryption`
+    encrypts claims.
     """
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = field(
         default=None, metadata=START_HERE
     )
-    """Ed25519 private key in PEM that [signs the audit log](../how-to/seal-the-audit-log.md):
-    `pathlib.Path`, text, or a callable; or [a signer](../how-to/signers.md), which keeps the key: a
-    `pkcs11:` URI, a dotted path, or a callable that returns one. Only for the process that seals
-    the log. Default: none: this process does not seal.
+    """Key that [signs the audit log](../how-to/seal-the-audit-log.md), only for the process that
+    seals it: an Ed25519 private key in PEM as `pathlib.Path`, text or callable; or [a
+    signer](../how-to/signers.md): a `pkcs11:` URI, a dotted path, or a callable that returns one.
+    Default: none: this process does not seal.
     """
     audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = field(
         default=(), metadata=LATER
     )
-    """Keys that verify checkpoints, in addition to that of `audit_signing`: verifier keys
-    (`name+id+key`), PEM, base64 of 32 bytes, or a `pathlib.Path`. A key that [was
-    replaced](../how-to/rotate-keys.md#the-signing-key) is `{"key": …, "until_size": N}`: it
-    verifies checkpoints of at most N events.
+    """Further keys that verify checkpoints: verifier keys (`name+id+key`), PEM, base64 of 32 bytes,
+    or a `pathlib.Path`. A key that [was replaced](../how-to/rotate-keys.md#the-signing-key) is
+    `{"key": …, "until_size": N}`: it verifies checkpoints of at most N events.
     """

@@ -70,9 +70,9 @@ def get_api_headers(
     """Return the headers that authorize one request to an API: `Authorization`, and `DPoP` if the
     token is bound.
 
-    method, url: of the request, exactly as it is sent; a redirect needs new headers. session and
-    Raises: as of `get_access_token`. Pass the response to `remember_dpop_nonce`. Spec: RFC 6750
-    2.1; RFC 9449 7.1.
+    session: as of `get_access_token`. method, url: of the request, exactly as it is sent; a
+    redirect needs new headers. Pass the response to `remember_dpop_nonce`. Raises: as
+    `get_access_token`. Spec: RFC 6750 2.1; RFC 9449 7.1.
     """
     row, token = _get_live_token(session)
     if not (seed := row.decrypt("dpop_seed")):

@@ -45,8 +45,8 @@ class APIDeclaration:
 
     provider: str
     audience: Annotated[str, parse_audience] = field(metadata=LATER)
-    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): 1 to 255 visible ASCII
-    characters, and not the provider's `client_id`.
+    """Must be in `aud` of an access token (RFC 9068 2.2, RFC 8707 2): visible ASCII, and not the
+    `client_id`.
     """
     method: TokenVerificationMethod = field(metadata=LATER)
     """`jwt`: signed tokens (RFC 9068); `introspection`: a request to the provider (RFC 7662), for
@@ -55,25 +55,23 @@ class APIDeclaration:
     scopes: Annotated[tuple[tuple[str, frozenset[str]], ...], _parse_scopes] = field(
         default=(), metadata=LATER
     )
-    """Scope → list of permissions for `has_perm`. A token with the scope can use those of them that
-    the user has.
+    """Scope → permissions for `has_perm`. A token with the scope can use those of them that the
+    user has.
     """
     introspection_cache: Annotated[timedelta, parse_cache_duration] = field(
         default=timedelta(seconds=10), metadata=RARE
     )
-    """timedelta or seconds, at most 60: how long a process caches a positive introspection
-    response.
-    """
+    """How long, at most 60 seconds, a process caches a positive introspection response."""
     clients: Annotated[frozenset[str], _parse_clients] | None = field(default=None, metadata=LATER)
-    """List of the clients whose tokens are accepted. Default: none: all clients of the provider."""
+    """The clients whose tokens are accepted. Default: none: all clients of the provider."""
     allow_client_cert_header: bool = field(default=False, metadata=RARE)
-    """With warning W107: a token that is [bound to a
-    certificate](../how-to/client-certificates.md#at-your-own-apis)
-    is accepted if a proxy of `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440).
+    """With warning W107: a token [bound to a
+    certificate](../how-to/client-certificates.md#at-your-own-apis) is accepted if a proxy of
+    `TRUSTED_PROXIES` sends that certificate in `Client-Cert` (RFC 9440).
     """
     dpop_nonce: bool = field(default=False, metadata=RARE)
     """Each [DPoP proof](../how-to/sender-constrained-tokens.md#at-your-own-apis) must have a nonce
-    of this server, valid for five minutes, so that no proof can be made long before its use.
+    of this server, valid for five minutes, so proofs cannot be made long before their use.
     """
 
     def get_permissions(self, scopes: Iterable[str]) -> frozenset[str]:

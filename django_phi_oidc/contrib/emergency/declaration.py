@@ -60,44 +60,39 @@ class EmergencyDeclaration:
     mail_to: Annotated[tuple[str, ...], checked(parse_email_addresses, bool, "is empty")] = field(
         default=(), metadata=LATER
     )
-    """List of mail addresses that get a mail about each emergency at once: the privacy officer's.
-    Default: `SECURITY_CONTACTS`."""
+    """Mail addresses that get a mail about each emergency at once: the privacy officer's. Default:
+    `SECURITY_CONTACTS`.
+    """
     longest: Annotated[timedelta, _parse_longest] = field(
         default=timedelta(hours=1), metadata=LATER
     )
-    """timedelta or seconds, from a minute to 24 hours: the maximum duration."""
+    """The maximum duration, from a minute to 24 hours."""
     local_longest: Annotated[timedelta, _parse_longest] = field(
         default=timedelta(minutes=30), metadata=RARE
     )
-    """timedelta or seconds, from a minute to 24 hours: the maximum duration for a
-    [local account](../how-to/local-accounts.md#see-records); a shorter `longest` applies to it,
-    too.
+    """The same for a [local account](../how-to/local-accounts.md#see-records); a shorter `longest`
+    applies too.
     """
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = field(default=10, metadata=LATER)
-    """From 1 to 1,000: how many emergency accesses without [a
-    review](../how-to/emergency-access.md#the-review) a user may have opened within 24 hours. A
-    further one is refused, with an alert.
+    """How many emergency accesses without [a review](../how-to/emergency-access.md#the-review),
+    from 1 to 1,000, a user may have opened within 24 hours. A further one is refused, with an
+    alert.
     """
     review_within: Annotated[timedelta, _parse_review_period] = field(
         default=timedelta(days=3), metadata=LATER
     )
-    """timedelta or seconds, from an hour to 90 days: how long after its end an emergency access
-    must be reviewed.
-    Then the [review queue](../how-to/emergency-access.md#the-review) shows it as overdue, and
-    `mail_to` gets a mail.
+    """When, from an hour to 90 days after its end, an access must be reviewed. Then the [review
+    queue](../how-to/emergency-access.md#the-review) shows it as overdue, and `mail_to` gets a mail.
     """
     acr: Annotated[tuple[str, ...], parse_acr_values] | None = field(default=None, metadata=LATER)
-    """List of `acr` values, the weakest first: the sign-in at the provider must have one of them,
-    otherwise the page asks for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is
-    required. Default:
-    [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider of the
-    session offers.
+    """`acr` values, the weakest first, of which the sign-in must have one; otherwise the page asks
+    for a [stronger sign-in](../how-to/require-assurance.md). Empty: none is required. Default:
+    [multi-factor values](../how-to/emergency-access.md#in-your-templates) that the provider offers.
     """
     spool: Path | None = field(default=None, metadata=RARE)
-    """Absolute path of a file on this machine, for permits
-    [while the audit database is
-    unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable).
-    Default: none: they are refused then.
+    """Absolute path of a file on this machine, for permits [while the audit database is
+    unavailable](../how-to/emergency-access.md#while-the-audit-log-is-unavailable). Default: none:
+    they are refused then.
     """
 
     def get_longest(self, *, is_local: bool) -> timedelta:

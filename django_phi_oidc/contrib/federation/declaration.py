@@ -114,16 +114,16 @@ class FederationDeclaration(ProviderOption):
     trust_anchor: Annotated[str, _parse_entity_identifier] = field(metadata=RARE)
     """The entity identifier of the trust anchor, at which each trust chain must end."""
     trust_anchor_keys: Annotated[str, _parse_trust_anchor_keys] = field(metadata=RARE)
-    """Its public keys, as received from the operator of the federation: a JWKS as a dictionary, or
-    the `pathlib.Path` of a JSON file.
+    """Its public keys, from the operator of the federation: a JWKS as a dictionary, or the
+    `pathlib.Path` of a JSON file.
     """
     authority_hints: Annotated[tuple[str, ...], _parse_authority_hints] = field(metadata=RARE)
     """The entity identifiers of the portal's immediate superiors: the trust anchor, or an
     intermediate.
     """
     keys: Annotated[tuple[ClientKey, ...], _parse_federation_keys] = field(metadata=RARE)
-    """The portal's federation keys, an entry or a list like [`client_keys`](#client_keys), and
-    other keys than those: the first one signs the entity configuration.
+    """The portal's federation keys, in the form of [`client_keys`](#client_keys), but other keys:
+    the first one signs the entity configuration.
     """
     organization_name: str = field(default="", metadata=RARE)
     """Published in the entity configuration. Default: not published."""

@@ -15,6 +15,5 @@ class IndividualRightsOptions:
         default=None, metadata=LATER
     )
     """Dotted path of a function from a user to a list of `Type/id`: the resources about this user,
-    for
-    [who looked at it](../how-to/privacy-requests.md#list-the-disclosures).
+    for [who looked at them](../how-to/privacy-requests.md#list-the-disclosures).
     """

@@ -19,6 +19,4 @@ class InvitationsOptions:
     ACTIVATION_LIFETIME: Annotated[timedelta, _parse_activation_lifetime] = field(
         default=timedelta(days=14), metadata=LATER
     )
-    """timedelta or seconds, at most 366 days: how long an [activation
-    code](../how-to/activation-codes.md) is valid.
-    """
+    """How long, at most 366 days, an [activation code](../how-to/activation-codes.md) is valid."""

@@ -28,6 +28,6 @@ class MonitoringOptions:
     METRICS: Annotated[tuple[str, ...], partial(parse_choices, choices=METRIC_EXPORTERS)] = field(
         default=(), metadata=LATER
     )
-    """List of `prometheus`, `opentelemetry`: where [metrics](../how-to/metrics-and-health.md) are
-    sent.
+    """Where [metrics](../how-to/metrics-and-health.md) are sent: list of `prometheus`,
+    `opentelemetry`.
     """

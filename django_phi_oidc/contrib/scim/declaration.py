@@ -34,8 +34,8 @@ class SCIMDeclaration(ProviderOption):
     """
     access_tokens: ClientTokensDeclaration | None = field(default=None, metadata=RARE)
     """[Access tokens of the
-    provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider) that are accepted
-    in place of a client's token, a dictionary: [its options](#access_tokens). Default: none.
+    provider](../how-to/joiners-movers-leavers.md#access-tokens-of-the-provider), [declared
+    so](#access_tokens), that are accepted in place of a client's token. Default: none.
     """
 
     def list_faults(self, provider: ProviderDeclaration) -> Iterator[str]:

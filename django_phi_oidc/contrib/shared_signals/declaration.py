@@ -45,9 +45,7 @@ class SignalsDeclaration(ProviderOption):
     the portal fetches them (RFC 8936).
     """
     transmitter: Annotated[str, _parse_transmitter] = field(default="", metadata=RARE)
-    """The issuer of the events, if the transmitter has one of its own, byte for byte. Default:
-    `issuer`.
-    """
+    """The issuer of the events, byte for byte, if it is another one. Default: `issuer`."""
     metadata_url: Annotated[str, _parse_metadata_url] = field(default="", metadata=RARE)
     """URL of the transmitter's metadata, if it is elsewhere. Default:
     `.well-known/ssf-configuration` of the transmitter.
@@ -57,13 +55,14 @@ class SignalsDeclaration(ProviderOption):
     push_authorization: Annotated[str, _parse_header_value] = field(
         default="", repr=False, metadata=LATER
     )
-    """The `Authorization` header of each delivery by `push`, such as `Bearer …`: `phi_oidc signals
-    create` sends it to the transmitter. Default: none is required, and the signature alone
+    """The `Authorization` header of each delivery by `push`, such as `Bearer …`, which `phi_oidc
+    signals create` sends to the transmitter. Default: none is required: the signature alone
     authenticates an event.
     """
     access_token: Annotated[str, _parse_header_value] = field(default="", repr=False, metadata=RARE)
-    """A Bearer token for the transmitter's own interface. Default: the portal gets one by the grant
-    `client_credentials` from the provider, with the scopes `ssf.read` and `ssf.manage`."""
+    """A Bearer token for the transmitter's interface. Default: one by the grant
+    `client_credentials`, with the scopes `ssf.read` and `ssf.manage`.
+    """
     events_requested: Annotated[tuple[str, ...], _parse_event_types] = field(
         default=(), metadata=LATER
     )
@@ -75,6 +74,6 @@ class SignalsDeclaration(ProviderOption):
     the new claims and roles; or `refresh` only the access tokens, at their next use.
     """
     allow_draft_events: bool = field(default=False, metadata=RARE)
-    """With warning W140: accept events in the form of drafts before SSF 1.0, as login.gov sends
-    them: with `exp`, and with the subject inside of the event.
+    """With warning W140: accept events of drafts before SSF 1.0, as login.gov sends them: with
+    `exp`, and the subject inside of the event.
     """

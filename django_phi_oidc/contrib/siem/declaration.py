@@ -99,20 +99,16 @@ class SinkDeclaration:
     headers: Annotated[Mapping[str, str | Path], _parse_headers] = field(
         default_factory=dict, repr=False, metadata=LATER
     )
-    """`https`: name → string, or `pathlib.Path` of a file that is read and stripped for each
-    request.
-    """
+    """`https`: name → string, or `pathlib.Path` of a file that each request reads."""
     ca_bundle: Annotated[str, _parse_text] = field(default="", metadata=LATER)
-    """`syslog`, `https`: file of the CA that signed the collector's certificate. Verification can't
-    be disabled.
-    Default: system.
+    """`syslog`, `https`: file of the CA that signed the collector's certificate. Default: system.
     """
     client_certificate: Annotated[str, _parse_text] = field(default="", metadata=RARE)
     """`syslog`, `https`: PEM file of the client certificate and its key, without a password."""
     path: Annotated[str, _parse_text] = field(default="", metadata=LATER)
     """`file`: absolute path, created with mode 0600; its folder must exist. Default: required."""
     lag_alert: timedelta = field(default=timedelta(minutes=5), metadata=LATER)
-    """timedelta or seconds: how long a sealed entry may wait before an alert is raised."""
+    """How long a sealed entry may wait before an alert is raised."""
 
     @property
     def is_plaintext(self) -> bool:

@@ -1,14 +1,16 @@
 """The sections of docs/reference/python.md, generated from the signatures and docstrings in the code: `make reference`.
 
-A comment above each section lists what it shows: `path`, `path: *` for a class with its documented public members, or
-`path: name, name` for a class with these members.
+A comment above each section lists what it shows: `path`, `path: *` for a class with its documented public members,
+`path: name, name` for a class with these members, or `path: brief` for a class that settings name or a caller only
+reads. The page has the part of a docstring that a caller needs: the first paragraph, what it says about arguments,
+Requires, Raises and Spec.
 """
 
 import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pkgutil import resolve_name
@@ -23,9 +25,11 @@ SECTION = re.compile(
     r"(?P<head><!-- `make reference` writes this section, of:\n(?P<listed>.*?)-->\n).*?(?P<foot><!-- end -->)",
     re.DOTALL,
 )
-LABEL = re.compile(r"(?:^|(?<=\.\n)|(?<=\. ))(Raises|Requires|Spec|NOT \w+): ", re.MULTILINE)
-TABLE = re.compile(r"^=+ [= ]+\n.*^=+ [= ]+$", re.MULTILINE | re.DOTALL)
+LABEL = re.compile(r"(?:^|(?<=\.) )(Raises|Requires|Spec|NOT \w+): ")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`(\"]|\w+(?:, \w+)*: )")
+ARGUMENT = re.compile(r"(\w+)(?:, \w+)*: ")
 WIDTH = 90
+RESULTS = frozenset({"None", "True", "False"})
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -41,9 +45,34 @@ def list_entries(page: str) -> dict[str, str]:
 
 
 def render_section(listed: str) -> Iterator[str]:
-    for line in listed.splitlines():
-        path, _, members = line.partition(":")
-        yield from render_entry(path, resolve_name(path), members.strip())
+    """Yield the lines of a section: first a list of the brief entries, then the others."""
+    entries = [(path, members.strip()) for path, _, members in (line.partition(":") for line in listed.splitlines())]
+    brief = [(path, found) for path, members in entries if is_brief(found := resolve_name(path), members)]
+    for path, found in brief:
+        yield render_brief(path, found)
+    if brief:
+        yield ""
+    for path, members in entries:
+        if not is_brief(found := resolve_name(path), members):
+            yield from render_entry(path, found, members)
+
+
+def is_brief(found: Any, members: str) -> bool:
+    return members == "brief" or (isinstance(found, type) and issubclass(found, Exception))
+
+
+def render_brief(path: str, found: Any) -> str:
+    """Return an item of a list: the path, the arguments, fields or code, and the first paragraph."""
+    named = ""
+    if isinstance(found, type) and issubclass(found, Exception):
+        path = path.rpartition(".")[2]
+        # A class for one step of a sign-in has the code of the rule only in its instances.
+        named = f" (`{found.code}`)" if hasattr(found, "code") else ""
+    elif is_dataclass(found):
+        named = f" ({', '.join(f'`{each.name}`' for each in fields(found))})"
+    elif inspect.isfunction(found):
+        path += f"({', '.join(inspect.signature(found).parameters)})"
+    return f"- `{path}`{named}: {split_paragraphs(inspect.getdoc(found) or '')[0]}"
 
 
 def render_entry(path: str, found: Any, members: str) -> Iterator[str]:
@@ -56,16 +85,23 @@ def render_entry(path: str, found: Any, members: str) -> Iterator[str]:
     if not callable(found):
         assignment, text = find_documented_values(ast.parse(inspect.getsource(import_module(module))))[name]
         yield f"In `{module}`" + (f":\n\n    {assignment}\n" if len(assignment) <= WIDTH else ".\n")
-        yield convert_docstring(text) + "\n"
+        yield convert_docstring(text, arguments=None) + "\n"
         return
     yield f"In `{module}`:\n"
     yield textwrap.indent(format_signature(name, found), "    ") + "\n"
-    yield convert_docstring(inspect.getdoc(found) or "") + "\n"
-    # A class for one step of a sign-in has the code of the rule only in its instances.
-    if isinstance(found, type) and issubclass(found, Exception) and hasattr(found, "code"):
-        yield f"**Code:** `{found.code}`\n"
+    yield convert_docstring(inspect.getdoc(found) or "", arguments=list_parameters(found)) + "\n"
+    if isinstance(found, type) and is_dataclass(found) and is_dataclass(found.__base__):
+        yield f"It also has the arguments of `{found.__base__.__name__}`.\n"
     bullets = list(render_members(found, members)) if members else []
     yield from [*bullets, ""] if bullets else []
+
+
+def list_parameters(found: Any) -> frozenset[str]:
+    """Return the names about which a docstring says something after a colon, as `None: there is none`."""
+    try:
+        return RESULTS | inspect.signature(found).parameters.keys()
+    except (TypeError, ValueError):
+        return RESULTS
 
 
 def render_members(found: type, members: str) -> Iterator[str]:
@@ -73,7 +109,10 @@ def render_members(found: type, members: str) -> Iterator[str]:
     names = list(read_members(found, inherited=False)) if members == "*" else members.split(", ")
     for name in names:
         signature, text = documented[name]
-        yield "- " + textwrap.indent(f"`{signature}`: {convert_docstring(text)}", "  ")[2:]
+        # The signature of a dataclass above has the types and defaults of its fields.
+        if is_dataclass(found) and name in inspect.signature(found).parameters:
+            signature = name
+        yield f"- `{signature}`: {shorten_member(text)}"
 
 
 def read_members(found: type, *, inherited: bool = True) -> dict[str, tuple[str, str]]:
@@ -163,19 +202,16 @@ def format_class_arguments(found: type) -> list[str] | None:
 
 
 def list_fields(found: type) -> list[str]:
-    written: dict[str, ast.AnnAssign] = {}
-    for base in reversed(found.__mro__):
-        if is_dataclass(base):
-            written |= {
-                node.target.id: node
-                for node in parse_class(base).body
-                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-            }
-    accepted = [field for field in fields(found) if field.init]
-    by_place = [field.name for field in accepted if not field.kw_only]
-    by_name = [field.name for field in accepted if field.kw_only]
-    shown = {name: format_assignment(written[name]) for name in [*by_place, *by_name]}
-    return [*(shown[name] for name in by_place), *(["*"] if by_name else []), *(shown[name] for name in by_name)]
+    """Return the fields that a dataclass declares itself."""
+    written = {
+        node.target.id: format_assignment(node)
+        for node in parse_class(found).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    accepted = [field for field in fields(found) if field.init and field.name in written]
+    by_place = [written[field.name] for field in accepted if not field.kw_only]
+    by_name = [written[field.name] for field in accepted if field.kw_only]
+    return [*by_place, *(["*"] if by_name else []), *by_name]
 
 
 def list_arguments(node: Function, *, bound: bool = False) -> list[str]:
@@ -202,11 +238,37 @@ def format_argument(argument: ast.arg, default: ast.expr | None) -> str:
     return written + (" = " if argument.annotation else "=") + ast.unparse(default)
 
 
-def convert_docstring(text: str) -> str:
-    """Return a docstring as Markdown: a paragraph for each section such as Raises, and a table as code."""
-    text = TABLE.sub(lambda hit: textwrap.indent(hit[0], "    "), text)
-    text = LABEL.sub(r"\n\n**\1:** ", text)
-    return re.sub(r" *\n{2,}", "\n\n", text).strip()
+def convert_docstring(text: str, *, arguments: Collection[str] | None = RESULTS) -> str:
+    """Return a part of a docstring as Markdown: the first paragraph, the sentences about arguments, and the sections.
+
+    arguments: whose sentences are kept; None: all of the docstring.
+    """
+    first, *others = split_paragraphs(text)
+    shown = [first]
+    for paragraph in others:
+        if paragraph.startswith("**") or arguments is None:
+            shown.append(paragraph)
+            continue
+        about = []
+        for sentence in SENTENCE_END.split(paragraph):
+            hit = ARGUMENT.match(sentence)
+            if hit and hit[1] in arguments:
+                about.append(sentence)
+        if about:
+            shown.append(" ".join(about))
+    return "\n\n".join(shown)
+
+
+def split_paragraphs(text: str) -> list[str]:
+    """Return the paragraphs, each in one line; a section such as Raises is one of its own."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in re.split(r"\n{2,}", text)]
+    return [part for paragraph in paragraphs for part in LABEL.sub(r"\n**\1:** ", paragraph).split("\n") if part]
+
+
+def shorten_member(text: str) -> str:
+    """Return the first paragraph, and what the member raises."""
+    first, *others = split_paragraphs(text)
+    return " ".join([first, *(part for part in others if part.startswith("**Raises"))])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tests.docs.manual.python_reference import (
     read_members,
     regenerate,
     render_section,
+    shorten_member,
 )
 from tests.support.manual_blocks import PAGES, ROOT
 
@@ -86,15 +87,40 @@ def test_section_shows_signature_docstring_and_documented_members() -> None:
     assert list(read_members(Example)) == ["first", "join", "length"]
     assert read_members(Example)["join"][0] == "join(*, by: str = ',') -> str"
     assert read_members(Example)["length"][0] == "length: int"
-    shown = "\n".join(render_section("django_phi_oidc.errors.TokenExpired\n"))
-    assert shown.startswith("### TokenExpired\n\nIn `django_phi_oidc.errors`:\n\n    TokenExpired(")
-    assert "**Code:** `token_expired`" in shown
+    shown = "\n".join(render_section("django_phi_oidc.schedule.beat_schedule\n"))
+    assert shown.startswith("### beat_schedule\n\nIn `django_phi_oidc.schedule`:\n\n    beat_schedule(")
+    assert "\n\ninstalled_apps: INSTALLED_APPS" in shown
 
 
-def test_docstring_becomes_markdown() -> None:
-    text = "Return it. Raises: `A`, then `B`. Spec: RFC 1.\n\n== ==\na  b\n== ==\n\nMore."
-    assert convert_docstring(text) == (
-        "Return it.\n\n**Raises:** `A`, then `B`.\n\n**Spec:** RFC 1.\n\n    == ==\n    a  b\n    == ==\n\nMore."
+def test_section_starts_with_the_brief_entries_and_errors() -> None:
+    listed = "django_phi_oidc.audit.recorder.record\ndjango_phi_oidc.decorators.passive: brief\n"
+    shown = "\n".join(render_section(f"{listed}django_phi_oidc.errors.TokenExpired\n"))
+    assert shown.startswith("- `django_phi_oidc.decorators.passive(view)`: Declare that ")
+    assert "\n- `TokenExpired` (`token_expired`): There is no valid access token" in shown
+    assert "\n\n### record\n" in shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Example):
+    third: int = 3
+
+
+def test_signature_of_a_subclass_has_its_own_fields() -> None:
+    assert format_signature("Derived", Derived) == "Derived(*, third: int = 3)"
+
+
+def test_page_has_the_part_of_a_docstring_that_a_caller_needs() -> None:
+    first = "Return\nit. Raises: `A`, then `B`. Spec:\nRFC 1."
+    text = f"{first}\n\nWhy it is so. by: the\nseparator. It is long.\nNone: nothing."
+    shown = "Return it.\n\n**Raises:** `A`, then `B`.\n\n**Spec:** RFC 1."
+    assert convert_docstring(text) == f"{shown}\n\nNone: nothing."
+    assert convert_docstring(text, arguments={"by"}) == f"{shown}\n\nby: the separator."
+    assert convert_docstring("A.\n\nB.", arguments=None) == "A.\n\nB."
+
+
+def test_member_has_its_first_paragraph_and_what_it_raises() -> None:
+    assert (
+        shorten_member("Return it.\nAlways. Raises: `A`. Spec: RFC 1.\n\nWhy.") == "Return it. Always. **Raises:** `A`."
     )
 
 
