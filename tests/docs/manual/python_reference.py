@@ -1,99 +1,92 @@
 """The sections of docs/reference/python.md, generated from the signatures and docstrings in the code: `make reference`.
 
-A comment above each section lists what it shows: `path`, `path: *` for a class with its documented public members,
-`path: name, name` for a class with these members, or `path: brief` for a class that settings name or a caller only
-reads. The page has the part of a docstring that a caller needs: the first paragraph, what it says about arguments,
-Requires, Raises and Spec.
+The page has the part of a docstring that a caller needs: the first paragraph, what it says about arguments, Requires,
+Raises and Spec. `python_entries` lists what each section shows.
 """
 
 import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pkgutil import resolve_name
-from types import ModuleType
 from typing import Any
 
 import django
 
+from tests.docs.manual.python_entries import ALL, BRIEF, SECTIONS
 from tests.support.manual_blocks import PAGES
 
 SECTION = re.compile(
-    r"(?P<head><!-- `make reference` writes this section, of:\n(?P<listed>.*?)-->\n).*?(?P<foot><!-- end -->)",
-    re.DOTALL,
+    r"(?P<head>^## (?P<title>[^\n]+)\n(?:(?!^## ).)*?<!-- `make reference` writes this section -->\n).*?"
+    r"(?P<foot><!-- end -->)",
+    re.DOTALL | re.MULTILINE,
 )
 LABEL = re.compile(r"(?:^|(?<=\.) )(Raises|Requires|Spec|NOT \w+): ")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`(\"]|\w+(?:, \w+)*: )")
 ARGUMENT = re.compile(r"(\w+)(?:, \w+)*: ")
-WIDTH = 90
+WIDTH = 120
 RESULTS = frozenset({"None", "True", "False"})
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def regenerate(page: str) -> str:
     """Return the page with new sections."""
-    return SECTION.sub(lambda hit: hit["head"] + "\n" + "\n".join(render_section(hit["listed"])) + hit["foot"], page)
+    return SECTION.sub(
+        lambda hit: hit["head"] + "\n" + "\n".join(render_section(SECTIONS[hit["title"]])) + hit["foot"], page
+    )
 
 
-def list_entries(page: str) -> dict[str, str]:
-    """Return the members to show of each listed path."""
-    lines = "".join(hit["listed"] for hit in SECTION.finditer(page)).splitlines()
-    return {path: members.strip() for path, _, members in (line.partition(":") for line in lines)}
+def list_paths() -> list[str]:
+    """Return the path of everything that the page shows."""
+    return [f"django_phi_oidc.{path}" for entries in SECTIONS.values() for path in entries]
 
 
-def render_section(listed: str) -> Iterator[str]:
+def render_section(entries: Mapping[str, tuple[str, ...] | None]) -> Iterator[str]:
     """Yield the lines of a section: first a list of the brief entries, then the others."""
-    entries = [(path, members.strip()) for path, _, members in (line.partition(":") for line in listed.splitlines())]
-    brief = [(path, found) for path, members in entries if is_brief(found := resolve_name(path), members)]
-    for path, found in brief:
-        yield render_brief(path, found)
+    brief = [path for path, members in entries.items() if members is BRIEF]
+    for path in brief:
+        yield render_brief(f"django_phi_oidc.{path}")
     if brief:
         yield ""
-    for path, members in entries:
-        if not is_brief(found := resolve_name(path), members):
-            yield from render_entry(path, found, members)
+    for path, members in entries.items():
+        if members is not BRIEF:
+            yield from render_entry(f"django_phi_oidc.{path}", members)
 
 
-def is_brief(found: Any, members: str) -> bool:
-    return members == "brief" or (isinstance(found, type) and issubclass(found, Exception))
-
-
-def render_brief(path: str, found: Any) -> str:
+def render_brief(path: str) -> str:
     """Return an item of a list: the path, the arguments, fields or code, and the first paragraph."""
+    found = resolve_name(path)
     named = ""
     if isinstance(found, type) and issubclass(found, Exception):
         path = path.rpartition(".")[2]
         # A class for one step of a sign-in has the code of the rule only in its instances.
         named = f" (`{found.code}`)" if hasattr(found, "code") else ""
     elif is_dataclass(found):
-        named = f" ({', '.join(f'`{each.name}`' for each in fields(found))})"
-    elif inspect.isfunction(found):
+        path += f"({', '.join(each.name for each in fields(found))})"
+    elif inspect.isfunction(found) or hasattr(found, "_fields"):
         path += f"({', '.join(inspect.signature(found).parameters)})"
     return f"- `{path}`{named}: {split_paragraphs(inspect.getdoc(found) or '')[0]}"
 
 
-def render_entry(path: str, found: Any, members: str) -> Iterator[str]:
+def render_entry(path: str, members: tuple[str, ...]) -> Iterator[str]:
     """Yield the lines of one object: heading, signature, docstring, members."""
+    found = resolve_name(path)
     module, _, name = path.rpartition(".")
-    yield f"### {path if isinstance(found, ModuleType) else name}\n"
-    if isinstance(found, ModuleType):
-        yield convert_docstring(inspect.getdoc(found) or "") + "\n"
-        return
+    yield f"### {name}\n"
     if not callable(found):
         assignment, text = find_documented_values(ast.parse(inspect.getsource(import_module(module))))[name]
-        yield f"In `{module}`" + (f":\n\n    {assignment}\n" if len(assignment) <= WIDTH else ".\n")
+        yield f"    {module}.{assignment if len(assignment) <= WIDTH else name}\n"
         yield convert_docstring(text, arguments=None) + "\n"
         return
-    yield f"In `{module}`:\n"
-    yield textwrap.indent(format_signature(name, found), "    ") + "\n"
+    yield textwrap.indent(format_signature(path, found), "    ") + "\n"
     yield convert_docstring(inspect.getdoc(found) or "", arguments=list_parameters(found)) + "\n"
     if isinstance(found, type) and is_dataclass(found) and is_dataclass(found.__base__):
         yield f"It also has the arguments of `{found.__base__.__name__}`.\n"
-    bullets = list(render_members(found, members)) if members else []
-    yield from [*bullets, ""] if bullets else []
+    if members:
+        yield from [*render_members(found, members), ""]
 
 
 def list_parameters(found: Any) -> frozenset[str]:
@@ -104,10 +97,9 @@ def list_parameters(found: Any) -> frozenset[str]:
         return RESULTS
 
 
-def render_members(found: type, members: str) -> Iterator[str]:
+def render_members(found: type, members: tuple[str, ...]) -> Iterator[str]:
     documented = read_members(found)
-    names = list(read_members(found, inherited=False)) if members == "*" else members.split(", ")
-    for name in names:
+    for name in read_members(found, inherited=False) if members == ALL else members:
         signature, text = documented[name]
         # The signature of a dataclass above has the types and defaults of its fields.
         if is_dataclass(found) and name in inspect.signature(found).parameters:
@@ -173,7 +165,7 @@ def format_result(node: Function, *, is_property: bool = False) -> str:
     return (": " if is_property else " -> ") + ast.unparse(node.returns)
 
 
-def format_signature(name: str, found: Any) -> str:
+def format_signature(path: str, found: Any) -> str:
     """Return the signature as the source has it; on several lines if it is long."""
     if isinstance(found, type):
         arguments, result = format_class_arguments(found), ""
@@ -182,11 +174,11 @@ def format_signature(name: str, found: Any) -> str:
         assert isinstance(node, Function)
         arguments, result = list_arguments(node), format_result(node)
     if arguments is None:
-        return f"class {name}"
-    line = f"{name}({', '.join(arguments)}){result}"
+        return f"class {path}"
+    line = f"{path}({', '.join(arguments)}){result}"
     if len(line) <= WIDTH:
         return line
-    return "\n".join([f"{name}(", *(f"    {argument}," for argument in arguments), f"){result}"])
+    return "\n".join([f"{path}(", *(f"    {argument}," for argument in arguments), f"){result}"])
 
 
 def format_class_arguments(found: type) -> list[str] | None:

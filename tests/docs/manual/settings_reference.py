@@ -5,19 +5,20 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from datetime import timedelta
-from importlib import import_module
 from inspect import getsource
 from itertools import pairwise
+from pkgutil import resolve_name
 from typing import Any
 
 from django_phi_oidc.config.option_grades import OptionGrade, find_grade
 from tests.support.manual_blocks import PAGES
 
 TABLE = re.compile(
-    r"(?P<head><!-- `make reference` writes this table, of (?P<path>[\w.]+) -->\n).*?(?P<foot>\n<!-- end -->)",
+    r"(?P<head><!-- `make reference` writes this table, of (?P<paths>[\w., ]+) -->\n).*?(?P<foot>\n<!-- end -->)",
     re.DOTALL,
 )
 HEAD = "| option | grade | meaning | default |\n|---|---|---|---|"
+HEAD_OF_APPS = "| option | app | grade | meaning | default |\n|---|---|---|---|---|"
 GRADES = tuple(OptionGrade)
 NO_OPTIONS = {"app_options", "name", "provider"}
 """Fields for the name of a declaration, and for the options that apps add, are not options."""
@@ -26,18 +27,30 @@ UNITS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 
 def regenerate(page: str) -> str:
     """Return the page with new tables. Raises: ValueError, which names an option without a text or a grade."""
-    return TABLE.sub(lambda hit: hit["head"] + "\n".join(build_rows(find_class(hit["path"]))) + hit["foot"], page)
+    return TABLE.sub(lambda hit: hit["head"] + "\n".join(build_table(hit["paths"])) + hit["foot"], page)
 
 
-def find_class(path: str) -> type:
-    module, _, name = path.rpartition(".")
-    declaration: type = getattr(import_module(module), name)
-    return declaration
+def build_table(paths: str) -> Iterator[str]:
+    """Yield the lines of a table. paths: of one class, or of a class of each app, which then has a column."""
+    kinds = find_classes(paths)
+    if len(kinds) == 1:
+        yield HEAD
+        yield from build_rows(*kinds.values())
+        return
+    yield HEAD_OF_APPS
+    for path, kind in kinds.items():
+        app = path.split(".")[-3]
+        for row in build_rows(kind):
+            yield re.sub(r"^(\| `\w+` \|)", rf"\1 `{app}` |", row)
+
+
+def find_classes(paths: str) -> dict[str, type]:
+    """Return the classes by their paths."""
+    return {path: resolve_name(path) for path in paths.split(", ")}
 
 
 def build_rows(kind: type) -> Iterator[str]:
-    """Yield the lines of the table: by grade, and within a grade in the order of the code."""
-    yield HEAD
+    """Yield the rows of the options: by grade, and within a grade in the order of the code."""
     texts = read_texts(kind)
     grades = read_grades(kind)
     for option in sorted(list_options(kind), key=lambda option: GRADES.index(grades[option.name])):

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from django_phi_oidc import errors
+from tests.docs.manual.python_entries import BRIEF, SECTIONS
 from tests.docs.manual.python_reference import (
+    SECTION,
     convert_docstring,
     format_signature,
-    list_entries,
+    list_paths,
     read_members,
     regenerate,
     render_section,
@@ -23,7 +25,7 @@ from tests.docs.manual.python_reference import (
 from tests.support.manual_blocks import PAGES, ROOT
 
 PAGE = PAGES["python"].read_text()
-LISTED = {path: resolve_name(path) for path in list_entries(PAGE)}
+LISTED = {path: resolve_name(path) for path in list_paths()}
 GUIDES = {
     name: path.read_text()
     for name, path in PAGES.items()
@@ -54,6 +56,10 @@ def used(text: str) -> Iterator[tuple[str, Any]]:
 
 def unlisted(text: str) -> list[str]:
     return [name for name, found in used(text) if all(found is not each for each in LISTED.values())]
+
+
+def test_page_has_a_section_for_each_entry() -> None:
+    assert [hit["title"] for hit in SECTION.finditer(PAGE)] == list(SECTIONS)
 
 
 def test_sections_match_the_code_and_a_stale_one_is_found() -> None:
@@ -87,14 +93,14 @@ def test_section_shows_signature_docstring_and_documented_members() -> None:
     assert list(read_members(Example)) == ["first", "join", "length"]
     assert read_members(Example)["join"][0] == "join(*, by: str = ',') -> str"
     assert read_members(Example)["length"][0] == "length: int"
-    shown = "\n".join(render_section("django_phi_oidc.schedule.beat_schedule\n"))
-    assert shown.startswith("### beat_schedule\n\nIn `django_phi_oidc.schedule`:\n\n    beat_schedule(")
+    shown = "\n".join(render_section({"schedule.beat_schedule": ()}))
+    assert shown.startswith("### beat_schedule\n\n    django_phi_oidc.schedule.beat_schedule(")
     assert "\n\ninstalled_apps: INSTALLED_APPS" in shown
 
 
-def test_section_starts_with_the_brief_entries_and_errors() -> None:
-    listed = "django_phi_oidc.audit.recorder.record\ndjango_phi_oidc.decorators.passive: brief\n"
-    shown = "\n".join(render_section(f"{listed}django_phi_oidc.errors.TokenExpired\n"))
+def test_section_starts_with_the_brief_entries() -> None:
+    entries = {"audit.recorder.record": (), "decorators.passive": BRIEF, "errors.TokenExpired": BRIEF}
+    shown = "\n".join(render_section(entries))
     assert shown.startswith("- `django_phi_oidc.decorators.passive(view)`: Declare that ")
     assert "\n- `TokenExpired` (`token_expired`): There is no valid access token" in shown
     assert "\n\n### record\n" in shown

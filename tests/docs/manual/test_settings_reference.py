@@ -21,7 +21,8 @@ from tests.docs.manual.settings_reference import (
     NO_OPTIONS,
     TABLE,
     build_rows,
-    find_class,
+    build_table,
+    find_classes,
     format_default,
     read_grades,
     read_texts,
@@ -30,7 +31,7 @@ from tests.docs.manual.settings_reference import (
 from tests.support.manual_blocks import PAGES
 
 PAGE = PAGES["settings"].read_text()
-KINDS = {path: find_class(path) for path in (hit["path"] for hit in TABLE.finditer(PAGE))}
+KINDS = {path: kind for hit in TABLE.finditer(PAGE) for path, kind in find_classes(hit["paths"]).items()}
 PACKAGE = Path(django_phi_oidc.__file__).parent
 
 
@@ -111,10 +112,18 @@ def test_text_of_a_sink_option_names_its_types() -> None:
 
 
 def test_row_contains_the_text_below_the_field_and_rows_are_ordered_by_grade() -> None:
-    assert list(build_rows(Explained))[1:] == [
+    assert list(build_rows(Explained)) == [
         "| `first` | start here | It comes first | on |",
         r"| `option` | rare | It says something \| of something | none: it says so |",
     ]
+
+
+def test_table_of_several_apps_has_a_column_for_the_app() -> None:
+    paths = [path for path in KINDS if path.endswith((".SIEMOptions", ".NoticesOptions"))]
+    table = list(build_table(", ".join(paths)))
+    assert table[0].startswith("| option | app | grade |")
+    assert {row.split(" | ")[1] for row in table[1:]} == {"`siem`", "`notices`"}
+    assert next(build_table(paths[0])).startswith("| option | grade |")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
 def read_documented_members() -> dict[str, set[str]]:
     section = PAGES["commands"].read_text().partition("\n## JSON\n")[2].partition("\n## ")[0]
     members: dict[str, set[str]] = {}
-    for names, text in re.findall(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", section, re.MULTILINE):
+    for names, text in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|$", section, re.MULTILINE):
         for name in re.findall(r"`([^`]+)`", names):
             members[name] = {*re.findall(r"`(\w+)`", text)}
     return members
