@@ -9,14 +9,15 @@ from tests.support.manual_blocks import ROOT
 PAGE = ROOT / "docs" / "explanation" / "provider-interop.md"
 TABLE = re.compile(r"(?<=<!-- `make reference` writes this table -->\n).*?(?=<!-- end -->)", re.DOTALL)
 HEAD = (
-    "| provider | runs on | sign-in | step-up | refresh token | browser after the logout | tokens after the logout"
+    "| provider | runs on | sign-in | step-up | refresh token | signed out at | tokens valid after the logout"
     " | not imitated |\n|---|---|---|---|---|---|---|---|"
 )
 LOGOUTS = {
-    "with state": "signed out at the provider, and back with the `state`",
-    "without state": "signed out at the provider, and back without the `state`",
-    "at the portal only": "signed out at the portal only: the provider has no logout",
+    "with state": "provider, with `state`",
+    "without state": "provider, without `state`",
+    "at the portal only": "portal only",
 }
+DEFAULT_ALG = "RS256"
 
 
 def regenerate(page: str) -> str:
@@ -33,7 +34,7 @@ def build_rows() -> Iterator[str]:
             describe_sign_in(profile),
             describe_step_up(profile),
             f"none: {profile.no_refresh}" if profile.no_refresh else "yes",
-            f"{'after a click, ' if profile.logout_click else ''}{LOGOUTS[profile.logout]}",
+            f"{LOGOUTS[profile.logout]}{', after a click' if profile.logout_click else ''}",
             describe_tokens(profile),
             profile.not_imitated,
         )
@@ -46,9 +47,10 @@ def describe_sign_in(profile: ProviderProfile) -> str:
     alg = client.get("token_endpoint_auth_signing_alg", "")
     parts = [f"`{method}`{f' with {alg}' if alg else ''}"]
     for name, kind in (("ID Token", "id_token"), ("UserInfo", "userinfo")):
-        signed = client.get(f"{kind}_signed_response_alg", "RS256" if kind == "id_token" else "")
+        default = DEFAULT_ALG if kind == "id_token" else ""
+        signed = client.get(f"{kind}_signed_response_alg", default)
         encrypted = client.get(f"{kind}_encrypted_response_alg", "")
-        if signed:
+        if signed != default or encrypted:
             parts.append(f"{name} {signed}{f' in {encrypted}' if encrypted else ''}")
     parts += ["pushed request"] * profile.is_pushed
     parts += ["DPoP"] * client.get("dpop_bound_access_tokens", False)
@@ -63,11 +65,11 @@ def describe_step_up(profile: ProviderProfile) -> str:
 
 def describe_tokens(profile: ProviderProfile) -> str:
     if not profile.live_tokens:
-        return "refused"
-    kinds = " and ".join(kind.replace("_", " ") for kind in profile.live_tokens)
-    recorded = "token.revocation_failed" if profile.failed_revocations else "token.revoked"
+        return "none"
+    kinds = ", ".join(kind.replace("_", " ") for kind in profile.live_tokens)
     (reason,) = set(profile.live_tokens.values())
-    return f"{kinds} valid until expiry: {reason}. Event: `{recorded}`"
+    recorded = "" if profile.failed_revocations else " (`token.revoked`)"
+    return f"{kinds}: {reason}{recorded}"
 
 
 if __name__ == "__main__":
