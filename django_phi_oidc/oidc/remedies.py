@@ -1,7 +1,7 @@
 """What an operator can do about an error code, for the log, the admin and the doctor. Never shown
 to other users.
 
-docs/how-to/troubleshooting.md has the same sentences.
+docs/how-to/troubleshooting.md has those that a portal meets in operation.
 """
 
 from collections.abc import Mapping

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.sqlite
 PORTAL = "http://testserver"
 SETTINGS = """
 import os
-INSTALLED_APPS += ["django_phi_oidc"]
+INSTALLED_APPS += ["django_phi_oidc", "django_phi_oidc.audit"]
+INSTALLED_APPS += ["django_phi_oidc.contrib.adoption", "django_phi_oidc.contrib.doctor"]
 DEBUG = os.environ.get("DEBUG") == "on"
 ALLOWED_HOSTS = ["testserver"]
 LOGIN_REDIRECT_URL = "/admin/"
@@ -265,13 +266,12 @@ def test_log_event_and_page_say_what_the_table_says(
     name: str, observations: Mapping[str, Observation], event_pages: Mapping[str, str]
 ) -> None:
     page, mistake = observations[name].page, MISTAKES[name]
-    *_, logged, shown, _ = rows()[name]
+    *_, logged, shown = rows()[name]
     refusals = [line for line in page["log"].splitlines() if line.startswith("A sign-in was refused")]
     assert codes_in(logged) == {
         value for line in refusals for value in re.findall(r"(?:reason|provider_error)=(\w+)", line)
     } | ({"ImproperlyConfigured"} if "ImproperlyConfigured" in page["log"] else set())
-    status = "" if str(page["status"]) in page["heading"] else f" ({page['status']})"
-    assert shown == (f"*{page['heading']}*{status}" if page["heading"] else "the sign-in works")
+    assert shown == (str(page["status"]) if page["heading"] else "the sign-in works")
     if codes_in(logged):
         assert re.search(mistake.cure, page["log"])
     if page["reference"]:
@@ -280,11 +280,6 @@ def test_log_event_and_page_say_what_the_table_says(
         assert all(code in event_pages[name] for code in codes_in(logged))
     for internal in (*codes_in(logged), "PHI_OIDC", "Traceback", "another", "s3cret", "MIDDLEWARE"):
         assert internal not in page["text"]
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_table_names_the_cure(name: str) -> None:
-    assert len(rows()[name][-1].split()) > 3
 
 
 @pytest.mark.parametrize(

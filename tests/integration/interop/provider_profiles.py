@@ -255,7 +255,7 @@ PROFILES = (
         has_claims=False,
         no_step_up="it sends neither `acr` nor `auth_time`",
         logout="at the portal only",
-        not_imitated="whether ID Tokens have the `nonce`, which its examples do not show",
+        not_imitated="whether ID Tokens have the `nonce`",
     ),
     imitate(
         "singpass",
@@ -281,7 +281,7 @@ PROFILES = (
         "udap",
         "UDAP",
         imitation={"assertion_audience": "/token", "assertion_header": ["x5c"], "omitted_claims": ["auth_time"]},
-        no_step_up="the guide requires neither `acr` nor `auth_time`",
+        no_step_up="it requires neither `acr` nor `auth_time`",
         no_refresh="depends on the server",
         logout="at the portal only",
         **NO_REVOCATION,
@@ -379,7 +379,7 @@ PROFILES = (
         refresh_unasked=True,
         no_step_up="it sends neither `acr` nor `auth_time`",
         logout="at the portal only",
-        not_imitated="`access_type=offline`, which asks for the refresh token",
+        not_imitated="`access_type=offline`",
     ),
     imitate(
         "id-me",
@@ -408,7 +408,7 @@ PROFILES = (
         refresh_unasked=True,
         assurance={"acr": ["gold"]},
         acr=("", "gold"),
-        not_imitated="the raw `sub` in logout tokens of Keycloak up to 26.1",
+        not_imitated="the raw `sub` in logout tokens up to 26.1",
     ),
     imitate(
         "login-gov",
