@@ -40,8 +40,10 @@ class FeatureConfig(AppConfig):
     subcommands: ClassVar[tuple[str, ...]] = ()
     """The modules of `subcommands_package` that add a subcommand to `phi_oidc`."""
     subcommands_package: ClassVar[str] = "subcommands"
-    subject_subcommands: ClassVar[tuple[str, ...]] = ()
-    """The modules of `subcommands_package` whose `add_subcommands` extends `phi_oidc subject`."""
+    nested_subcommands: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The modules of `subcommands_package` whose `add_subcommands` extends a subcommand of
+    `phi_oidc`, by the name of that subcommand.
+    """
 
     def __init__(self, app_name: str, app_module: Any) -> None:
         # Django creates all configurations before it imports models and calls ready(), so options
@@ -64,9 +66,9 @@ class FeatureConfig(AppConfig):
             module = import_module(f"{self.name}.{self.subcommands_package}.{name}")
             yield name.replace("_", "-"), module
 
-    def import_subject_subcommands(self) -> Iterator[ModuleType]:
-        """Yield each module that adds subcommands to `phi_oidc subject`."""
-        for name in self.subject_subcommands:
+    def import_nested_subcommands(self, parent: str) -> Iterator[ModuleType]:
+        """Yield each module that extends the subcommand parent."""
+        for name in self.nested_subcommands.get(parent, ()):
             yield import_module(f"{self.name}.{self.subcommands_package}.{name}")
 
 
@@ -77,6 +79,16 @@ def list_installed_features() -> list[FeatureConfig]:
         if isinstance(config, FeatureConfig):
             installed_features.append(config)
     return installed_features
+
+
+def add_nested_subcommands(parent: str, commands: Any) -> None:
+    """Extend the subcommand parent of `phi_oidc` by what the installed apps add to it.
+
+    commands: its subparsers. An app adds subcommands, or options to those that are there.
+    """
+    for config in list_installed_features():
+        for module in config.import_nested_subcommands(parent):
+            module.add_subcommands(commands)
 
 
 def create_features(installed_apps: Iterable[str]) -> Iterator[FeatureConfig]:

@@ -1,5 +1,8 @@
 """Access, accounting of disclosures and erasure for one person."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -22,7 +25,9 @@ class IndividualRightsConfig(FeatureConfig):
             "phi_oidc_individual_rights.view_accountingcopy",
         ),
     }
-    subject_subcommands = ("subject_accounting", "subject_data")
+    nested_subcommands: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "subject": ("subject_accounting", "subject_data"),
+    }
 
     def ready(self) -> None:
         # It imports models.

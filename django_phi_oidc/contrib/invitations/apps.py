@@ -1,5 +1,8 @@
 """Activation codes for accounts without a subject."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
@@ -28,7 +31,9 @@ class InvitationsConfig(FeatureConfig):
             "phi_oidc_invitations.issue_activationcode",
         ),
     }
-    subject_subcommands = ("subject_invite",)
+    nested_subcommands: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "subject": ("subject_invite",),
+    }
 
     def ready(self) -> None:
         from .observers import (

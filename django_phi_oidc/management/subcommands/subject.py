@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
-from ..._internal.app_configs import list_installed_features
+from ..._internal.app_configs import add_nested_subcommands
 from ..._internal.command_arguments import Options, add_command, add_dry_run, build_argument_error
 from ..._internal.command_output import Output, format_value
 from ...audit.request_context import current_origin
@@ -68,9 +68,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     for command in (link, unlink):
         add_dry_run(command)
-    for config in list_installed_features():
-        for module in config.import_subject_subcommands():
-            module.add_subcommands(commands)
+    add_nested_subcommands("subject", commands)
 
 
 @sensitive_variables()

@@ -47,7 +47,7 @@ def build_rows() -> Iterator[str]:
             [name.removeprefix("oidc_") for name in row["urls"]],
             [name.removeprefix("phi_oidc.") for name in row["tasks"]],
             row["settings"],
-            [*row["subcommands"], *list_subject_subcommands(config)],
+            [*row["subcommands"], *list_nested_subcommands(config)],
         )
         yield "| " + " | ".join([f"`{short_name(config.name)}`", *map(format_cell, cells)]) + " |"
 
@@ -60,11 +60,14 @@ def format_cell(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def list_subject_subcommands(config: FeatureConfig) -> list[str]:
-    commands: Any = ArgumentParser().add_subparsers()
-    for module in config.import_subject_subcommands():
-        module.add_subcommands(commands)
-    return [f"subject {name}" for name in commands.choices]
+def list_nested_subcommands(config: FeatureConfig) -> list[str]:
+    names = []
+    for parent in config.nested_subcommands:
+        commands: Any = ArgumentParser().add_subparsers()
+        for module in config.import_nested_subcommands(parent):
+            module.add_subcommands(commands)
+        names += [f"{parent} {name}" for name in commands.choices]
+    return names
 
 
 if __name__ == "__main__":
