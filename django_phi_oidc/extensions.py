@@ -12,10 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from django.contrib.admin import AdminSite
+    from django.contrib.admin import AdminSite, ModelAdmin
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
+    from django.urls import URLPattern
+    from django.utils.functional import Promise
 
     from ._internal.overview_parts import LogTile, OverviewPanel, Trend
     from .audit.event_people import FoundPeople, People
@@ -561,6 +563,18 @@ class SignInObserver:
         """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubjectListPage:
+    """A page of an app below the list of subjects of `contrib.officer_admin`."""
+
+    label: "str | Promise"
+    """The text of the link above the list. It needs the permission to add subjects."""
+    url_name: str
+    """The name of the page's URL, with its namespace."""
+    build_urls: "Callable[[ModelAdmin[Any]], list[URLPattern]]"
+    """Returns the URL patterns of the page. The given list of subjects records their refusals."""
+
+
 AuditLogCopy: TypeAlias = Callable[[], bool]
 """Returns whether the settings declare a system that receives each event of the audit log."""
 OwnResourceRule: TypeAlias = Callable[[Any, str], bool]
@@ -647,4 +661,7 @@ sign_in_demands: Registry[SignInDemand] = Registry(
 )
 sign_in_observers: Registry[SignInObserver] = Registry(
     "Act in the transaction of a sign-in, and add to its Django session."
+)
+subject_list_pages: Registry[SubjectListPage] = Registry(
+    "Add a page to the list of subjects of the officers."
 )

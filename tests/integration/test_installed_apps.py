@@ -11,7 +11,10 @@ import pytest
 from tests.support.installed_apps import CONTRIB_APPS, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIRED = {"django_phi_oidc.contrib.adoption": ("django_phi_oidc.contrib.doctor",)}
+REQUIRED = {
+    "django_phi_oidc.contrib.adoption": ("django_phi_oidc.contrib.doctor",),
+    "django_phi_oidc.contrib.invitations": ("django_phi_oidc.contrib.subject_links",),
+}
 SELECTIONS = {
     "core": (),
     **{name.rpartition(".")[2]: (*REQUIRED.get(name, ()), name) for name in CONTRIB_APPS},

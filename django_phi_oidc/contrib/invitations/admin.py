@@ -37,7 +37,7 @@ from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
-from ...subjects.csv_import.admin import CSVImportMixin
+from ...subjects.csv_import.admin import CSVImportPages
 from ...subjects.people_admin import PeopleAdmin
 from . import conf as invitations_conf
 from .invitation_import import INVITATIONS
@@ -108,12 +108,9 @@ ActivationCodeStateFilter = create_state_filter(
 
 
 @admin.register(ActivationCode)
-class ActivationCodeAdmin(
-    CSVImportMixin, PeopleAdmin, RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin
-):
+class ActivationCodeAdmin(PeopleAdmin, RowActionsAdmin, ErrorMessageAdmin, CascadeOnlyAdmin):
     """Adding creates a code and shows it. The actions revoke codes or replace one."""
 
-    csv_import = INVITATIONS
     form = InvitationForm
     raw_id_fields = ("user",)
     account_lookup = "user"
@@ -129,6 +126,10 @@ class ActivationCodeAdmin(
     expires = create_time_column("expires_at", gettext_lazy("Expires (UTC)"))
     redeemed = create_time_column("redeemed_at", gettext_lazy("Redeemed (UTC)"))
     revoked = create_time_column("revoked_at", gettext_lazy("Revoked (UTC)"))
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the list, and of the pages of an import."""
+        return [*CSVImportPages(self, INVITATIONS).build_urls(), *super().get_urls()]
 
     def get_fieldsets(self, request: HttpRequest, obj: ActivationCode | None = None) -> Any:
         if obj is None:

@@ -23,6 +23,7 @@ class InvitationsConfig(FeatureConfig):
     label = "phi_oidc_invitations"
     verbose_name = gettext_lazy("Activation codes")
     options = InvitationsOptions
+    requires = ("django_phi_oidc.contrib.subject_links",)
     officer_permissions = {  # noqa: RUF012 -- read only, as of Django
         OfficerGroup.PRIVACY_OFFICER: ("phi_oidc_invitations.view_activationcode",),
         OfficerGroup.SECURITY_OFFICER: ("phi_oidc_invitations.view_activationcode",),

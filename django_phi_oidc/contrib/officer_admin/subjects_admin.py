@@ -34,8 +34,8 @@ from ...audit.admin_base import (
 from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import HeldForLegalReasons
+from ...extensions import subject_list_pages
 from ...provider.labels import list_provider_choices
-from ...subjects.csv_import.admin import LINKS, CSVImportMixin
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
 from ...subjects.people_admin import PeopleAdmin
@@ -73,10 +73,9 @@ def _is_held(subject: PairwiseSubject) -> bool:
 
 
 @method_decorator(sensitive_post_parameters("sub"), name="add_view")
-class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
+class PairwiseSubjectAdmin(PeopleAdmin, ErrorMessageAdmin):
     """Adding links a person to a user, deleting unlinks one. Nothing can be changed."""
 
-    csv_import = LINKS
     form = SubjectLinkForm
     raw_id_fields = ("user",)
     account_lookup = "user"
@@ -93,6 +92,18 @@ class PairwiseSubjectAdmin(CSVImportMixin, PeopleAdmin, ErrorMessageAdmin):
 
     first_seen = create_time_column("first_seen_at", gettext_lazy("First seen (UTC)"))
     last_seen = create_time_column("last_seen_at", gettext_lazy("Last seen (UTC)"))
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the list, and of the pages that apps add to it."""
+        urls: list[Any] = []
+        for page in subject_list_pages:
+            urls += page.build_urls(self)
+        return [*urls, *super().get_urls()]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list, with links to the pages that apps add to it."""
+        pages = {"subject_list_pages": subject_list_pages}
+        return super().changelist_view(request, {**pages, **(extra_context or {})})
 
     def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
         """Return the column that opens the row, or that selects it in a popup."""

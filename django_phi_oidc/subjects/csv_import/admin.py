@@ -20,7 +20,7 @@ from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.db import IntegrityError, OperationalError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.formats import get_format
 from django.utils.functional import Promise
@@ -144,16 +144,18 @@ class PendingImport:
     id: str
 
 
-class CSVImportMixin:
-    """Adds the pages to a ModelAdmin that records refusals (`AuditedAdmin`). Importing needs the
-    permission to add.
+class CSVImportPages:
+    """The pages of an import below the list of a ModelAdmin that records refusals (`AuditedAdmin`).
+    Importing needs the permission to add.
     """
 
-    csv_import: CSVImport
-    opts: Any
-    admin_site: Any
+    def __init__(self, model_admin: Any, csv_import: CSVImport) -> None:
+        self.model_admin = model_admin
+        self.opts = model_admin.opts
+        self.admin_site = model_admin.admin_site
+        self.csv_import = csv_import
 
-    def get_urls(self) -> list[Any]:
+    def build_urls(self) -> list[URLPattern]:
         views = {
             "import": ("import/", self.import_view),
             "template": ("import/template/", self.template_view),
@@ -164,7 +166,7 @@ class CSVImportMixin:
         urls = []
         for name, (route, view) in views.items():
             urls.append(path(route, wrap(view), name=self._url_name(name)))
-        return [*urls, *super().get_urls()]  # type: ignore[misc]
+        return urls
 
     @method_decorator(sensitive_post_parameters())
     @method_decorator(sensitive_variables())
@@ -381,7 +383,7 @@ class CSVImportMixin:
         record_many(events)
 
     def _require_permission(self, request: HttpRequest) -> None:
-        if not self.has_add_permission(request):  # type: ignore[attr-defined]  # of the ModelAdmin
+        if not self.model_admin.has_add_permission(request):
             raise PermissionDenied
 
     def _list_providers(self) -> list[ProviderDeclaration]:
