@@ -45,6 +45,11 @@ class FeatureConfig(AppConfig):
     `phi_oidc`, by the name of that subcommand.
     """
 
+    link_sources: ClassVar[tuple[str, ...]] = ()
+    """The modules of `subcommands_package` whose `add_source` adds an option that says whom
+    `phi_oidc subject link` links.
+    """
+
     def __init__(self, app_name: str, app_module: Any) -> None:
         # Django creates all configurations before it imports models and calls ready(), so options
         # can be read from there on.
@@ -69,6 +74,11 @@ class FeatureConfig(AppConfig):
     def import_nested_subcommands(self, parent: str) -> Iterator[ModuleType]:
         """Yield each module that extends the subcommand parent."""
         for name in self.nested_subcommands.get(parent, ()):
+            yield import_module(f"{self.name}.{self.subcommands_package}.{name}")
+
+    def import_link_sources(self) -> Iterator[ModuleType]:
+        """Yield each module that adds a source of people to `phi_oidc subject link`."""
+        for name in self.link_sources:
             yield import_module(f"{self.name}.{self.subcommands_package}.{name}")
 
 

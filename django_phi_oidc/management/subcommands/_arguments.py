@@ -143,3 +143,14 @@ def build_callback_path(provider: str) -> str:
         raise CommandError(
             f"The URLs of the portal have no callback: add {line} to urlpatterns."
         ) from error
+
+
+def find_default_provider(name: str | None) -> ProviderDeclaration | None:
+    """Return the provider of that name, or the only declared one; None if there are several.
+    Raises: CommandError.
+    """
+    if name is not None:
+        return get_provider(name)
+    if len(conf.providers()) == 1:
+        return next(iter(conf.providers().values()))
+    return None

@@ -1,15 +1,10 @@
-"""Files that a command writes secrets to, and CSV files that it reads."""
+"""Files that a command writes secrets to."""
 
 import os
-import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
-
-from django.core.management.base import CommandError
-
-from ..._internal.csv_tables import CSVTable, CSVTableError, parse_csv_table
 
 
 @contextmanager
@@ -25,30 +20,3 @@ def create_private_file(path: Path) -> Iterator[TextIO]:
     except BaseException:
         path.unlink()
         raise
-
-
-def read_csv_table(
-    path: str, *, required: Sequence[str], reserved: Collection[str] = ()
-) -> tuple[Sequence[str], Iterator[tuple[int, list[str]]]]:
-    """Return the header and the records of a CSV file as `parse_csv_table` does.
-
-    Raises: CommandError if the file cannot be read or parsed.
-    """
-    try:
-        if path == "-":
-            content = sys.stdin.buffer.read()
-        else:
-            content = Path(path).read_bytes()
-        table = parse_csv_table(content, required=required, reserved=reserved)
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.") from error
-    except CSVTableError as error:
-        raise CommandError(str(error)) from error
-    return table.header, _iterate_rows(table)
-
-
-def _iterate_rows(table: CSVTable) -> Iterator[tuple[int, list[str]]]:
-    try:
-        yield from table.rows
-    except CSVTableError as error:
-        raise CommandError(str(error)) from error

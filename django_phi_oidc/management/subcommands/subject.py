@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
-from ..._internal.app_configs import add_nested_subcommands
+from ..._internal.app_configs import add_nested_subcommands, list_installed_features
 from ..._internal.command_arguments import Options, add_command, add_dry_run, build_argument_error
 from ..._internal.command_output import Output, format_value
 from ...audit.request_context import current_origin
@@ -32,11 +32,11 @@ from ._arguments import (
     SUBJECT_UUID_HELP,
     USER_FORMS,
     build_user_row,
+    find_default_provider,
     format_user,
     get_subject,
     get_user,
 )
-from .subject_link_csv import find_default_provider, link_csv
 
 READING_COMMANDS = ("subject list",)
 _LISTED_FIELDS = ("issuer", "first_seen_at", "last_seen_at")
@@ -48,16 +48,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         commands,
         "link",
         _link,
-        "Link the person whose sub is read from standard input to a user, or many by a file.",
+        "Link the person whose sub is read from standard input to a user.",
     )
     provider_help = "The provider that issued the sub; required if several are declared."
     link.add_argument("--provider", metavar="NAME", help=provider_help)
-    linked = link.add_mutually_exclusive_group(required=True)
-    linked.add_argument("--user", metavar="USER", help=f"The user to link: {USER_FORMS}.")
-    csv_help = (
-        "A CSV file with the columns `user`, `sub` and optionally `provider`; -: standard input."
-    )
-    linked.add_argument("--csv", metavar="FILE", help=csv_help)
+    sources = link.add_mutually_exclusive_group(required=True)
+    sources.add_argument("--user", metavar="USER", help=f"The user to link: {USER_FORMS}.")
+    for config in list_installed_features():
+        for module in config.import_link_sources():
+            module.add_source(link, sources)
     unlink = add_command(
         commands, "unlink", _unlink, "End the sessions of a person, erase the claims, and unlink."
     )
@@ -66,18 +65,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     listing.add_argument(
         "--user", metavar="USER", help=f"Only subjects of this user: {USER_FORMS}."
     )
-    for command in (link, unlink):
-        add_dry_run(command)
+    add_dry_run(unlink)
     add_nested_subcommands("subject", commands)
 
 
 @sensitive_variables()
 def _link(options: Options, output: Output) -> None:
-    if options["csv"] is not None:
-        link_csv(options, output)
-        return
-    if options["dry_run"]:
-        raise build_argument_error("--dry-run requires --csv.")
     user = get_user(options["user"])
     provider = find_default_provider(options["provider"])
     if provider is None:

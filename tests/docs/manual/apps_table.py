@@ -47,7 +47,7 @@ def build_rows() -> Iterator[str]:
             [name.removeprefix("oidc_") for name in row["urls"]],
             [name.removeprefix("phi_oidc.") for name in row["tasks"]],
             row["settings"],
-            [*row["subcommands"], *list_nested_subcommands(config)],
+            [*row["subcommands"], *list_nested_subcommands(config), *list_link_sources(config)],
         )
         yield "| " + " | ".join([f"`{short_name(config.name)}`", *map(format_cell, cells)]) + " |"
 
@@ -68,6 +68,14 @@ def list_nested_subcommands(config: FeatureConfig) -> list[str]:
             module.add_subcommands(commands)
         names += [f"{parent} {name}" for name in commands.choices]
     return names
+
+
+def list_link_sources(config: FeatureConfig) -> list[str]:
+    parser = ArgumentParser(add_help=False)
+    sources: Any = parser.add_mutually_exclusive_group()
+    for module in config.import_link_sources():
+        module.add_source(parser, sources)
+    return [f"subject link {action.option_strings[0]}" for action in sources._group_actions]
 
 
 if __name__ == "__main__":

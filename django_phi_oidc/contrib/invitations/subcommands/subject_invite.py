@@ -34,7 +34,7 @@ from ....management.subcommands._arguments import (
     get_provider,
     get_user,
 )
-from ....management.subcommands._files import read_csv_table
+from ...subject_links.csv_files import read_csv_table
 from .. import conf as invitations_conf
 from ..invitations import (
     Invitation,

@@ -5,6 +5,7 @@ the wrong column.
 """
 
 import stat
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +17,31 @@ from django.core.management.base import CommandError
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
-from ..._internal import clock
-from ..._internal.batches import split_into_batches
-from ..._internal.command_arguments import Options
-from ..._internal.command_output import Output, ProgressLine
-from ...audit.outbox import batch_delivery
-from ...audit.request_context import current_origin
-from ...config.providers import ProviderDeclaration
-from ...crypto import keyring
-from ...errors import PhiOidcError, SubjectKeyMissing
-from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
-from ...subjects.models import PairwiseSubject
-from ._arguments import USER_FORMS, build_user_row, describe_user, get_provider, get_user
-from ._files import read_csv_table
+from .... import conf
+from ...._internal import clock
+from ...._internal.batches import split_into_batches
+from ...._internal.command_arguments import (
+    Handler,
+    Options,
+    add_dry_run,
+    build_argument_error,
+)
+from ...._internal.command_output import Output, ProgressLine
+from ....audit.outbox import batch_delivery
+from ....audit.request_context import current_origin
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring
+from ....errors import PhiOidcError, SubjectKeyMissing
+from ....management.subcommands._arguments import (
+    USER_FORMS,
+    build_user_row,
+    describe_user,
+    find_default_provider,
+    get_user,
+)
+from ....subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
+from ....subjects.models import PairwiseSubject
+from ..csv_files import read_csv_table
 
 USER_COLUMN = "user"
 SUB_COLUMN = "sub"
@@ -56,6 +68,29 @@ class LinkRow:
 
 class RowRefused(Exception):
     """The row cannot be applied; the message gives the reason without a cell of the row."""
+
+
+def add_source(parser: ArgumentParser, sources: Any) -> None:
+    """Add `--csv` to the arguments of `phi_oidc subject link`. sources: of which one is given."""
+    help_text = (
+        "A CSV file with the columns `user`, `sub` and optionally `provider`; -: standard input."
+    )
+    sources.add_argument("--csv", metavar="FILE", help=help_text)
+    add_dry_run(parser)
+    parser.set_defaults(handler=_create_handler(parser.get_default("handler")))
+
+
+def _create_handler(link_one: Handler) -> Handler:
+    @sensitive_variables()
+    def handle(options: Options, output: Output) -> None:
+        if options["csv"] is not None:
+            link_csv(options, output)
+            return
+        if options["dry_run"]:
+            raise build_argument_error("--dry-run requires --csv.")
+        link_one(options, output)
+
+    return handle
 
 
 @sensitive_variables()
@@ -165,17 +200,6 @@ def _warn_about_permissions(path: str, output: Output) -> None:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         text = f"{path} contains subs, and other users of this system can open it (mode {mode:04o})"
         output.warn(f"{text}: chmod 600, and delete it afterwards.")
-
-
-def find_default_provider(name: str | None) -> ProviderDeclaration | None:
-    """Return the provider of that name, or the only declared one; None if there are several.
-    Raises: CommandError.
-    """
-    if name is not None:
-        return get_provider(name)
-    if len(conf.providers()) == 1:
-        return next(iter(conf.providers().values()))
-    return None
 
 
 @sensitive_variables()
