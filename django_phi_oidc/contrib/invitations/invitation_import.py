@@ -10,8 +10,10 @@ from ..._internal.batches import split_into_batches
 from ...audit.events import Origin
 from ...config.providers import ProviderDeclaration
 from ...crypto import keyring
-from ...subjects.csv_import.admin import CSVImport
-from ...subjects.csv_import.rows import (
+from ...subjects.models import PairwiseSubject
+from ...subjects.privileges import find_more_privileged
+from ..subject_links.csv_import.admin import CSVImport
+from ..subject_links.csv_import.rows import (
     BATCH_SIZE,
     CODE_COLUMNS,
     USER_COLUMN,
@@ -19,8 +21,6 @@ from ...subjects.csv_import.rows import (
     list_unrefused,
     parse_rows,
 )
-from ...subjects.models import PairwiseSubject
-from ...subjects.privileges import find_more_privileged
 from . import conf as invitations_conf
 from .invitations import LINK_PERMISSION, create_invitations, validate_accepts_codes
 from .models import ActivationCode

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from django.core.management.base import CommandError
 
-from ..._internal.csv_tables import CSVTable, CSVTableError, parse_csv_table
+from .csv_tables import CSVTable, CSVTableError, parse_csv_table
 
 
 def read_csv_table(

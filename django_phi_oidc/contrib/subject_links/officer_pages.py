@@ -6,7 +6,7 @@ from django.urls import URLPattern
 from django.utils.translation import gettext_lazy
 
 from ...extensions import SubjectListPage, subject_list_pages
-from ...subjects.csv_import.admin import LINKS, CSVImportPages
+from .csv_import.admin import LINKS, CSVImportPages
 
 
 def _build_import_urls(model_admin: Any) -> list[URLPattern]:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.contrib.officer_admin import session_end_admin
+from django_phi_oidc.contrib.subject_links.csv_import import admin, rows
 from django_phi_oidc.sessions import end_jobs, tasks
-from django_phi_oidc.subjects.csv_import import admin, rows
 from tests.docs.test_docs import page
 from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
-from tests.unit.contrib.invitations.test_csv_import import (
+from tests.unit.contrib.subject_links.test_csv_import import (
     INVITE,
     INVITER,
     LINK,

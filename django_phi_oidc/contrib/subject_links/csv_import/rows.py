@@ -12,18 +12,18 @@ from typing import Any
 from django.utils.translation import gettext, ngettext
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
-from ..._internal.batches import split_into_batches
-from ..._internal.csv_safety import escape_formulas
-from ..._internal.csv_tables import CSVTable, parse_csv_table
-from ...audit.admin_base import get_error_message
-from ...audit.events import Origin
-from ...config.providers import ProviderDeclaration
-from ...crypto import keyring
-from ...errors import PhiOidcError
-from ..linking import find_linked_subjects, link_existing_users, validate_linkable_sub
-from ..models import PairwiseSubject
-from ..privileges import find_more_privileged
+from .... import conf
+from ...._internal.batches import split_into_batches
+from ...._internal.csv_safety import escape_formulas
+from ....audit.admin_base import get_error_message
+from ....audit.events import Origin
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring
+from ....errors import PhiOidcError
+from ....subjects.linking import find_linked_subjects, link_existing_users, validate_linkable_sub
+from ....subjects.models import PairwiseSubject
+from ....subjects.privileges import find_more_privileged
+from ..csv_tables import CSVTable, parse_csv_table
 from ..user_references import find_users
 
 MAX_ROWS = 5_000

@@ -28,25 +28,25 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from ... import conf
-from ..._internal import clock, randomness
-from ..._internal.admin_theme import ThemedFileInput
-from ..._internal.csv_tables import CSVTableError
-from ...audit.admin_base import get_error_message, render_trail_unavailable
-from ...audit.events import Action, NewEvent, Origin
-from ...audit.recorder import record_many
-from ...audit.request_context import Actor
-from ...config.providers import ProviderDeclaration
-from ...crypto import keyring
-from ...errors import AuditUnavailable, PhiOidcError
-from ...replay.cache import mark_used_in_transaction
-from ..person_label import get_label
+from .... import conf
+from ...._internal import clock, randomness
+from ...._internal.admin_theme import ThemedFileInput
+from ....audit.admin_base import get_error_message, render_trail_unavailable
+from ....audit.events import Action, NewEvent, Origin
+from ....audit.recorder import record_many
+from ....audit.request_context import Actor
+from ....config.providers import ProviderDeclaration
+from ....crypto import keyring
+from ....errors import AuditUnavailable, PhiOidcError
+from ....replay.cache import mark_used_in_transaction
+from ....subjects.person_label import get_label
+from ..csv_tables import CSVTableError
 from . import rows as csv_rows
 
 LIFETIME = timedelta(hours=1)
 """Of a preview, and of the page with the codes."""
 MAX_LISTED_ROWS = 200
-_TEMPLATES = "admin/django_phi_oidc/csv_import"
+_TEMPLATES = "admin/phi_oidc_subject_links/csv_import"
 
 
 class _CheckRows(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
-from .models import PairwiseSubject
+from ...subjects.models import PairwiseSubject
 
 PK_PREFIX = "pk:"
 UUID_PREFIX = "uuid:"

@@ -25,8 +25,8 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.notices.models import AccountNotice
+from django_phi_oidc.contrib.subject_links.csv_import import admin, rows
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.subjects.csv_import import admin, rows
 from django_phi_oidc.subjects.linking import find_linked_subject, link_existing_user
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
