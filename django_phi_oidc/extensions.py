@@ -311,6 +311,17 @@ class EventWords:
         return ()
 
 
+class ForeignSessionObserver(Protocol):
+    """Called before a Django session without an OIDC session is deleted: at a logout, and when a
+    sign-in replaces it.
+    """
+
+    def __call__(self, session: Mapping[str, Any], *, now: datetime) -> None:
+        """session: of another authentication backend, or of an anonymous visitor. An exception
+        prevents the deletion.
+        """
+
+
 class PersonDirectory(Protocol):
     """Finds the people that events name. The pages use the first directory."""
 
@@ -618,6 +629,9 @@ event_queues: Registry[EventQueue] = Registry(
 )
 event_words: Registry[EventWords] = Registry(
     "Supply labels and texts for events, on the pages of the audit log."
+)
+foreign_session_observers: Registry[ForeignSessionObserver] = Registry(
+    "Act before a Django session without an OIDC session is deleted."
 )
 metadata_needs: Registry[MetadataNeed] = Registry(
     "Return the members of a provider's metadata that an app needs."

@@ -43,10 +43,9 @@ from ..config.providers import ProviderDeclaration
 from ..config.roles import RoleRule
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
-from ..extensions import SignIn, role_sources, sign_in_observers
+from ..extensions import SignIn, foreign_session_observers, role_sources, sign_in_observers
 from ..oidc.token import ReceivedToken
 from ..sessions.activity import TIMES_KEY, create_times_entry
-from ..sessions.foreign_sessions import queue_foreign_tokens
 from ..sessions.kept_id_token import reduce_id_token
 from ..sessions.lifecycle import end_session, start_session
 from ..sessions.models import EndReason, OIDCSession, PendingRevocation, TokenToRevoke
@@ -125,7 +124,8 @@ def establish_session(
             if previous_id := find_oidc_session_id(previous_session):
                 _end_oidc_session(previous_id, EndReason.REPLACED, origin=origin, now=new.now)
             else:
-                revoke_after_commit(queue_foreign_tokens(previous_session, now=new.now))
+                for observe in foreign_session_observers:
+                    observe(previous_session, now=new.now)
             if previous_session.session_key:
                 previous_session.delete()
             end_surplus_sessions(user.pk, origin=origin)

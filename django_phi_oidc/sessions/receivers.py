@@ -20,6 +20,7 @@ from ..audit.outbox import enqueue
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from ..claims.retention import lock_subjects_of_users, scrub_subject
 from ..errors import HeldForLegalReasons
+from ..extensions import foreign_session_observers
 from ..provider.labels import find_provider_name
 from ..subjects.account_changes import (
     AccountChange,
@@ -29,7 +30,6 @@ from ..subjects.account_changes import (
 from ..subjects.models import PairwiseSubject
 from .account_access import end_access_of_inactive_account, has_locked_subjects
 from .activity import TIMES_KEY, create_times_entry
-from .foreign_sessions import queue_foreign_tokens
 from .lifecycle import end_sessions, list_revocation_ids
 from .models import EndReason, OIDCSession
 from .tasks import end_session_and_revoke, revoke_after_commit
@@ -37,16 +37,16 @@ from .tasks import end_session_and_revoke, revoke_after_commit
 
 @receiver(user_logged_out, dispatch_uid="django_phi_oidc.sessions")
 def end_on_django_logout(*, request: HttpRequest | None, **kwargs: Any) -> None:
-    """End the OIDC session of the request, or revoke what another backend stored, before Django
-    flushes the session.
-    """
+    """End the OIDC session of the request, before Django flushes the session."""
     if request is None:
         return
+    now = clock.now()
     if session_id := find_oidc_session_id(request.session):
         origin = Actor.from_request(request).origin
-        end_session_and_revoke(session_id, EndReason.DJANGO_LOGOUT, origin=origin, now=clock.now())
+        end_session_and_revoke(session_id, EndReason.DJANGO_LOGOUT, origin=origin, now=now)
     else:
-        revoke_after_commit(queue_foreign_tokens(request.session, now=clock.now()))
+        for observe in foreign_session_observers:
+            observe(request.session, now=now)
 
 
 @receiver(pre_delete, sender=PairwiseSubject, dispatch_uid="django_phi_oidc.sessions.unlinking")

@@ -11,6 +11,7 @@ CONTRIB_APPS = (
     "django_phi_oidc.contrib.emergency",
     "django_phi_oidc.contrib.evidence",
     "django_phi_oidc.contrib.federation",
+    "django_phi_oidc.contrib.foreign_sessions",
     "django_phi_oidc.contrib.individual_rights",
     "django_phi_oidc.contrib.invitations",
     "django_phi_oidc.contrib.key_rotation",

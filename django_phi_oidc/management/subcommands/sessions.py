@@ -13,6 +13,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from ... import conf
 from ..._internal import clock
+from ..._internal.app_configs import add_nested_subcommands
 from ..._internal.command_arguments import (
     Options,
     add_command,
@@ -35,7 +36,6 @@ from ...sessions.models import (
 )
 from ...sessions.tasks import CALL_SECONDS
 from ._arguments import USER_FORMS, format_user, get_provider, get_user
-from .sessions_foreign import EndedSessions, end_foreign, list_foreign
 
 READING_COMMANDS = ("sessions list",)
 
@@ -43,6 +43,8 @@ BATCH_SIZE = 500
 REVOCATION_BATCH_SIZE = 5000
 MAX_LISTED = 1000
 PENDING_NOTICE = "The sweep retries pending revocations; see the audit log for the reasons."
+EndedSessions = tuple[int, list[uuid.UUID]]
+"""Their number, and the revocations to try."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -63,11 +65,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="The id of a session, as `list` shows it.",
     )
     end.add_argument("--all", action="store_true", help="End all live sessions; requires --yes.")
-    end.add_argument(
-        "--yes",
-        action="store_true",
-        help="Confirm --all, or --foreign if tokens cannot be revoked.",
-    )
+    end.add_argument("--yes", action="store_true", help="Confirm --all.")
     end.add_argument(
         "--seconds", type=float, default=600.0, help="Time for all revocations (default: 600)."
     )
@@ -76,17 +74,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         command.add_argument(
             "--user", metavar="USER", help=f"Only sessions of this user: {USER_FORMS}."
         )
-        provider_help = (
-            "Only sessions of this provider; with `end --foreign`, where to revoke their tokens."
-        )
-        command.add_argument("--provider", metavar="NAME", help=provider_help)
+        command.add_argument("--provider", metavar="NAME", help="Only sessions of this provider.")
         command.add_argument(
             "--group", metavar="NAME", help="Only sessions of members of this group."
         )
         before_help = "Only sessions that started before this date or time (UTC without an offset)."
         command.add_argument("--before", type=parse_time, metavar="TIME", help=before_help)
-        foreign_help = "Instead, sessions that another authentication backend has begun."
-        command.add_argument("--foreign", action="store_true", help=foreign_help)
     retry = add_command(
         commands,
         "retry",
@@ -97,6 +90,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--seconds", type=float, default=600.0, help="Stop after this many seconds (default: 600)."
     )
     add_dry_run(retry)
+    add_nested_subcommands("sessions", commands)
 
 
 def _filter_sessions(options: Options, sessions: QuerySet[OIDCSession]) -> QuerySet[OIDCSession]:
@@ -138,9 +132,6 @@ def _get_group(name: str) -> Group:
 
 
 def _list(options: Options, output: Output) -> None:
-    if options["foreign"]:
-        list_foreign(options, output)
-        return
     sessions = _annotate_pending(OIDCSession.objects.all())
     if options["pending"]:
         # Not filtered by `pending`: SQLite would search the revocations for every session ever
@@ -200,9 +191,17 @@ def _format_session(session: Mapping[str, Any]) -> str:
 
 def _end(options: Options, output: Output) -> None:
     started = time.monotonic()
-    ended = (end_foreign if options["foreign"] else _end_selected)(options, output)
-    if ended is None:
-        return
+    ended = _end_selected(options, output)
+    if ended is not None:
+        revoke_and_confirm(ended, options, output, started=started)
+
+
+def revoke_and_confirm(
+    ended: EndedSessions, options: Options, output: Output, *, started: float
+) -> None:
+    """Revoke the tokens of the ended sessions, and print the result. started: by the monotonic
+    clock.
+    """
     count, revocation_ids = ended
     # All sessions are ended before the first request to a provider, which may be unreachable.
     _revoke_tokens(revocation_ids, ends_at=started + options["seconds"], output=output)

@@ -13,6 +13,8 @@ from django_phi_oidc.management.subcommands.apps import describe_feature, list_a
 from tests.support.manual_blocks import PAGES
 
 TABLE = re.compile(r"(?P<head><!-- `make reference` writes this table -->\n).*?(?P<foot>\n<!-- end -->)", re.DOTALL)
+EXTENDED = {"sessions": ("list", "end")}
+"""The subcommands of the core to which apps add options."""
 HEAD = "| app | tables | URLs | tasks | settings | subcommands |\n|---|---|---|---|---|---|"
 PREFIX = "django_phi_oidc."
 
@@ -64,9 +66,14 @@ def list_nested_subcommands(config: FeatureConfig) -> list[str]:
     names = []
     for parent in config.nested_subcommands:
         commands: Any = ArgumentParser().add_subparsers()
+        extended = [commands.add_parser(name, add_help=False) for name in EXTENDED.get(parent, ())]
         for module in config.import_nested_subcommands(parent):
             module.add_subcommands(commands)
-        names += [f"{parent} {name}" for name in commands.choices]
+        for name, parser in commands.choices.items():
+            if parser not in extended:
+                names.append(f"{parent} {name}")
+            else:
+                names += [f"{parent} {name} {action.option_strings[0]}" for action in parser._actions]
     return names
 
 

@@ -98,7 +98,7 @@ def set_up_phi_oidc(portal: Portal) -> None:
     """Follow docs/how-to/install.md."""
     project = portal.project
     (init,) = commands("install", "init")
-    install_phi_oidc(portal, init)
+    install_phi_oidc(portal, init, page="install")
     append_generated_settings(project)
     project.append_settings(block("install", "loopback"))
     values = {"OIDC_ISSUER": portal.provider.issuer, "OIDC_CLIENT_ID": client_of(project), "OIDC_CLIENT_SECRET": SECRET}
@@ -107,11 +107,11 @@ def set_up_phi_oidc(portal: Portal) -> None:
     migrate(project)
 
 
-def install_phi_oidc(portal: Portal, init: Sequence[str]) -> None:
-    """Install the wheel, and create keys and settings by the command `init`."""
+def install_phi_oidc(portal: Portal, init: Sequence[str], *, page: str) -> None:
+    """Install the wheel and the apps of a page, and create keys and settings by the command `init`."""
     (install,) = commands("install", "install")
     portal.project.type(shlex.join(install).replace("django-phi-oidc", str(portal.wheel)))
-    portal.project.append_settings(block("install", "installed"))
+    portal.project.append_settings(block(page, "installed"))
     portal.project.type(shlex.join(init))
 
 

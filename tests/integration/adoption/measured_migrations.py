@@ -72,7 +72,7 @@ def take_over(portal: Portal, page: str, *, deleted: Sequence[str]) -> None:
     """Install the wheel, create keys and settings from those of the library, and then delete those."""
     # The second command of the block pastes the lines.
     init, _ = commands(page, "init")
-    install_phi_oidc(portal, init)
+    install_phi_oidc(portal, init, page=page)
     portal.project.delete_lines(deleted)
     append_generated_settings(portal.project)
     load_variables(portal.project, {"OIDC_CLIENT_SECRET": SECRET})

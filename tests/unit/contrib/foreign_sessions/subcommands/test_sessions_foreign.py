@@ -153,6 +153,9 @@ def test_engine_without_a_table_is_an_error_that_says_what_is_possible(engine: s
     [
         (("list", "--pending"), "permits only"),
         (("list", "--provider", "default"), "permits only"),
+        (("list", "--group", "Ward 7"), "permits only"),
+        (("end", "--group", "Ward 7", "--yes"), "permits only"),
+        (("end", "--before", "2026-01-01", "--yes"), "permits only"),
         (("end", "--all", "--yes"), "permits only"),
         (("end", "6f1c2b1e-0d0c-4b43-9c5e-1f2f3b6a7c8d"), "permits only"),
         (("end", "--provider", "typo"), "no provider typo"),

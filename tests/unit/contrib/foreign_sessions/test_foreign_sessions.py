@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,16 +14,17 @@ from mozilla_django_oidc.auth import OIDCAuthenticationBackend as MozillaBackend
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.request_context import LOCAL_SIGN_IN_KEY
-from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import KeyMissing
-from django_phi_oidc.sessions import foreign_sessions
-from django_phi_oidc.sessions.foreign_sessions import (
+from django_phi_oidc.conf import idle_timeout
+from django_phi_oidc.contrib.foreign_sessions import foreign_sessions
+from django_phi_oidc.contrib.foreign_sessions.foreign_sessions import (
     ForeignSession,
     end_foreign_sessions,
     has_session_table,
     iterate_foreign_sessions,
     queue_foreign_tokens,
 )
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.sessions.models import PendingRevocation
 from tests.support.foreign_sessions import (
     FORMER_BACKEND,
@@ -170,6 +172,21 @@ def test_logout_of_a_foreign_session_revokes_its_tokens(op: ScriptedOP, settings
     assert not django_session_exists(key)
     assert [asked["token"] for asked in op.asked] == ["foreign-refresh-canary", "foreign-access-canary"]
     assert len(events("token.revoked")) == 2
+
+
+@pytest.mark.urls("tests.unit.sessions.urls")
+@pytest.mark.parametrize("backend", [FORMER_BACKEND, MODEL_BACKEND])
+def test_timeout_of_a_foreign_session_revokes_its_tokens(op: ScriptedOP, settings: Any, backend: str) -> None:
+    settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, MODEL_BACKEND]
+    key = begin_foreign_session(backend=backend, **MOZILLA_TOKENS, oidc_id_token=create_id_token(op.issuer))
+    client = SecureClient()
+    client.cookies[settings.SESSION_COOKIE_NAME] = key
+    assert client.get("/public/").status_code == 200
+    later = clock.now() + idle_timeout() + timedelta(seconds=1)
+    with clock.override_clock(lambda: later):
+        assert client.get("/public/").status_code == 401
+    assert not django_session_exists(key)
+    assert {asked["token"] for asked in op.asked} == set(MOZILLA_TOKENS.values())
 
 
 def test_tokens_without_a_known_provider_or_key_do_not_prevent_a_logout(

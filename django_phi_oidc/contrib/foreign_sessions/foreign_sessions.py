@@ -20,15 +20,16 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.db import router, transaction
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import enqueue_many
-from ..audit.request_context import LOCAL_SIGN_IN_KEY, find_oidc_session_id
-from ..errors import IDTokenError, KeyRingError
-from ..oidc.jose import parse_compact_jws
-from ..oidc.token import ReceivedToken
-from .lifecycle import delete_django_sessions
-from .models import TOKEN_HINTS, EndReason, PendingRevocation, TokenToRevoke
+from ... import conf
+from ...audit.events import Action, NewEvent, Origin
+from ...audit.outbox import enqueue_many
+from ...audit.request_context import LOCAL_SIGN_IN_KEY, find_oidc_session_id
+from ...errors import IDTokenError, KeyRingError
+from ...oidc.jose import parse_compact_jws
+from ...oidc.token import ReceivedToken
+from ...sessions.lifecycle import delete_django_sessions
+from ...sessions.models import TOKEN_HINTS, EndReason, PendingRevocation, TokenToRevoke
+from ...sessions.tasks import revoke_after_commit
 
 logger = logging.getLogger("django_phi_oidc.sessions")
 BATCH_SIZE = 500
@@ -146,6 +147,14 @@ def end_foreign_sessions(
         enqueue_many(events)
         delete_django_sessions([session.session_key for session in ended])
     return len(ended), queued
+
+
+@sensitive_variables()
+def revoke_foreign_tokens(session: Mapping[str, Any], *, now: datetime) -> None:
+    """Revoke the tokens of a foreign Django session that is about to be deleted, after the
+    commit.
+    """
+    revoke_after_commit(queue_foreign_tokens(session, now=now))
 
 
 @sensitive_variables()

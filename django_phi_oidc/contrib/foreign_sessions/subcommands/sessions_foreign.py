@@ -2,9 +2,11 @@
 --foreign`).
 """
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -12,19 +14,20 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
-from ..._internal import clock
-from ..._internal.batches import split_into_batches
-from ..._internal.command_arguments import Options, build_argument_error
-from ..._internal.command_output import Output, ProgressLine, format_untrusted, format_value
-from ...audit.request_context import current_origin
-from ...sessions.foreign_sessions import (
+from ...._internal import clock
+from ...._internal.batches import split_into_batches
+from ...._internal.command_arguments import Handler, Options, build_argument_error
+from ...._internal.command_output import Output, ProgressLine, format_untrusted, format_value
+from ....audit.request_context import current_origin
+from ....management.subcommands._arguments import describe_user, get_provider, get_user
+from ....management.subcommands.sessions import EndedSessions, revoke_and_confirm
+from ..foreign_sessions import (
     BATCH_SIZE,
     ForeignSession,
     end_foreign_sessions,
     has_session_table,
     iterate_foreign_sessions,
 )
-from ._arguments import describe_user, get_provider, get_user
 
 LIVE = "live"
 ANONYMOUS = "anonymous"
@@ -32,11 +35,34 @@ EXPIRED = "expired"
 SESSIONS = "sessions"
 TOKENS = "tokens"
 REVOCABLE_TOKENS = "revocable tokens"
-EndedSessions = tuple[int, list[uuid.UUID]]
-"""Their number, and the revocations to try."""
+_HELP = "Instead, sessions that another authentication backend has begun."
+_END_HELP = (
+    f"{_HELP} With it, --provider says where to revoke their tokens, and --yes confirms that some "
+    "cannot be revoked."
+)
 
 
-def list_foreign(options: Options, output: Output) -> None:
+def add_subcommands(commands: Any) -> None:
+    """Add `--foreign` to `sessions list` and `sessions end`."""
+    _add_option(commands.choices["list"], _list_foreign, _HELP)
+    _add_option(commands.choices["end"], _end_foreign, _END_HELP)
+
+
+def _add_option(command: Any, handler: Handler, help_text: str) -> None:
+    command.add_argument("--foreign", action="store_true", help=help_text)
+    command.set_defaults(handler=partial(_handle, handler, command.get_default("handler")))
+
+
+def _handle(
+    handle_foreign: Handler, handle_others: Handler, options: Options, output: Output
+) -> None:
+    if options["foreign"]:
+        handle_foreign(options, output)
+    else:
+        handle_others(options, output)
+
+
+def _list_foreign(options: Options, output: Output) -> None:
     """List the sessions, at most `--limit`, and count all of them. Raises: CommandError."""
     if any(options[name] for name in ("pending", "provider", "group", "before")):
         raise build_argument_error("--foreign permits only --user and --limit.")
@@ -44,7 +70,15 @@ def list_foreign(options: Options, output: Output) -> None:
     output.note(_format_counts(counts))
 
 
-def end_foreign(options: Options, output: Output) -> EndedSessions | None:
+def _end_foreign(options: Options, output: Output) -> None:
+    """End the sessions, and revoke their tokens. Raises: CommandError."""
+    started = time.monotonic()
+    ended = _end_sessions(options, output)
+    if ended is not None:
+        revoke_and_confirm(ended, options, output, started=started)
+
+
+def _end_sessions(options: Options, output: Output) -> EndedSessions | None:
     """End the sessions. None: it was a dry run. Raises: CommandError."""
     if any(options[name] for name in ("ids", "all", "group", "before")):
         raise build_argument_error(
