@@ -20,7 +20,6 @@ from ...._internal.sql import SUPPORTED_VENDORS
 from ....audit.log.signing_keys import generate_signing_key
 from ....crypto import keyring
 from ....management.subcommands._files import create_private_file
-from ....management.subcommands._sign_in_changes import list_new_backends, list_sign_in_changes
 from ....management.subcommands.apps import list_available_features
 from ....project_settings import KEY_RINGS, KEY_VARIABLES, PROVIDER_VARIABLES
 from ...doctor.known_providers import PROVIDERS_BY_SLUG
@@ -41,6 +40,7 @@ from ._provider_recipe import (
     list_recipe_functions,
     list_variable_lines,
 )
+from ._sign_in_changes import list_new_backends, list_sign_in_changes
 from .migrate_from import LIBRARIES, read_plan
 
 AUDIT_APP = "django_phi_oidc.audit"

@@ -8,8 +8,8 @@ from django.conf import settings
 from django.contrib.auth.backends import BaseBackend, ModelBackend, RemoteUserBackend
 from django.utils.module_loading import import_string
 
-from ...login.backend import OIDCAuthenticationBackend
-from ...login.local_accounts import BreakGlassBackend
+from ....login.backend import OIDCAuthenticationBackend
+from ....login.local_accounts import BreakGlassBackend
 
 OIDC_BACKEND = "django_phi_oidc.backends.OIDCAuthenticationBackend"
 _PERMISSION_BACKENDS = (
