@@ -54,7 +54,7 @@ class ClientTokensDeclaration:
     """`jwt` or `introspection`, as in `API`."""
     subs: Annotated[tuple[tuple[str, str], ...], _parse_subs] = field(metadata=RARE)
     """Client id → the `sub` of the tokens that the client gets for itself: usually the client id,
-    at Keycloak the id of its service account. Other tokens, such as those of a person, are refused.
+    at Keycloak the id of its service account.
     """
     scope: Annotated[str, _parse_scope] = field(default="scim", metadata=RARE)
     """A token must have this scope."""

@@ -71,8 +71,8 @@ class ClaimDeclaration:
     essential: bool = field(default=False, metadata=LATER)
     """True: a sign-in without the claim is refused (`claim_missing`)."""
     members: Annotated[tuple[str, ...], _parse_members] = field(default=(), metadata=LATER)
-    """For a claim that is an object, such as `address`: the members that are stored. Other members,
-    and values that are no objects, are dropped. Default: all members.
+    """For a claim that is an object, such as `address`: the members that are stored. Default: all
+    members.
     """
     category: Annotated[str, _parse_category] = field(default="", metadata=LATER)
     """A short name such as `contact`. Actors need [the permission of this

@@ -70,9 +70,8 @@ class SessionsDeclaration:
         field(default=("password",), metadata=LATER)
     )
     """Changes of an account that end its sessions: `password`, `roles` (its groups and
-    permissions). Django sends no signal when a group's own permissions change, a group is deleted,
-    or `is_staff` or `is_superuser` change: [end those sessions](../how-to/end-sessions.md)
-    yourself.
+    permissions). For changes of a group itself, `is_staff` or `is_superuser`, [end those
+    sessions](../how-to/end-sessions.md) yourself.
     """
     max_parallel: Annotated[int, _parse_session_count] | None = field(default=None, metadata=LATER)
     """How many sessions a user may have at the same time: a further sign-in [ends the
@@ -87,8 +86,8 @@ class CoreOptions:
     PROVIDERS: Annotated[Mapping[str, ProviderDeclaration], mapping_of(parse_provider)] = field(
         default_factory=dict, metadata=START_HERE
     )
-    """Name → [provider](#a-provider), the default first. A name consists of letters, digits, `.`,
-    `_`, `-`. Default: required.
+    """Name (letters, digits, `.`, `_`, `-`) → [provider](#a-provider), the default first. Default:
+    required.
     """
     CLAIMS: Annotated[Mapping[str, ClaimDeclaration], mapping_of(parse_claim)] = field(
         default_factory=dict, metadata=START_HERE
@@ -103,35 +102,31 @@ class CoreOptions:
     SESSIONS: SessionsDeclaration = field(default=SessionsDeclaration(), metadata=START_HERE)
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
     SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = field(default=(), metadata=RARE)
-    """Further origins of this portal, such as `https://other.example`, whose redirect URIs
-    `oidc/sector-identifier.json` lists.
+    """Further origins of this portal, such as `https://other.example`, for
+    `oidc/sector-identifier.json`.
     """
     REVOCATION_GIVE_UP_AFTER: timedelta = field(default=timedelta(days=3), metadata=RARE)
-    """How long after its first attempt a revocation is abandoned, with an alert. At least ten
-    attempts are made.
-    """
+    """How long, and at least ten attempts, until a revocation is abandoned, with an alert."""
     OPERATIONAL_RETENTION: Annotated[timedelta, _parse_operational_retention] = field(
         default=timedelta(days=90), metadata=LATER
     )
-    """How long, from a day to ten years, [ended sessions, finished revocations and acknowledged
-    alerts](../how-to/retention.md#rows-without-claims) are stored.
+    """How long [ended sessions, finished revocations and acknowledged
+    alerts](../how-to/retention.md#rows-without-claims) are stored: a day to ten years.
     """
     CLEAR_ALL_COOKIES: bool = field(default=False, metadata=RARE)
-    """A logout makes the browser delete every cookie of the registered domain, also those of other
-    applications.
-    """
+    """A logout deletes every cookie of the registered domain, also those of other applications."""
     KEEP_OFFLINE: bool = field(default=False, metadata=RARE)
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
     BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = field(
         default=(), metadata=LATER
     )
-    """User names of [local accounts](../how-to/local-accounts.md), one for each person, which may
-    sign in with a password while the provider is unavailable.
+    """User names of [local accounts](../how-to/local-accounts.md), which may sign in with a
+    password while the provider is unavailable.
     """
     PERSON_LABEL: Annotated[str, parse_dotted_path] | None = field(default=None, metadata=LATER)
     """Dotted path of a function from a user to the
-    [name](../how-to/read-the-audit-log.md#names-of-people) that pages of the admin show. It must
-    not query the database. Default: the full name, or the user name.
+    [name](../how-to/read-the-audit-log.md#names-of-people) in the admin. It must not query the
+    database. Default: the full name, or the user name.
     """
     ADMIN_ASSURANCE: AdminAssuranceDeclaration = field(
         default_factory=AdminAssuranceDeclaration, metadata=LATER

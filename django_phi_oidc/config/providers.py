@@ -166,9 +166,8 @@ class ProviderDeclaration:
     issuer: Annotated[str, _parse_issuer] = field(metadata=START_HERE)
     """As in the provider's metadata and ID Tokens, byte for byte."""
     metadata_url: Annotated[str, _parse_metadata_url] = field(default="", metadata=RARE)
-    """URL of the metadata, if it is elsewhere: OpenID Connect Discovery, RFC 8414, or SMART's
-    `.well-known/smart-configuration`. It must name the issuer. Default:
-    `.well-known/openid-configuration` below the issuer.
+    """URL of the metadata, if elsewhere: OpenID Connect Discovery, RFC 8414, or SMART's
+    `.well-known/smart-configuration`. Default: `.well-known/openid-configuration` below the issuer.
     """
     metadata_issuer: Annotated[str, _parse_metadata_issuer] = field(default="", metadata=RARE)
     """With warning W120 and `metadata_url`: the issuer that this document and `iss` of
@@ -201,8 +200,7 @@ class ProviderDeclaration:
     """
     client_certificate: Path | None = field(default=None, metadata=RARE)
     """Absolute path of a PEM file: the [client certificate](../how-to/client-certificates.md) and
-    its intermediate CAs, for the endpoints that authenticate the client, and UserInfo. A changed
-    file is read again. Default: none; required for mutual TLS.
+    its intermediate CAs. A changed file is read again. Default: none; required for mutual TLS.
     """
     client_certificate_key: Path | None = field(default=None, metadata=RARE)
     """Absolute path of a PEM file: its unencrypted private key. Default: the key in the same file.
@@ -211,17 +209,16 @@ class ProviderDeclaration:
         default=(), metadata=LATER
     )
     """The portal's private keys, [an entry or a list](#client_keys), published in `oidc/jwks.json`.
-    The first with `use` `sig` signs, those with `enc` decrypt tokens. Default: required with
-    `private_key_jwt`.
+    The first with `use` `sig` signs. Default: required with `private_key_jwt`.
     """
     token_endpoint_auth_signing_alg: str = field(default="", metadata=RARE)
-    """Algorithm of client assertions, which the key must fit; RS256, RS384 and RS512 with warning
-    W011. Default: PS256, ES256, ES384, ES512 or EdDSA, as the key.
+    """Algorithm of client assertions, for this key; RS256, RS384 and RS512 with warning W011.
+    Default: PS256, ES256, ES384, ES512 or EdDSA, as the key.
     """
     client_key_header: ClientKeyHeader = field(default="kid", metadata=RARE)
     """How client assertions and signed requests name the key: `kid`; `x5t#S256`, the thumbprint of
-    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs), for Entra ID; `x5c`,
-    the certificates, for UDAP.
+    [its certificate](../how-to/client-certificates.md#of-a-key-that-signs); `x5c`, the
+    certificates.
     """
     udap: bool = field(default=False, metadata=RARE)
     """Client assertions are those of [UDAP](../how-to/client-certificates.md#udap), with `udap=1`.
@@ -266,9 +263,9 @@ class ProviderDeclaration:
     id_token_encrypted_response_alg: Annotated[tuple[str, ...], _parse_encryption_algs] = field(
         default=(), metadata=RARE
     )
-    """If set, ID Tokens and logout tokens must be [encrypted](../how-to/encrypted-tokens.md) with
-    one of these: RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW; otherwise they must not be.
-    Requires a key with `use` `enc`. Default: not set.
+    """If set, ID Tokens and logout tokens must be [encrypted](../how-to/encrypted-tokens.md),
+    otherwise not: RSA-OAEP-256, ECDH-ES, ECDH-ES+A128KW, ECDH-ES+A256KW. Requires a key with `use`
+    `enc`. Default: not set.
     """
     id_token_encrypted_response_enc: Annotated[tuple[str, ...], _parse_encs] = field(
         default=DEFAULT_CONTENT_ENCRYPTION_ALGS, metadata=RARE
@@ -292,40 +289,37 @@ class ProviderDeclaration:
     """
     vtr: Annotated[tuple[str, ...], parse_vectors] = field(default=(), metadata=RARE)
     """[Vectors of trust](../how-to/require-assurance.md#vectors-of-trust) such as `P9.Cp.Cd`, the
-    most wanted first: sent with the authorization request. `vot` must have all components of one.
-    Requires `vtm`. Default: not sent.
+    most wanted first, for the request. `vot` must have all components of one. Requires `vtm`.
+    Default: not sent.
     """
     vtm: Annotated[str, _parse_trust_mark] = field(default="", metadata=RARE)
     """URL of the trust mark that defines the vectors: `vtm` of ID Tokens must equal it."""
     amr_required: Annotated[tuple[str, ...], _parse_methods] = field(default=(), metadata=LATER)
-    """Authentication methods (`amr`) of which the ID Token must name **at least one**, such as
-    `["hwk", "fido"]`. Several factors are one name, `mfa`, at the providers that send it. Default:
-    not checked.
+    """Authentication methods of which `amr` must name **at least one**, such as `["hwk", "fido"]`.
+    Many providers send `mfa` for several factors. Default: not checked.
     """
     provider_requires_mfa: bool = field(default=False, metadata=LATER)
-    """A rule of the provider requires several factors of each user. Nothing is verified. W055 and
-    W057 are not reported, and the evidence contains the option.
+    """A rule of the provider requires several factors of each user. Nothing is verified, but W055
+    and W057 are not reported.
     """
     max_age: Annotated[int, _parse_max_age] | None = field(default=None, metadata=LATER)
     """Sent with the authorization request, and verified on return. Default: not sent."""
     allow_auth_time_zero: bool = field(default=False, metadata=RARE)
     """With warning W014: an `auth_time` of 0 means "unknown", and passes `max_age`."""
     reauthentication: ReauthenticationMode = field(default="verify", metadata=LATER)
-    """[After a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout): `verify`:
-    the next sign-in requests `prompt=login` and `max_age`, and verifies `auth_time`; with warning
-    W034, `request`: without `max_age` and verification, or `never`: no `prompt=login`, for a
-    [step-up](../how-to/require-assurance.md) neither.
+    """[After a timeout](../how-to/session-timeout-warning.md#sign-in-after-a-timeout), `verify`:
+    request `prompt=login` and `max_age`, and verify `auth_time`; with warning W034, `request`: only
+    `prompt=login`, or `never`: neither, nor for a [step-up](../how-to/require-assurance.md).
     """
     authorization_parameters: Annotated[
         tuple[tuple[str, str], ...], parse_authorization_parameters
     ] = field(default=(), metadata=LATER)
-    """Further parameters of each authorization request, name → string: `prompt`, `ui_locales`,
-    `login_hint` (never about a person), or one that the provider defines. Parameters of the
-    protocol are refused.
+    """Further parameters of each authorization request, name → string, such as `prompt` or
+    `login_hint` (never about a person), but not those of the protocol.
     """
     resource: Annotated[str, _parse_resource] = field(default="", metadata=RARE)
     """URI of the API that access tokens are for (RFC 8707). Many providers refuse such a token at
-    UserInfo: request claims in the ID Token. Default: not sent.
+    UserInfo. Default: not sent.
     """
     leeway: Annotated[timedelta, _parse_leeway] = field(
         default=timedelta(seconds=30), metadata=RARE
@@ -341,7 +335,7 @@ class ProviderDeclaration:
     max_concurrent_calls: Annotated[int, _parse_call_count] = field(default=2, metadata=LATER)
     """Calls to the provider that run at once in a process, [at most half of its
     threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait, and are refused while
-    all calls hang. A sweep revokes 12 times as many tokens at once, at most 32.
+    all calls hang.
     """
     allow_loopback_http: bool = field(default=False, metadata=START_HERE)
     """Accept http on loopback addresses, for development."""
@@ -352,26 +346,24 @@ class ProviderDeclaration:
     tokens: TokenHandling = field(default="keep", metadata=LATER)
     """`keep`, or `discard`: tokens are revoked at the end of the sign-in and never stored."""
     end_session_method: EndSessionMethod = field(default="get", metadata=RARE)
-    """How the browser is sent to the end_session_endpoint: `get`, or `post`, a form, which keeps
-    the `id_token_hint` out of URLs.
+    """How the browser is sent to the end_session_endpoint: `get`, or `post`, a form, without the
+    `id_token_hint` in a URL.
     """
     id_token_hint: IDTokenHint = field(default="minimal", metadata=LATER)
-    """When the ID Token is stored, and sent at the logout: `minimal`, only if it has no claims
-    about the person; `always`, with warning W040; `never`. [Which one to
+    """When the ID Token is stored for the logout: `minimal`, only if it has no claims about the
+    person; `always`, with warning W040; `never`. [Which one to
     choose](../how-to/logout.md#the-hint).
     """
     end_session_parameters: Annotated[tuple[tuple[str, str], ...], parse_end_session_parameters] = (
         field(default=(), metadata=RARE)
     )
     """Further parameters of each logout request, name → string, such as `logout_uri` at Amazon
-    Cognito. Parameters of the protocol are refused.
+    Cognito.
     """
     allow_logout_token_without_exp: bool = field(default=False, metadata=RARE)
     """With warning W022: a logout token without `exp` is valid for two minutes after its `iat`."""
     require_logout_typ: bool = field(default=False, metadata=RARE)
-    """Refuse logout tokens whose `typ` is `JWT` or absent. Others than `logout+jwt` are always
-    refused.
-    """
+    """Refuse logout tokens whose `typ` is `JWT` or absent."""
     trusted_audiences: tuple[str, ...] = field(default=(), metadata=RARE)
     """Further audiences that an ID Token may contain."""
     provisioning: ProvisioningMode = field(default="create", metadata=LATER)

@@ -43,9 +43,9 @@ class KeysDeclaration:
         default=None, metadata=START_HERE
     )
     """Key that [signs the audit log](../how-to/seal-the-audit-log.md), only for the process that
-    seals it: an Ed25519 private key in PEM as `pathlib.Path`, text or callable; or [a
-    signer](../how-to/signers.md): a `pkcs11:` URI, a dotted path, or a callable that returns one.
-    Default: none: this process does not seal.
+    seals: an Ed25519 private key in PEM as `pathlib.Path`, text or callable; or [a
+    signer](../how-to/signers.md): a `pkcs11:` URI, a dotted path, or a callable. Default: none:
+    this process does not seal.
     """
     audit_public: Annotated[Sequence[Path | str | Mapping[str, Any]], parse_raw] = field(
         default=(), metadata=LATER

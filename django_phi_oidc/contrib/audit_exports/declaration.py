@@ -13,7 +13,7 @@ class AuditExportsOptions:
     """The options of exports of the audit log."""
 
     AUDIT_EXPORTS: Annotated[Path, parse_absolute_path] | None = field(default=None, metadata=LATER)
-    """Absolute path of a folder, mode 0700, that the portal and its workers share: [exports of many
-    events](../how-to/read-the-audit-log.md#export-events) stay there for a day at most. Default:
-    none: no export of more than 10,000 events.
+    """Absolute path of a folder, mode 0700, that the portal and its workers share, for [exports of
+    many events](../how-to/read-the-audit-log.md#export-events). Default: none: no export of more
+    than 10,000 events.
     """

@@ -75,14 +75,14 @@ class EmergencyDeclaration:
     """
     max_unreviewed: Annotated[int, _parse_max_unreviewed] = field(default=10, metadata=LATER)
     """How many emergency accesses without [a review](../how-to/emergency-access.md#the-review),
-    from 1 to 1,000, a user may have opened within 24 hours. A further one is refused, with an
-    alert.
+    from 1 to 1,000, a user may have opened within 24 hours. A further one is refused.
     """
     review_within: Annotated[timedelta, _parse_review_period] = field(
         default=timedelta(days=3), metadata=LATER
     )
-    """When, from an hour to 90 days after its end, an access must be reviewed. Then the [review
-    queue](../how-to/emergency-access.md#the-review) shows it as overdue, and `mail_to` gets a mail.
+    """When, from an hour to 90 days after its end, an access must be
+    [reviewed](../how-to/emergency-access.md#the-review). Then it is overdue, and `mail_to` gets a
+    mail.
     """
     acr: Annotated[tuple[str, ...], parse_acr_values] | None = field(default=None, metadata=LATER)
     """`acr` values, the weakest first, of which the sign-in must have one; otherwise the page asks

@@ -20,7 +20,7 @@ class NoticesOptions:
     ACCOUNT_NOTICES: Annotated[bool | str, _parse_account_notices] = field(
         default=True, metadata=LATER
     )
-    """Users get [a mail](../how-to/account-notices.md) about changes of their account, new browsers
-    and suspicious attempts. On: to the account's e-mail address. Or the dotted path of a function
-    from a user to the address, or to an empty text for no mail.
+    """Users get [a mail](../how-to/account-notices.md) about changes of their account. On: to its
+    e-mail address. Or the dotted path of a function from a user to the address, or to an empty text
+    for no mail.
     """

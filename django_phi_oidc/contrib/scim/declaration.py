@@ -27,10 +27,9 @@ class SCIMDeclaration(ProviderOption):
     """
 
     subject: Literal["extension", "invitation"] = field(metadata=LATER)
-    """`extension`: clients send the pairwise `sub` of each person in
-    [an extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person
-    enters an [activation code](../how-to/activation-codes.md) at the first sign-in, and
-    `provisioning` of the provider is `invitation`.
+    """`extension`: clients send the pairwise `sub` of each person in [an
+    extension](../how-to/joiners-movers-leavers.md#who-the-person-is); `invitation`: each person
+    enters an [activation code](../how-to/activation-codes.md), and `provisioning` is `invitation`.
     """
     access_tokens: ClientTokensDeclaration | None = field(default=None, metadata=RARE)
     """[Access tokens of the

@@ -55,9 +55,9 @@ class SignalsDeclaration(ProviderOption):
     push_authorization: Annotated[str, _parse_header_value] = field(
         default="", repr=False, metadata=LATER
     )
-    """The `Authorization` header of each delivery by `push`, such as `Bearer …`, which `phi_oidc
-    signals create` sends to the transmitter. Default: none is required: the signature alone
-    authenticates an event.
+    """The `Authorization` header of deliveries by `push`, such as `Bearer …`, which `phi_oidc
+    signals create` sends to the transmitter. Default: none: the signature alone authenticates an
+    event.
     """
     access_token: Annotated[str, _parse_header_value] = field(default="", repr=False, metadata=RARE)
     """A Bearer token for the transmitter's interface. Default: one by the grant
@@ -71,9 +71,9 @@ class SignalsDeclaration(ProviderOption):
     """
     token_claims_change: TokenClaimsChange = field(default="end", metadata=LATER)
     """When claims of the person have changed: `end` their sessions, so that the next sign-in has
-    the new claims and roles; or `refresh` only the access tokens, at their next use.
+    the new claims; or `refresh` only the access tokens, at their next use.
     """
     allow_draft_events: bool = field(default=False, metadata=RARE)
-    """With warning W140: accept events of drafts before SSF 1.0, as login.gov sends them: with
-    `exp`, and the subject inside of the event.
+    """With warning W140: accept events in the form of drafts before SSF 1.0, as login.gov sends
+    them.
     """

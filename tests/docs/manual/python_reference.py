@@ -57,18 +57,16 @@ def render_section(entries: Mapping[str, tuple[str, ...] | None]) -> Iterator[st
 
 
 def render_brief(path: str) -> str:
-    """Return an item of a list: the path, the arguments, fields or code, and the first paragraph."""
+    """Return an item of a list: the path, the arguments or fields, and the first paragraph or the code of an error."""
     found = resolve_name(path)
-    named = ""
-    if isinstance(found, type) and issubclass(found, Exception):
-        path = path.rpartition(".")[2]
-        # A class for one step of a sign-in has the code of the rule only in its instances.
-        named = f" (`{found.code}`)" if hasattr(found, "code") else ""
-    elif is_dataclass(found):
+    # A class for one step of a sign-in has the code of the rule only in its instances.
+    if isinstance(found, type) and issubclass(found, Exception) and hasattr(found, "code"):
+        return f"- `{path.rpartition('.')[2]}`: `{found.code}`"
+    if is_dataclass(found):
         path += f"({', '.join(each.name for each in fields(found))})"
     elif inspect.isfunction(found) or hasattr(found, "_fields"):
         path += f"({', '.join(inspect.signature(found).parameters)})"
-    return f"- `{path}`{named}: {split_paragraphs(inspect.getdoc(found) or '')[0]}"
+    return f"- `{path}`: {split_paragraphs(inspect.getdoc(found) or '')[0]}"
 
 
 def render_entry(path: str, members: tuple[str, ...]) -> Iterator[str]:

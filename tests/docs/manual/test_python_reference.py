@@ -102,7 +102,7 @@ def test_section_starts_with_the_brief_entries() -> None:
     entries = {"audit.recorder.record": (), "decorators.passive": BRIEF, "errors.TokenExpired": BRIEF}
     shown = "\n".join(render_section(entries))
     assert shown.startswith("- `django_phi_oidc.decorators.passive(view)`: Declare that ")
-    assert "\n- `TokenExpired` (`token_expired`): There is no valid access token" in shown
+    assert "\n- `TokenExpired`: `token_expired`\n" in shown
     assert "\n\n### record\n" in shown
 
 
