@@ -24,7 +24,6 @@ class PHIOIDCConfig(FeatureConfig):
         "phi_oidc.sweep_revocations": 1,
         # Twice a minute: an abandoned session must not stay valid for more than a minute.
         "phi_oidc.end_overdue": 3,
-        "phi_oidc.run_session_end_jobs": 1,
         "phi_oidc.scrub": 1,
         # Reads all live sessions.
         "phi_oidc.check_sessions": 30,

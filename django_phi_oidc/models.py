@@ -5,7 +5,6 @@ from .claims.models import StoredClaim as StoredClaim
 from .replay.models import UsedIdentifier as UsedIdentifier
 from .sessions.models import OIDCSession as OIDCSession
 from .sessions.models import PendingRevocation as PendingRevocation
-from .sessions.models import SessionEndJob as SessionEndJob
 from .subjects.models import PairwiseIdentifier as PairwiseIdentifier
 from .subjects.models import PairwiseSubject as PairwiseSubject
 from .subjects.models import SubjectDigest as SubjectDigest

@@ -12,11 +12,9 @@ from .claims.tasks import scrub as scrub
 from .leak_guard.task_receivers import track_task as track_task
 from .login.interrupted_sign_ins import STATE_KIND, report_interrupted_sign_ins
 from .replay.cache import delete_expired
-from .sessions.end_jobs import delete_old_jobs
 from .sessions.lifecycle import delete_ended_sessions
 from .sessions.tasks import end_expired_sessions as end_expired_sessions
 from .sessions.tasks import end_orphaned_sessions as end_orphaned_sessions
-from .sessions.tasks import run_session_end_jobs as run_session_end_jobs
 from .sessions.tasks import sweep_revocations as sweep_revocations
 from .sessions.token_revocation import delete_finished_revocations
 
@@ -31,7 +29,6 @@ def prune() -> None:
     delete_expired(now=now, kept_kind=STATE_KIND)
     delete_ended_sessions(before=before, now=now)
     delete_finished_revocations(before=before, now=now)
-    delete_old_jobs(before=before)
     for prune_rows in ROW_PRUNERS:
         prune_rows(now=now, before=before)
     # Last, because its event needs a key.

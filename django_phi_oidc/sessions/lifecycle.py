@@ -126,7 +126,7 @@ def end_sessions(
     keep_offline_providers: names of providers whose refresh tokens are deleted here without being
     revoked.
     lease_revocations: the caller tries the new revocations at once, after the commit.
-    end_job: the SessionEndJob that ends them, for the progress of its revocations.
+    end_job: the id of the job that ends them, for the progress of its revocations.
     """
     with transaction.atomic():
         sessions = _lock_live_sessions(session_ids)

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
 from django.conf import settings
 from django.db import connections, models, router
@@ -333,7 +333,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
 
         No key is needed. The caller empties the columns of the sessions.
         due_at: None means at once. is_leased: the caller tries them first, after the commit, and
-        gets the rows by id as well. end_job: the SessionEndJob that ends the sessions. Requires:
+        gets the rows by id as well. end_job: the id of the job that ends the sessions. Requires:
         the sessions are locked, and have the tokens.
         """
         shared: dict[str, Any] = {
@@ -509,7 +509,7 @@ class PendingRevocation(models.Model):
     provider_busy_until = models.DateTimeField(null=True, editable=False)
     """From a Retry-After: until then, sweeps send the provider no request for any token."""
     end_job = models.UUIDField(null=True, editable=False)
-    """The SessionEndJob that ended the session, for its progress page."""
+    """The id of the job of an app that ended the session, for its progress page."""
 
     objects = PendingRevocationQuerySet.as_manager()
 
@@ -564,52 +564,3 @@ class PendingRevocation(models.Model):
             raise Undecryptable
         request_secrets.register_secret(value, self.token_type_hint)
         return value
-
-
-class SessionEndJob(models.Model):
-    """A request to end many sessions. A worker, or the page of the job, ends them in batches under
-    a lease.
-    """
-
-    class State(models.TextChoices):
-        WAITING = "waiting", _("waiting for a worker")
-        RUNNING = "running", _("running")
-        DONE = "done", _("done")
-        FAILED = "failed", _("failed")
-
-    id = models.UUIDField(primary_key=True, editable=False)
-    """UUIDv7: sorts by the time of the request."""
-    selection = models.JSONField(default=dict)
-    """The fields of a SessionSelection."""
-    requested_by = models.CharField(_("requested by"), max_length=256)
-    """The actor of the events."""
-    requested_at = models.DateTimeField(_("requested at"))
-    client_ip = models.CharField(max_length=64, blank=True)
-    """Of the request, for the events."""
-    state = models.CharField(_("state"), max_length=8, choices=State, default=State.WAITING)
-    attempts = models.PositiveIntegerField(default=0)
-    """Also the fencing token: a worker with an older number writes nothing."""
-    failures = models.PositiveSmallIntegerField(default=0)
-    """The attempts that failed. Those of killed workers do not count."""
-    lease_until = models.DateTimeField(null=True)
-    total = models.PositiveIntegerField(default=0)
-    """The live sessions at the time of the request."""
-    done = models.PositiveIntegerField(default=0)
-    fault = models.CharField(max_length=64, blank=True)
-    """The code of the last failure; empty if the last attempt did not fail."""
-
-    objects: ClassVar[models.Manager["SessionEndJob"]] = LeasedQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = _("request to end sessions")
-        verbose_name_plural = _("requests to end sessions")
-        default_permissions = ()
-        indexes = (models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested"),)
-
-    def __str__(self) -> str:
-        return str(self.pk)
-
-    @property
-    def is_open(self) -> bool:
-        """True while sessions remain to be ended."""
-        return self.state in (self.State.WAITING, self.State.RUNNING)

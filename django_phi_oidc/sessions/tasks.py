@@ -21,7 +21,7 @@ from ..audit.outbox import batch_delivery, raise_or_enqueue_alert
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
 from ..errors import Code, KeyRingError
 from ..oidc.token import ReceivedToken
-from . import end_jobs, expiry, token_revocation
+from . import expiry, token_revocation
 from .lifecycle import KEY_ALERT_RULE, EndedSession, end_sessions
 from .models import EndReason, OIDCSession, PendingRevocation
 
@@ -48,14 +48,6 @@ def sweep_revocations() -> None:
         timeout_seconds=CALL_SECONDS,
         give_up_after=conf.revocation_give_up_after(),
     )
-
-
-@periodic_task("phi_oidc.run_session_end_jobs")
-def run_session_end_jobs() -> None:
-    """End the sessions of the jobs that administrators have requested. The sweep revokes their
-    tokens.
-    """
-    end_jobs.run_due_jobs(clock=clock.now, budget_seconds=SWEEP_SECONDS)
 
 
 @periodic_task("phi_oidc.end_overdue")

@@ -10,10 +10,10 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
 from django_phi_oidc.contrib.invitations.models import ActivationCode
-from django_phi_oidc.contrib.officer_admin import session_end_admin
-from django_phi_oidc.sessions import end_jobs
+from django_phi_oidc.contrib.officer_admin import session_end_admin, session_end_jobs
+from django_phi_oidc.contrib.officer_admin.tasks import run_session_end_jobs
 from django_phi_oidc.sessions.models import OIDCSession
-from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
+from django_phi_oidc.sessions.tasks import sweep_revocations
 from tests.browser.pages import fits_window, open_list_above
 from tests.support.accessibility import faults
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -85,14 +85,14 @@ def allowed_console_text(request: Any) -> str:
 def test_sessions_of_a_group_are_ended_with_progress(
     superuser_page: Any, op: ScriptedOP, sign_in: Callable[..., SignedIn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(end_jobs, "BATCH_SIZE", 3)
+    monkeypatch.setattr(session_end_jobs, "BATCH_SIZE", 3)
     monkeypatch.setattr(session_end_admin, "INLINE_SECONDS", 0)
     op.answer = answering(503)
     group = Group.objects.create(name="Ward 7")
     for _ in range(8):
         sign_in().user.groups.add(group)  # type: ignore[attr-defined]
     page = superuser_page
-    page.goto("/admin/django_phi_oidc/sessionendjob/add/")
+    page.goto("/admin/phi_oidc_officer_admin/sessionendjob/add/")
     page.select_option("select[name=group]", label="Ward 7")
     page.click("text=Show number of sessions")
     page.get_by_text("8 live sessions").wait_for()
@@ -105,7 +105,7 @@ def test_sessions_of_a_group_are_ended_with_progress(
     run_session_end_jobs()
     page.get_by_text("Done: 8 sessions were ended.").wait_for()
     op.answer = answering(200)
-    end_jobs.PendingRevocation.objects.update(due_at=OIDCSession.objects.latest("ended_at").ended_at)
+    session_end_jobs.PendingRevocation.objects.update(due_at=OIDCSession.objects.latest("ended_at").ended_at)
     sweep_revocations()
     page.get_by_text("16 / 16").wait_for()
     assert page.evaluate("window.isSamePage")

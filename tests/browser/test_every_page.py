@@ -39,7 +39,7 @@ QUERIES = {
     "admin:django_phi_oidc_storedclaim_changelist": ("end=overdue",),
     "admin:phi_oidc_emergency_emergencyaccess_changelist": ("state=waiting",),
     "admin:django_phi_oidc_oidcsession_changelist": ("ended_at__isempty=0",),
-    "admin:django_phi_oidc_sessionendjob_add": ("provider=default",),
+    "admin:phi_oidc_officer_admin_sessionendjob_add": ("provider=default",),
 }
 """Query strings of pages that look different with them."""
 STATUSES = {"oidc_authentication_callback": 403}

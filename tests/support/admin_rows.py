@@ -24,10 +24,11 @@ from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
+from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys
-from django_phi_oidc.sessions.models import PendingRevocation, SessionEndJob
+from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.audit_log import events, sealed
 from tests.support.claims_fixtures import DAY

@@ -32,10 +32,11 @@ from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.officer_admin.hourly_counts import update_counts
+from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto.keyring import get_keys
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.sign_in_places import SignInPlace
 from tests.support.audit_log import KEY, seal_now
 from tests.support.person_page_fixtures import make_groups

@@ -11,7 +11,7 @@ NOT_PAGES = {
     "admin:phi_oidc_invitations_activationcode_codes": "POST only",
     "admin:phi_oidc_invitations_activationcode_template": "a file",
     "admin:django_phi_oidc_pairwisesubject_template": "a file",
-    "admin:django_phi_oidc_sessionendjob_continue": "POST only",
+    "admin:phi_oidc_officer_admin_sessionendjob_continue": "POST only",
     "admin:phi_oidc_individual_rights_accountingcopy_change": "a file",
     "admin:phi_oidc_audit_auditcheckpoint_note": "a file",
     "admin:phi_oidc_audit_auditevent_proof": "a file",

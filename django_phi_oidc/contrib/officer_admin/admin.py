@@ -8,10 +8,11 @@ from django.db.models import Model
 
 from ...audit.admin_base import ReadOnlyAdmin
 from ...claims.models import StoredClaim
-from ...sessions.models import OIDCSession, PendingRevocation, SessionEndJob
+from ...sessions.models import OIDCSession, PendingRevocation
 from ...subjects.models import PairwiseSubject
 from ...subjects.people_admin import PeopleAdmin
 from .claims_admin import StoredClaimAdmin
+from .models import SessionEndJob
 from .page_parts import load_officer_pages
 from .person_views import install_person_pages
 from .reference_views import install_reference_page

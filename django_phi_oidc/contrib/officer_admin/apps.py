@@ -16,5 +16,6 @@ class OfficerAdminConfig(FeatureConfig):
     label = "phi_oidc_officer_admin"
     verbose_name = gettext_lazy("Overview")
     beat: ClassVar[Mapping[str, float]] = {
+        "phi_oidc.run_session_end_jobs": 1,
         "phi_oidc.update_overview": 6,
     }

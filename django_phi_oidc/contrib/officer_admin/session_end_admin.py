@@ -34,18 +34,20 @@ from ...audit.descriptions import get_reason_phrase
 from ...audit.event_people import People, Person
 from ...audit.request_context import Actor
 from ...oidc.remedies import get_remedy
-from ...sessions import end_jobs
-from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
+from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from ...sessions.session_selection import SessionSelection
 from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
 from ...subjects.people import find_people
 from ...subjects.people_admin import can_view_person_pages
 from ...subjects.person_label import get_label
+from . import session_end_jobs
+from .models import SessionEndJob
 
 LATE_AFTER = timedelta(seconds=40)
 """Longer than the time between two runs of the workers' tasks."""
 MAX_INLINE_REVOCATIONS = 100
 _PERMISSIONS = ("django_phi_oidc.view_oidcsession", "django_phi_oidc.end_oidcsession")
-_TEMPLATES = "admin/django_phi_oidc/sessionendjob"
+_TEMPLATES = "admin/phi_oidc_officer_admin/sessionendjob"
 
 
 class SessionSelectionForm(forms.Form):
@@ -91,12 +93,12 @@ class SessionSelectionForm(forms.Form):
             raise forms.ValidationError(gettext("Choose a provider, a group, a person or a time."))
         return data
 
-    def get_selection(self) -> end_jobs.SessionSelection:
+    def get_selection(self) -> SessionSelection:
         data = self.cleaned_data
         group = data.get("group")
         user = data["user"]
         before = data["before"]
-        return end_jobs.SessionSelection(
+        return SessionSelection(
             provider=data["provider"],
             group=group.pk if group else None,
             user=str(user.pk) if user else "",
@@ -173,7 +175,9 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         )
         if request.method == "POST" and form.is_valid():
             origin = Actor.from_request(request).origin
-            job = end_jobs.start_bulk_end(form.get_selection(), origin=origin, now=clock.now())
+            job = session_end_jobs.start_bulk_end(
+                form.get_selection(), origin=origin, now=clock.now()
+            )
             return self._run_and_redirect(job)
         context: dict[str, Any] = {
             "form": form,
@@ -197,7 +201,7 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         job = self._get_job(request, object_id)
         if request.method not in ("GET", "HEAD"):
             raise PermissionDenied
-        tokens = end_jobs.get_token_progress(job)
+        tokens = session_end_jobs.get_token_progress(job)
         now = clock.now()
         names = _find_names([job])
 
@@ -230,7 +234,7 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         job = self._get_job(request, object_id)
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        end_jobs.resume_job(job.pk)
+        session_end_jobs.resume_job(job.pk)
         return self._run_and_redirect(job)
 
     def _get_job(self, request: HttpRequest, object_id: str) -> SessionEndJob:
@@ -246,19 +250,19 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         rest.
         """
         with limit_lock_waits(LOCK_WAIT_SECONDS):
-            end_jobs.run_job(job.pk, clock=clock.now, budget_seconds=INLINE_SECONDS)
+            session_end_jobs.run_job(job.pk, clock=clock.now, budget_seconds=INLINE_SECONDS)
         pending = PendingRevocation.objects.filter(end_job=job.pk, status=RevocationStatus.PENDING)
         revocation_ids = pending.order_by("-token_type_hint", "pk").values_list("pk", flat=True)
         pks = list(revocation_ids[: MAX_INLINE_REVOCATIONS + 1])
         if len(pks) <= MAX_INLINE_REVOCATIONS:
             revoke_after_commit(pks)
-        return HttpResponseRedirect(end_jobs.build_job_url(job))
+        return HttpResponseRedirect(session_end_jobs.build_job_url(job))
 
     def _find_linked_person(
         self, request: HttpRequest, job: SessionEndJob, names: "_Names"
     ) -> Person | None:
         """Return the person of the selection, if the viewer may open the page of the person."""
-        user_pk = end_jobs.SessionSelection(**job.selection).user
+        user_pk = SessionSelection(**job.selection).user
         if not user_pk or not can_view_person_pages(request.user):
             return None
         return names.people.find_actor(user_pk)
@@ -280,7 +284,7 @@ def _find_names(jobs: Sequence[SessionEndJob]) -> _Names:
     actors = set()
     groups = set()
     for job in jobs:
-        selection = end_jobs.SessionSelection(**job.selection)
+        selection = SessionSelection(**job.selection)
         actors.add(job.requested_by)
         actors.add(selection.user)
         if selection.group is not None:
@@ -295,7 +299,7 @@ def _find_names(jobs: Sequence[SessionEndJob]) -> _Names:
 
 def _describe_selection(job: SessionEndJob, names: _Names) -> list[str]:
     """Return a text for each criterion."""
-    selection = end_jobs.SessionSelection(**job.selection)
+    selection = SessionSelection(**job.selection)
     texts = []
     if selection.session_ids is not None:
         count = len(selection.session_ids)

@@ -30,7 +30,6 @@ from ...audit.request_context import Actor
 from ...oidc.remedies import get_remedy
 from ...provider.labels import get_provider_label, list_provider_choices
 from ...sessions import token_revocation
-from ...sessions.end_jobs import SessionSelection, build_job_url, start_bulk_end
 from ...sessions.lifecycle import MAX_INLINE_SESSIONS, end_sessions
 from ...sessions.models import (
     ENCRYPTED_COLUMNS,
@@ -40,9 +39,11 @@ from ...sessions.models import (
     RevocationStatus,
 )
 from ...sessions.revocation_descriptions import describe_revocation
+from ...sessions.session_selection import SessionSelection
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
 from ...subjects.people_admin import PeopleAdmin
+from .session_end_jobs import build_job_url, start_bulk_end
 
 SESSION_BATCH_SIZE = 500
 """Sessions ended by the same statements."""

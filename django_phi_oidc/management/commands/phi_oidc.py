@@ -79,7 +79,7 @@ class Command(BaseCommand):
         self.subcommands: Mapping[str, SubcommandParser] = {}
         self._django_arguments: list[tuple[tuple[str, ...], dict[str, Any]]] = []
 
-    def add_base_argument(self, parser: ArgumentParser, *args: str, **options: Any) -> None:
+    def add_base_argument(self, parser: CommandParser, *args: str, **options: Any) -> None:
         """Add an option of all commands of Django. Subcommands get it as well."""
         self._django_arguments.append((args, options))
         super().add_base_argument(parser, *args, **options)

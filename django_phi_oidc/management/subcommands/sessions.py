@@ -25,7 +25,6 @@ from ..._internal.command_arguments import (
 from ..._internal.command_output import Output, ProgressLine, format_untrusted, format_value
 from ...audit.request_context import current_origin
 from ...sessions import token_revocation
-from ...sessions.end_jobs import SessionSelection
 from ...sessions.lifecycle import end_sessions
 from ...sessions.models import (
     TOKEN_HINTS,
@@ -34,6 +33,7 @@ from ...sessions.models import (
     PendingRevocation,
     RevocationStatus,
 )
+from ...sessions.session_selection import SessionSelection
 from ...sessions.tasks import CALL_SECONDS
 from ._arguments import USER_FORMS, format_user, get_provider, get_user
 

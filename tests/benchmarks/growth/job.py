@@ -108,7 +108,9 @@ def backchannel() -> dict[str, Any]:
 
 def bulk() -> dict[str, Any]:
     """End all sessions of a provider by a job. The floor is one UPDATE of their rows."""
-    end_jobs, events = (import_module(f"django_phi_oidc.{name}") for name in ("sessions.end_jobs", "audit.events"))
+    end_jobs, events = (
+        import_module(f"django_phi_oidc.{name}") for name in ("contrib.officer_admin.session_end_jobs", "audit.events")
+    )
     selection = end_jobs.SessionSelection(provider=BULK_PROVIDER)
     job = end_jobs.start_bulk_end(selection, origin=events.Origin(), now=_now())
     floor = _build_floor_of_end(f"provider = '{BULK_PROVIDER}'")

@@ -111,7 +111,7 @@ def log_out() -> dict[str, Any]:
 
 def end_all() -> dict[str, Any]:
     """End all sessions by a job, and return how many ended."""
-    jobs = _module("sessions.end_jobs")
+    jobs = _module("contrib.officer_admin.session_end_jobs")
 
     def run() -> int:
         job = jobs.start_bulk_end(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.contrib.officer_admin import session_end_admin
+from django_phi_oidc.contrib.officer_admin import session_end_admin, session_end_jobs
 from django_phi_oidc.contrib.subject_links.csv_import import admin, rows
-from django_phi_oidc.sessions import end_jobs, tasks
+from django_phi_oidc.sessions import tasks
 from tests.docs.test_docs import page
 from tests.support.officers import create_account, sign_in_officer
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -22,7 +22,7 @@ from tests.unit.contrib.subject_links.test_csv_import import (
 )
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-ADD = "/admin/django_phi_oidc/sessionendjob/add/"
+ADD = "/admin/phi_oidc_officer_admin/sessionendjob/add/"
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_documented_names_and_limits_of_a_bulk_end_are_the_real_ones() -> None:
     assert "Requests to end sessions" in text_of(client.get(ADD))
     assert f"for up to {tasks.INLINE_SECONDS:.0f} seconds" in text
     assert f"within {session_end_admin.LATE_AFTER.total_seconds():.0f} seconds" in text
-    assert f"{end_jobs.BATCH_SIZE:,} in each transaction" in text
-    assert f"after {end_jobs.RETRY_DELAY.total_seconds():.0f} seconds" in text
-    assert ("five attempts" in text, end_jobs.MAX_FAILURES) == (True, 5)
-    assert ("after a minute" in text, end_jobs.LEASE_DURATION.total_seconds()) == (True, 60)
+    assert f"{session_end_jobs.BATCH_SIZE:,} in each transaction" in text
+    assert f"after {session_end_jobs.RETRY_DELAY.total_seconds():.0f} seconds" in text
+    assert ("five attempts" in text, session_end_jobs.MAX_FAILURES) == (True, 5)
+    assert ("after a minute" in text, session_end_jobs.LEASE_DURATION.total_seconds()) == (True, 60)

@@ -23,13 +23,13 @@ from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
-from django_phi_oidc.contrib.officer_admin.models import HourlyCount
+from django_phi_oidc.contrib.officer_admin.models import HourlyCount, SessionEndJob
 from django_phi_oidc.contrib.officer_admin.person_actions import get_person_actions
 from django_phi_oidc.contrib.officer_admin.trends import PERIODS
 from django_phi_oidc.contrib.scim.models import SCIMClient
 from django_phi_oidc.contrib.siem.fault_texts import FAULT_TEXTS
 from django_phi_oidc.contrib.siem.models import SinkCursor
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.docs.translation.portal_rows import NAME, PERMISSION, WORD, invited, store_claims
 from tests.docs.translation.pseudo_translation import untranslated

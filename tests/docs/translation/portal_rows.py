@@ -21,10 +21,11 @@ from django_phi_oidc.contrib.invitations.invitations import create_invitations
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
+from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import prepare_folder
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from tests.support.audit_log import PEM, events, sealed
 from tests.support.claims_fixtures import NOW, Person
 from tests.support.disclosure_events import RESOURCES

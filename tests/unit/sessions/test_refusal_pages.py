@@ -96,15 +96,15 @@ def test_admin_refusal_names_the_user_the_permission_its_groups_and_the_event(pe
         ("phi_oidc_invitations/activationcode/import/codes/", {}, "Can make and revoke activation codes"),
         ("django_phi_oidc/pairwisesubject/import/", {}, "Add pairwise subjects"),
         ("django_phi_oidc/pairwisesubject/import/template/", None, "Add pairwise subjects"),
-        ("django_phi_oidc/sessionendjob/", None, "Can end sessions"),
-        ("django_phi_oidc/sessionendjob/add/", {}, "Can end sessions"),
+        ("phi_oidc_officer_admin/sessionendjob/", None, "Can end sessions"),
+        ("phi_oidc_officer_admin/sessionendjob/add/", {}, "Can end sessions"),
     ],
 )
 def test_admin_refusal_names_the_permission_of_the_operation(
     path: str, data: Any, permission: str, person: Any
 ) -> None:
     make_staff(person)
-    if path.startswith(("django_phi_oidc/oidcsession", "django_phi_oidc/sessionendjob")):
+    if path.startswith(("django_phi_oidc/oidcsession", "phi_oidc_officer_admin/sessionendjob")):
         allow(person.user, "view_oidcsession")
     url = f"/admin/{path}"
     response = person.get(url) if data is None else person.post(url, data)

@@ -14,14 +14,16 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.sessions import end_jobs
-from django_phi_oidc.sessions.models import OIDCSession, SessionEndJob
-from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
+from django_phi_oidc.contrib.officer_admin import session_end_jobs
+from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
+from django_phi_oidc.contrib.officer_admin.tasks import run_session_end_jobs
+from django_phi_oidc.sessions.models import OIDCSession
+from django_phi_oidc.sessions.tasks import sweep_revocations
 from tests.support.audit_fixtures import audit_database_away  # noqa: F401 -- a fixture
 from tests.support.session_fixtures import NOW, ScriptedOP, SignedIn, answering, op, sign_in  # noqa: F401 -- fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-JOBS = "/admin/django_phi_oidc/sessionendjob/"
+JOBS = "/admin/phi_oidc_officer_admin/sessionendjob/"
 ADD = f"{JOBS}add/"
 BOTH = ("view_oidcsession", "end_oidcsession")
 SignIn = Callable[..., SignedIn]
@@ -153,7 +155,7 @@ def test_few_sessions_are_ended_and_their_tokens_revoked_at_once(
 def test_rest_is_left_to_a_worker_and_the_page_shows_the_progress(
     op: ScriptedOP, sign_in: SignIn, admin_with: AdminOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(end_jobs, "BATCH_SIZE", 3)
+    monkeypatch.setattr(session_end_jobs, "BATCH_SIZE", 3)
     monkeypatch.setattr("django_phi_oidc.contrib.officer_admin.session_end_admin.INLINE_SECONDS", 0)
     op.answer = answering(503)
     client = admin_with(*BOTH)

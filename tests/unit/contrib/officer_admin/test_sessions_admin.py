@@ -14,11 +14,12 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
+from django_phi_oidc.contrib.officer_admin.session_end_jobs import build_job_url, run_due_jobs
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions import token_revocation
-from django_phi_oidc.sessions.end_jobs import build_job_url, run_due_jobs
 from django_phi_oidc.sessions.lifecycle import end_session
-from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, SessionEndJob
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
@@ -143,7 +144,7 @@ def test_end_now_of_more_than_a_request_ends_leads_to_the_progress_page(
 
 
 def test_list_links_to_the_end_of_many_sessions_only_with_the_permission(admin_with: AdminOf) -> None:
-    link = "/admin/django_phi_oidc/sessionendjob/add/"
+    link = "/admin/phi_oidc_officer_admin/sessionendjob/add/"
     for permissions, is_shown in ((("view_oidcsession",), False), (("view_oidcsession", "end_oidcsession"), True)):
         _, client = admin_with(*permissions)
         assert (f'href="{link}"' in client.get(SESSIONS).content.decode()) == is_shown

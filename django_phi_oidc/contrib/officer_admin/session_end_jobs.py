@@ -16,13 +16,15 @@ from django.db import DatabaseError, OperationalError, transaction
 from django.db.models import Count, F, QuerySet
 from django.urls import reverse
 
-from .._internal import randomness
-from .._internal.sql import delete_in_batches, is_lock_timeout
-from ..audit.events import Action, Origin
-from ..audit.outbox import enqueue
-from ..errors import PhiOidcError
-from .lifecycle import end_sessions
-from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionEndJob
+from ..._internal import randomness
+from ..._internal.sql import delete_in_batches, is_lock_timeout
+from ...audit.events import Action, Origin
+from ...audit.outbox import enqueue
+from ...errors import PhiOidcError
+from ...sessions.lifecycle import end_sessions
+from ...sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
+from ...sessions.session_selection import SessionSelection
+from .models import SessionEndJob
 
 BATCH_SIZE = 1_000
 """Sessions ended by the same statements, in one transaction."""
@@ -39,43 +41,6 @@ _OPEN_STATES = (_State.WAITING, _State.RUNNING)
 
 class _EndJobLeaseLost(Exception):
     """Another worker has the job, or it was deleted: write nothing more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSelection:
-    """Sessions that meet all of these criteria."""
-
-    provider: str = ""
-    group: int | None = None
-    """The primary key of a group whose members have the sessions."""
-    user: str = ""
-    """The primary key of a user."""
-    before: str = ""
-    """An aware time in ISO 8601: only sessions that started earlier. A text, because a job stores
-    it as JSON.
-    """
-    session_ids: Sequence[str] | None = None
-
-    @property
-    def scope(self) -> str:
-        """The names of the criteria, for the event."""
-        return " ".join(name for name, value in asdict(self).items() if value not in ("", None))
-
-    def filter(self, sessions: QuerySet[OIDCSession]) -> QuerySet[OIDCSession]:
-        """Return those of the sessions that meet the criteria."""
-        if self.provider:
-            sessions = sessions.filter(provider=self.provider)
-        if self.group is not None:
-            user_model: Any = OIDCSession._meta.get_field("user").related_model
-            members = user_model._base_manager.filter(groups=self.group)
-            sessions = sessions.filter(user__in=members.values("pk"))
-        if self.user:
-            sessions = sessions.filter(user__pk=self.user)
-        if self.before:
-            sessions = sessions.filter(started_at__lt=datetime.fromisoformat(self.before))
-        if self.session_ids is not None:
-            sessions = sessions.filter(pk__in=self.session_ids)
-        return sessions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +98,7 @@ def start_bulk_end(selection: SessionSelection, *, origin: Origin, now: datetime
 
 def build_job_url(job: SessionEndJob) -> str:
     """Return the path of the page that shows the progress."""
-    return reverse("admin:django_phi_oidc_sessionendjob_change", args=[job.pk])
+    return reverse("admin:phi_oidc_officer_admin_sessionendjob_change", args=[job.pk])
 
 
 def list_remaining(job: SessionEndJob) -> QuerySet[OIDCSession]:

@@ -23,9 +23,9 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.sql import limit_lock_waits
 from django_phi_oidc.audit.events import Origin, parse_detail
 from django_phi_oidc.audit.tasks import drain_outbox
-from django_phi_oidc.oidc.token import ReceivedToken
-from django_phi_oidc.sessions import end_jobs
-from django_phi_oidc.sessions.end_jobs import (
+from django_phi_oidc.contrib.officer_admin import session_end_jobs
+from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
+from django_phi_oidc.contrib.officer_admin.session_end_jobs import (
     LEASE_DURATION,
     MAX_FAILURES,
     RETRY_DELAY,
@@ -36,8 +36,10 @@ from django_phi_oidc.sessions.end_jobs import (
     run_job,
     start_bulk_end,
 )
-from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, SessionEndJob, TokenToRevoke
-from django_phi_oidc.sessions.tasks import run_session_end_jobs, sweep_revocations
+from django_phi_oidc.contrib.officer_admin.tasks import run_session_end_jobs
+from django_phi_oidc.oidc.token import ReceivedToken
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation, TokenToRevoke
+from django_phi_oidc.sessions.tasks import sweep_revocations
 from django_phi_oidc.tasks import prune
 from tests.support.celery_worker import eventually, worker
 from tests.support.concurrent_transaction import transaction_beside
@@ -60,7 +62,7 @@ def _at_noon() -> Iterator[None]:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(end_jobs, "BATCH_SIZE", 3)
+    monkeypatch.setattr(session_end_jobs, "BATCH_SIZE", 3)
 
 
 def later(pause: timedelta) -> None:
@@ -238,9 +240,9 @@ KILLED = """
 import os, signal, sys, uuid, django
 django.setup()
 from datetime import timedelta
-from django_phi_oidc.sessions import end_jobs
+from django_phi_oidc.contrib.officer_admin import session_end_jobs
 from tests.support.session_fixtures import NOW
-end_jobs.BATCH_SIZE = 3
+session_end_jobs.BATCH_SIZE = 3
 class Clock:
     calls = 0
     def __call__(self):
@@ -248,7 +250,7 @@ class Clock:
         if self.calls == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return NOW
-end_jobs.run_job(uuid.UUID(sys.argv[1]), clock=Clock(), budget_seconds=60)
+session_end_jobs.run_job(uuid.UUID(sys.argv[1]), clock=Clock(), budget_seconds=60)
 """
 
 
