@@ -1,4 +1,4 @@
-"""The table of docs/how-to/choose-apps.md with what each app adds, from the app configurations: `make reference`."""
+"""The list of docs/how-to/choose-apps.md with what each app adds, from the app configurations: `make reference`."""
 
 import re
 from argparse import ArgumentParser
@@ -12,16 +12,16 @@ from django_phi_oidc._internal.app_configs import FeatureConfig, list_installed_
 from django_phi_oidc.management.subcommands.apps import describe_feature, list_available_features
 from tests.support.manual_blocks import PAGES
 
-TABLE = re.compile(r"(?P<head><!-- `make reference` writes this table -->\n).*?(?P<foot>\n<!-- end -->)", re.DOTALL)
+LIST = re.compile(r"(?P<head><!-- `make reference` writes this list -->\n).*?(?P<foot>\n<!-- end -->)", re.DOTALL)
 EXTENDED = {"sessions": ("list", "end")}
 """The subcommands of the core to which apps add options."""
-HEAD = "| app | tables | URLs | tasks | settings | subcommands |\n|---|---|---|---|---|---|"
 PREFIX = "django_phi_oidc."
+REQUIRED_APPS = {"django_phi_oidc", "django_phi_oidc.audit"}
 
 
 def regenerate(page: str) -> str:
-    """Return the page with a new table."""
-    return TABLE.sub(lambda hit: hit["head"] + "\n".join(build_rows()) + hit["foot"], page)
+    """Return the page with a new list."""
+    return LIST.sub(lambda hit: hit["head"] + "\n".join(build_rows()) + hit["foot"], page)
 
 
 def list_app_names() -> list[str]:
@@ -38,27 +38,29 @@ def list_needs() -> dict[str, list[str]]:
 
 
 def build_rows() -> Iterator[str]:
-    """Yield the lines of the table, in the order of INSTALLED_APPS; without apps that add nothing of these kinds."""
-    yield HEAD
+    """Yield the lines of the list, in the order of INSTALLED_APPS; without the apps that every project has."""
     installed = list_installed_features()
     for config in installed:
+        if config.name in REQUIRED_APPS:
+            continue
         others = [other for other in installed if other is not config]
         row = describe_feature(config, others)
-        cells = (
-            [name.removeprefix(f"{config.label}_") for name in row["tables"]],
-            [name.removeprefix("oidc_") for name in row["urls"]],
-            [name.removeprefix("phi_oidc.") for name in row["tasks"]],
-            row["settings"],
-            [*row["subcommands"], *list_nested_subcommands(config), *list_link_sources(config)],
-        )
-        yield "| " + " | ".join([f"`{short_name(config.name)}`", *map(format_cell, cells)]) + " |"
+        parts = {
+            "tables": [name.removeprefix(f"{config.label}_") for name in row["tables"]],
+            "URLs": [name.removeprefix("oidc_") for name in row["urls"]],
+            "tasks": [name.removeprefix("phi_oidc.") for name in row["tasks"]],
+            "settings": row["settings"],
+            "subcommands": [*row["subcommands"], *list_nested_subcommands(config), *list_link_sources(config)],
+        }
+        shown = [f"{kind} {format_names(names)}" for kind, names in parts.items() if names]
+        yield f"- `{short_name(config.name)}`: {'; '.join(shown)}"
 
 
 def short_name(name: str) -> str:
     return name.removeprefix(PREFIX)
 
 
-def format_cell(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 

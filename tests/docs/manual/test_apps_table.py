@@ -13,7 +13,7 @@ PAGE = PAGES["choose-apps"].read_text()
 PURPOSE_ROW = re.compile(r"^\| `(?P<name>[a-z_.]+)` \| (?P<purpose>[^|]+) \|(?P<needs>[^|]*)\|$", re.MULTILINE)
 
 
-def test_table_of_what_apps_add_matches_the_configurations_and_a_stale_one_is_found() -> None:
+def test_list_of_what_apps_add_matches_the_configurations_and_a_stale_one_is_found() -> None:
     assert regenerate(PAGE) == PAGE, "make reference"
     stale = PAGE.replace("`SIEM`", "`SINKS`")
     assert stale != PAGE

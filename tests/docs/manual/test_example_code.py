@@ -177,7 +177,6 @@ SETTINGS = [
     ("client-keys", "settings", "PROVIDERS"),
     ("client-certificates", "settings", "PROVIDERS"),
     ("client-certificates", "key", "PROVIDERS"),
-    ("client-certificates", "udap", "PROVIDERS"),
     ("client-certificates", "api", "API"),
     ("sender-constrained-tokens", "settings", "PROVIDERS"),
     ("sender-constrained-tokens", "fapi2", "PROVIDERS"),

@@ -5,7 +5,6 @@ import shlex
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.integration.deployment.manifests import (
     DEPLOY,
@@ -28,7 +27,6 @@ def split_lines(text: str) -> list[str]:
     [
         ("deploy-nginx", "server", "nginx.conf"),
         ("deploy-pgbouncer", "ini", "pgbouncer.ini"),
-        ("deploy-kubernetes", "probes", "kubernetes/portal.yaml"),
     ],
 )
 def test_block_is_a_part_of_the_file(page: str, name: str, path: str) -> None:
@@ -50,7 +48,7 @@ def test_shown_unit_of_the_sealer_consists_of_lines_of_the_file() -> None:
 
 def test_shown_commands_for_systemd_name_the_files_and_units() -> None:
     install, copy, _, enable = commands("deploy-systemd", "start")
-    text = (ROOT / "django_phi_oidc" / "management" / "subcommands" / "init.py").read_text()
+    text = (ROOT / "django_phi_oidc" / "contrib" / "adoption" / "subcommands" / "init.py").read_text()
     assert all(f'"{word.removeprefix("secrets/")}"' in text for word in install if word.startswith("secrets/"))
     assert copy[1] == "example_project/deploy/systemd/*.service"
     assert set(enable[3:]) == {path.name for path in (DEPLOY / "systemd").iterdir()}
@@ -91,12 +89,6 @@ def test_shown_commands_use_existing_files_and_names(page: str, name: str) -> No
                 pytest.fail(shlex.join(words))
 
 
-def test_page_about_kubernetes_shows_probes_that_are_yaml() -> None:
-    probes: dict[str, Any] = yaml.safe_load(block("deploy-kubernetes", "probes"))
-    (container,) = dict(iter_pods(load_resources()))["portal"]["containers"]
-    assert {name: container[name] for name in probes} == probes
-
-
 def test_settings_for_a_pooler_change_both_aliases() -> None:
     databases: dict[str, Any] = {
         "default": {"OPTIONS": {}},
@@ -124,4 +116,4 @@ def test_table_of_the_secrets_names_each_file() -> None:
 @pytest.mark.parametrize("process", ["portal", "worker", "sealer", "beat"])
 def test_page_about_sizes_names_each_process(process: str) -> None:
     text = (ROOT / "docs" / "how-to" / "sizing.md").read_text()
-    assert re.search(rf"^\| (?:[a-z, ]*)\b{process}\b", text, re.MULTILINE)
+    assert re.search(rf"^- (?:[a-z ]*)\b{process}\b", text, re.MULTILINE)
