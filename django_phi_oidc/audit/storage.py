@@ -20,7 +20,6 @@ from django.db import (
 )
 
 from .._internal import metrics, randomness
-from .._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .._internal.inserts import insert, insert_autocommit
 from .._internal.sql import durable, statement_timeout
 from ..crypto import keyring
@@ -28,6 +27,7 @@ from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
 from . import conf
 from .actions import DETAIL_KEYS, Action
+from .connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .events import (
     EVENT_FIELDS,
     AuthenticatedEvent,

@@ -14,8 +14,8 @@ import pkcs11
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
-from ...crypto.pkcs11_uri import PKCS11Key, parse_pkcs11_uri
 from ...errors import KeyMissing
+from .pkcs11_uri import PKCS11Key, parse_pkcs11_uri
 
 _ED25519_KEY_BYTES = 32
 _initialized_in: dict[str, int] = {}

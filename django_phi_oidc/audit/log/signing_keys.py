@@ -19,11 +19,11 @@ from django.utils.module_loading import import_string
 
 from ..._internal import randomness
 from ...crypto.conf import get_key_source
-from ...crypto.pkcs11_uri import SCHEME as PKCS11_SCHEME
 from ...errors import KeyMissing
 from .. import conf
 from ..merkle.checkpoint import LogKey, NoteSigner, RetiredKey
 from .bundle import read_public_key
+from .pkcs11_uri import SCHEME as PKCS11_SCHEME
 
 _MAX_EPOCH_DIGITS = 9
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")

@@ -12,8 +12,8 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 from django.db.models import QuerySet
 
 from ..._internal import clock
-from ..._internal.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from ..._internal.sql import read_statement_timeout
+from ...audit.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from ...audit.models import AuditUnsealed
 from ...audit.router import AUDIT_ALIAS
 from ...claims.models import StoredClaim

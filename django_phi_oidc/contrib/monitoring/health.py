@@ -10,9 +10,9 @@ from django.utils.decorators import method_decorator
 from django.views.generic import View
 
 from ..._internal import clock
-from ..._internal.connection_deadline import connection_deadline
 from ..._internal.view_decorators import public_view
 from ...access.responses import set_private_headers
+from ...audit.connection_deadline import connection_deadline
 from ...audit.router import AUDIT_ALIAS
 from ...audit.storage import is_writable
 from ...crypto import keyring

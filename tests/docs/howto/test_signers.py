@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.conf import settings
 from django.test import override_settings
 
+from django_phi_oidc.audit.log.pkcs11_uri import parse_pkcs11_uri
 from django_phi_oidc.audit.log.signing_keys import get_signing_key
-from django_phi_oidc.crypto.pkcs11_uri import parse_pkcs11_uri
 from django_phi_oidc.errors import KeyMissing
 from tests.support.audit_log import KEY
 from tests.support.http_server import served_by

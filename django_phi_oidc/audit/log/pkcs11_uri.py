@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from ..errors import KeyMissing
+from ...errors import KeyMissing
 
 SCHEME = "pkcs11:"
 _PATH_ATTRIBUTES = frozenset({"token", "serial", "object", "id", "type"})

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary, ref
 
 from django.db import OperationalError, connections
 
-from .deadlines import call_at
+from .._internal.deadlines import call_at
 
 CONNECT_SECONDS = 5
 """`connect_timeout` of a connection whose declaration has none: the driver's default is two

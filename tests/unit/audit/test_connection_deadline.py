@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import InterfaceError, OperationalError, connections, transaction
 
-from django_phi_oidc._internal.connection_deadline import connection_deadline
+from django_phi_oidc.audit.connection_deadline import connection_deadline
 from tests.integration.journeys.tcp_relay import Relay, relay_to
 from tests.support.postgresql import given_url
 

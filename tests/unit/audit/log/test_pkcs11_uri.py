@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from django_phi_oidc.crypto.pkcs11_uri import PKCS11Key, parse_pkcs11_uri
+from django_phi_oidc.audit.log.pkcs11_uri import PKCS11Key, parse_pkcs11_uri
 from django_phi_oidc.errors import KeyMissing
 
 MODULE = "/usr/lib/hsm.so"
