@@ -38,11 +38,11 @@ from ...sessions.models import (
     PendingRevocation,
     RevocationStatus,
 )
-from ...sessions.revocation_descriptions import describe_revocation
 from ...sessions.session_selection import SessionSelection
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
 from ...subjects.people_admin import PeopleAdmin
+from .revocation_descriptions import describe_revocation
 from .session_end_jobs import build_job_url, start_bulk_end
 
 SESSION_BATCH_SIZE = 500

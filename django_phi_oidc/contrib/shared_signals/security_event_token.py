@@ -11,8 +11,8 @@ from ...oidc import id_token
 from ...oidc.id_token import Claims
 from ...oidc.jose import JWS, parse_compact_jws
 from ...oidc.jwks import KeySet
-from ...oidc.subject_identifier import EventSubject, parse_subject_identifier
 from .declaration import SignalsDeclaration
+from .subject_identifier import EventSubject, parse_subject_identifier
 
 SET_TYP = "secevent+jwt"
 MAX_SET_AGE = timedelta(days=30)

@@ -33,10 +33,10 @@ from django_phi_oidc.contrib.monitoring import alerts
 from django_phi_oidc.contrib.monitoring.models import SecurityAlert
 from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notices
 from django_phi_oidc.contrib.officer_admin import help_desk_advice
+from django_phi_oidc.contrib.officer_admin.revocation_descriptions import describe_revocation
 from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions.models import PendingRevocation
-from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
 from django_phi_oidc.subjects.account_changes import AccountChange
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.docs.translation import admin_pages as walking

@@ -32,8 +32,8 @@ from django_phi_oidc.contrib.shared_signals.security_event_token import (
     SESSION_REVOKED,
     SecurityEventToken,
 )
+from django_phi_oidc.contrib.shared_signals.subject_identifier import EventSubject
 from django_phi_oidc.errors import TokenExpired
-from django_phi_oidc.oidc.subject_identifier import EventSubject
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions import tasks
 from django_phi_oidc.sessions.access_tokens import get_access_token

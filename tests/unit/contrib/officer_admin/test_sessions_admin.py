@@ -15,12 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
+from django_phi_oidc.contrib.officer_admin.revocation_descriptions import describe_revocation
 from django_phi_oidc.contrib.officer_admin.session_end_jobs import build_job_url, run_due_jobs
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions import token_revocation
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
-from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
 from tests.support.session_fixtures import (
     ACCESS_TOKEN,
     REFRESH_TOKEN,

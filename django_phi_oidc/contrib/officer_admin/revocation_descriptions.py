@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 from django.utils.translation import gettext, ngettext
 
-from .._internal import clock
-from ..audit.descriptions import get_reason_phrase
-from .models import PendingRevocation, RevocationStatus
+from ..._internal import clock
+from ...audit.descriptions import get_reason_phrase
+from ...sessions.models import PendingRevocation, RevocationStatus
 
 
 def describe_revocation(row: PendingRevocation) -> str:

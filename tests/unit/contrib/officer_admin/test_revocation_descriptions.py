@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.contrib.officer_admin.revocation_descriptions import describe_revocation
 from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
-from django_phi_oidc.sessions.revocation_descriptions import describe_revocation
 
 NOW = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)
 SOON = NOW + timedelta(minutes=2)
