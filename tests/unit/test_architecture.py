@@ -52,6 +52,8 @@ PLANTED_VIOLATIONS = {
         "contrib/scim/__init__.py",
         "from django_phi_oidc.contrib import siem\n",
     ),
+    "an app in what apps share": ("contrib/common/__init__.py", "from django_phi_oidc.contrib import scim\n"),
+    "what apps share in the core": ("sessions/__init__.py", "from django_phi_oidc.contrib import common\n"),
     "OpenID Connect in the audit log": ("audit/__init__.py", "from django_phi_oidc import oidc\n"),
 }
 PURE_MODULES = (*("access.policy", "audit.formats", "audit.merkle", "config", "errors", "oidc", "project_settings"),)

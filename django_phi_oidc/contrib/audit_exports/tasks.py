@@ -1,8 +1,8 @@
 """The task that runs exports and verifications of the audit log."""
 
 from ..._internal import clock
-from ..._internal.hostname import get_hostname
 from ..._internal.periodic_task import periodic_task
+from ..common.hostname import get_hostname
 from . import conf, jobs
 
 

@@ -24,7 +24,6 @@ from django.utils.translation import gettext_lazy as _
 
 from ..._internal import clock, randomness
 from ..._internal.admin_theme import ThemedModelAdmin
-from ..._internal.hostname import get_hostname
 from ...audit.admin_base import (
     TrailAdminMixin,
     record_request_event,
@@ -39,6 +38,7 @@ from ...audit.request_context import Actor
 from ...audit.search import EventFilters, RowUnreadable, has_more_events_than
 from ...errors import AuditUnavailable
 from ...subjects.people import find_people
+from ..common.hostname import get_hostname
 from . import conf
 from .event_export import CONTENT_TYPES, FILE_EXTENSIONS, export_events, incomplete_marker
 from .exported_files import ExportedFileForm, build_file_context, verify_uploaded_file

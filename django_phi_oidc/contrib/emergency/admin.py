@@ -23,7 +23,6 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from ..._internal import clock
 from ..._internal.admin_columns import create_time_column, keep_dates_together
-from ..._internal.admin_filters import create_state_filter
 from ...access.no_store import mark_response_private
 from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
 from ...audit.descriptions import (
@@ -41,6 +40,7 @@ from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecrypta
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import find_people
 from ...subjects.people_admin import can_view_person_pages
+from ..common.admin_filters import create_state_filter
 from . import conf
 from .forms import EmergencyReviewForm
 from .lifecycle import (

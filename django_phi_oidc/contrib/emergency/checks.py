@@ -17,7 +17,7 @@ from ..._internal.check_messages import (
     register_check,
     warning,
 )
-from ..._internal.mail_settings import (
+from ..common.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
     get_mail_timeout_line,

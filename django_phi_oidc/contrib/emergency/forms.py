@@ -8,10 +8,10 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from ..._internal.visible_text import validate_visible_text
 from ...access.policy import is_resource_reference
 from ...audit.descriptions import get_purpose_label
 from ...audit.purposes import EMERGENCY_PURPOSES
+from ..common.visible_text import validate_visible_text
 from .models import ALL_RESOURCES, ReviewVerdict
 
 MAX_TEXT_LENGTH = 2000

@@ -18,7 +18,6 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from ..._internal import randomness
-from ..._internal.visible_text import has_visible_text
 from ...access.policy import (
     PERMISSION_MISSING,
     PURPOSE_NOT_DECLARED,
@@ -34,6 +33,7 @@ from ...audit.recorder import record, record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, iterate_events
 from ...errors import EmergencyRefused
+from ..common.visible_text import has_visible_text
 from . import conf
 from .declaration import EmergencyDeclaration
 from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict

@@ -14,7 +14,6 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db.models import Q
 from django.views.decorators.debug import sensitive_variables
 
-from ..._internal.serialized_rows import format_datetime, serialize_row
 from ...access.part2 import NOTICE, NOTICE_SECTION, PART2, lacks_consent
 from ...access.policy import CONSENT_MISSING
 from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
@@ -31,6 +30,7 @@ from ...extensions import PersonalDataExport, personal_data_sources
 from ...oidc.jose import parse_compact_jws
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ...subjects.models import PairwiseIdentifier, PairwiseSubject
+from ..common.serialized_rows import format_datetime, serialize_row
 from .models import AccountingCopy
 from .recipients import list_stored_names
 from .suspensions import find_suspended_purposes, hide_suspensions

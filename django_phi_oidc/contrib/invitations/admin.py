@@ -24,7 +24,6 @@ from ..._internal.admin_columns import (
     format_utc,
     keep_dates_together,
 )
-from ..._internal.admin_filters import create_state_filter
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import (
     CascadeOnlyAdmin,
@@ -38,6 +37,7 @@ from ...crypto import keyring
 from ...errors import InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
 from ...subjects.people_admin import PeopleAdmin
+from ..common.admin_filters import create_state_filter
 from ..subject_links.csv_import.admin import CSVImportPages
 from . import conf as invitations_conf
 from .invitation_import import INVITATIONS

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from django.utils.translation import gettext_noop
 
-from ..._internal.visible_text import has_visible_text
+from ..common.visible_text import has_visible_text
 
 SUSPENDABLE_PURPOSES = ("HLEGAL", "GOV", "FRAUD", "HCOMPL")
 """HL7 codes of disclosures to a health oversight agency or law enforcement official, as in

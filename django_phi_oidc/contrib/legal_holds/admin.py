@@ -16,8 +16,6 @@ from ..._internal.admin_columns import (
     build_technical_fieldset,
     create_time_column,
 )
-from ..._internal.admin_filters import create_state_filter
-from ..._internal.visible_text import validate_visible_text
 from ...audit.admin_actions import confirmed_action
 from ...audit.admin_base import ErrorMessageAdmin, get_error_message
 from ...audit.descriptions import get_purpose_label
@@ -25,6 +23,8 @@ from ...audit.request_context import Actor
 from ...errors import PhiOidcError
 from ...subjects.models import PairwiseSubject
 from ...subjects.people_admin import SubjectRowsAdmin
+from ..common.admin_filters import create_state_filter
+from ..common.visible_text import validate_visible_text
 from .accounting_suspensions import (
     SUSPENDABLE_PURPOSES,
     AccountingSuspension,

@@ -14,13 +14,13 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from ..._internal import randomness
-from ..._internal.visible_text import has_visible_text
 from ...audit.events import Action, Origin
 from ...audit.outbox import enqueue
 from ...claims.models import FOREVER, NO_SESSION, StoredClaim
 from ...crypto import retention_keys
 from ...errors import CiphertextInvalid, KeyUnknown
 from ...subjects.models import PairwiseSubject
+from ..common.visible_text import has_visible_text
 from .accounting_suspensions import (
     SUSPENDABLE_PURPOSES,
     AccountingSuspension,

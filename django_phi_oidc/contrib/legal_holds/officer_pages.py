@@ -10,7 +10,6 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from ..._internal.admin_columns import format_utc
-from ..._internal.visible_text import validate_visible_text
 from ...extensions import person_actions, person_sections
 from ...subjects.person_forms import Choices, ConsentForm, MultipleChoiceForm, SingleChoiceForm
 from ...subjects.person_pages import (
@@ -25,6 +24,7 @@ from ...subjects.person_pages import (
     build_disclosure_result,
     list_unavailable,
 )
+from ..common.visible_text import validate_visible_text
 from .forms import FutureUntilMixin
 from .legal_hold_disclosure import DISCLOSE_PERMISSION, disclose_held_claims
 from .legal_holds import list_active_holds, place_hold, release_hold

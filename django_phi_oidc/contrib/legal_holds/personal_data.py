@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from ... import conf
-from ..._internal.serialized_rows import serialize_row
 from ...claims.models import FOREVER, StoredClaim
 from ...claims.retention_limits import get_expiry
 from ...extensions import PersonalDataExport, PersonalDataSource
+from ..common.serialized_rows import serialize_row
 from .legal_holds import find_suspended_purposes, list_active_holds
 from .models import LegalHold
 

@@ -20,7 +20,6 @@ from ..._internal.admin_columns import (
     create_code_column,
     create_time_column,
 )
-from ..._internal.admin_filters import create_state_filter
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import ErrorMessageAdmin
 from ...audit.descriptions import get_alert_explanation, get_alert_label, get_reason_label
@@ -28,6 +27,7 @@ from ...audit.descriptions.alert_labels import ALERT_LABELS
 from ...audit.request_context import Actor
 from ...subjects.models import PairwiseSubject
 from ...subjects.people_admin import PeopleAdmin
+from ..common.admin_filters import create_state_filter
 from .alerts import (
     MAX_MUTE_DURATION,
     acknowledge_alert,

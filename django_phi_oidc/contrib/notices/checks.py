@@ -5,7 +5,7 @@ from typing import Any
 from django.core.checks import Tags
 
 from ..._internal.check_messages import Messages, check_option, in_settings, register_check, warning
-from ..._internal.mail_settings import (
+from ..common.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
     get_mail_timeout_line,

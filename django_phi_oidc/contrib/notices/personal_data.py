@@ -7,10 +7,10 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.views.decorators.debug import sensitive_variables
 
-from ..._internal.serialized_rows import serialize_row
 from ...audit.events import Origin
 from ...errors import KeyRingError
 from ...extensions import PersonalDataExport, PersonalDataSource
+from ..common.serialized_rows import serialize_row
 from .models import AccountNotice, KnownDevice
 
 

@@ -27,7 +27,6 @@ from ..._internal.admin_columns import (
     format_utc,
     keep_dates_together,
 )
-from ..._internal.admin_filters import create_choice_filter, create_state_filter
 from ...audit.admin_actions import confirmed_action
 from ...audit.descriptions import get_purpose_label
 from ...audit.outbox import batch_delivery
@@ -44,6 +43,7 @@ from ...errors import HeldForLegalReasons, KeyMissing
 from ...extensions import retention_guards
 from ...fields import MASK
 from ...subjects.people_admin import SubjectRowsAdmin
+from ..common.admin_filters import create_choice_filter, create_state_filter
 
 
 def _list_names() -> list[tuple[str, str]]:

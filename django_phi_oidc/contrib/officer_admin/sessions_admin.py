@@ -22,7 +22,6 @@ from ..._internal.admin_columns import (
     create_time_column,
     format_utc,
 )
-from ..._internal.admin_filters import create_choice_filter, create_state_filter
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.descriptions import get_reason_label, get_reason_phrase
 from ...audit.events import Origin
@@ -42,6 +41,7 @@ from ...sessions.session_selection import SessionSelection
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
 from ...subjects.people_admin import PeopleAdmin
+from ..common.admin_filters import create_choice_filter, create_state_filter
 from .revocation_descriptions import describe_revocation
 from .session_end_jobs import build_job_url, start_bulk_end
 

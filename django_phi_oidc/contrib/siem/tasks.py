@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from django.db import OperationalError
 
 from ..._internal import clock
-from ..._internal.hostname import get_hostname
 from ..._internal.periodic_task import periodic_task
 from ..._internal.sql import is_lock_timeout
 from ...errors import AuditUnavailable
+from ..common.hostname import get_hostname
 from . import conf, delivery
 from .declaration import SinkDeclaration
 from .delivery import DeliveryResult

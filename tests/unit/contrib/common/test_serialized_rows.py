@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from django_phi_oidc._internal.serialized_rows import serialize_row
+from django_phi_oidc.contrib.common.serialized_rows import serialize_row
 from django_phi_oidc.sessions.models import OIDCSession
 
 STARTED = datetime(2026, 11, 24, 12, 0, 0, 7, tzinfo=UTC)
