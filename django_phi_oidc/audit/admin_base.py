@@ -34,8 +34,8 @@ from django.utils.translation import gettext_noop
 
 from .._internal import clock
 from .._internal.admin_theme import ThemedModelAdmin, ThemedSplitDateTime
-from .._internal.bounded_lists import CappedPaginator
 from ..errors import AuditUnavailable, PhiOidcError
+from .bounded_lists import CappedPaginator
 from .events import OUTCOMES, Action, EventOutcome
 from .recorder import record
 from .refusals import RecordedRefusal

@@ -18,15 +18,15 @@ from ...oidc.metadata import (
     validate_https_url,
     validate_issuer,
 )
-from ...oidc.registration import (
+from ...provider.metadata_documents import find_metadata_source
+from ...provider.provider_findings import FindingLevel, ProviderFinding, sanitize_text
+from ..common.registration import (
     ClientURLs,
     build_client_metadata,
     build_registration_request,
     compare_registration,
     process_registration_response,
 )
-from ...provider.metadata_documents import find_metadata_source
-from ...provider.provider_findings import FindingLevel, ProviderFinding, sanitize_text
 from . import diagnostics
 from .udap import UDAPClientInformation, build_udap_metadata, build_udap_registration_request
 

@@ -39,8 +39,8 @@ from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import find_people
-from ...subjects.people_admin import can_view_person_pages
 from ..common.admin_filters import create_state_filter
+from ..common.people_admin import can_view_person_pages
 from . import conf
 from .forms import EmergencyReviewForm
 from .lifecycle import (

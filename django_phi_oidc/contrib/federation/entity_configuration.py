@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config.providers import ProviderDeclaration
 from ...oidc.client_auth import create_jws
-from ...oidc.registration import ClientURLs, build_client_metadata
+from ..common.registration import ClientURLs, build_client_metadata
 from .declaration import FederationDeclaration
 from .entity_statement import ENTITY_STATEMENT_TYP, FEDERATION_ENTITY, OPENID_RELYING_PARTY
 

@@ -15,7 +15,7 @@ from ..._internal.view_decorators import public_view
 from ...claims import minimization
 from ...config.providers import ProviderDeclaration
 from ...login.client_metadata import list_public_keys, list_redirect_uris, set_cache_headers
-from ...oidc.registration import ClientURLs
+from ..common.registration import ClientURLs
 from .declaration import FederationDeclaration
 from .entity_configuration import build_relying_party_metadata, create_entity_configuration
 from .entity_statement import build_entity_configuration_url

@@ -21,7 +21,7 @@ from ...access.no_store import mark_response_private
 from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
 from ...audit.events import Action
 from ...errors import AuditUnavailable, KeyRingError
-from ...subjects.people_admin import PeopleAdmin
+from ..common.people_admin import PeopleAdmin
 from .models import AccountingCopy
 
 

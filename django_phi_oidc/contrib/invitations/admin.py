@@ -36,8 +36,8 @@ from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
-from ...subjects.people_admin import PeopleAdmin
 from ..common.admin_filters import create_state_filter
+from ..common.people_admin import PeopleAdmin
 from ..subject_links.csv_import.admin import CSVImportPages
 from . import conf as invitations_conf
 from .invitation_import import INVITATIONS

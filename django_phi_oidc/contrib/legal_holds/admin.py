@@ -22,8 +22,8 @@ from ...audit.descriptions import get_purpose_label
 from ...audit.request_context import Actor
 from ...errors import PhiOidcError
 from ...subjects.models import PairwiseSubject
-from ...subjects.people_admin import SubjectRowsAdmin
 from ..common.admin_filters import create_state_filter
+from ..common.people_admin import SubjectRowsAdmin
 from ..common.visible_text import validate_visible_text
 from .accounting_suspensions import (
     SUSPENDABLE_PURPOSES,

@@ -26,8 +26,8 @@ from ...audit.descriptions import get_alert_explanation, get_alert_label, get_re
 from ...audit.descriptions.alert_labels import ALERT_LABELS
 from ...audit.request_context import Actor
 from ...subjects.models import PairwiseSubject
-from ...subjects.people_admin import PeopleAdmin
 from ..common.admin_filters import create_state_filter
+from ..common.people_admin import PeopleAdmin
 from .alerts import (
     MAX_MUTE_DURATION,
     acknowledge_alert,

@@ -10,7 +10,7 @@ from ...audit.admin_base import ReadOnlyAdmin
 from ...claims.models import StoredClaim
 from ...sessions.models import OIDCSession, PendingRevocation
 from ...subjects.models import PairwiseSubject
-from ...subjects.people_admin import PeopleAdmin
+from ..common.people_admin import PeopleAdmin
 from .claims_admin import StoredClaimAdmin
 from .models import SessionEndJob
 from .page_parts import load_officer_pages

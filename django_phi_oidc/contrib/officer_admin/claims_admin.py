@@ -42,8 +42,8 @@ from ...claims.retention_report import (
 from ...errors import HeldForLegalReasons, KeyMissing
 from ...extensions import retention_guards
 from ...fields import MASK
-from ...subjects.people_admin import SubjectRowsAdmin
 from ..common.admin_filters import create_choice_filter, create_state_filter
+from ..common.people_admin import SubjectRowsAdmin
 
 
 def _list_names() -> list[tuple[str, str]]:

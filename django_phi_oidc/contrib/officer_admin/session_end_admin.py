@@ -38,8 +38,8 @@ from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ...sessions.session_selection import SessionSelection
 from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
 from ...subjects.people import find_people
-from ...subjects.people_admin import can_view_person_pages
 from ...subjects.person_label import get_label
+from ..common.people_admin import can_view_person_pages
 from . import session_end_jobs
 from .models import SessionEndJob
 

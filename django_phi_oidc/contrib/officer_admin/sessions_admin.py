@@ -40,8 +40,8 @@ from ...sessions.models import (
 from ...sessions.session_selection import SessionSelection
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
-from ...subjects.people_admin import PeopleAdmin
 from ..common.admin_filters import create_choice_filter, create_state_filter
+from ..common.people_admin import PeopleAdmin
 from .revocation_descriptions import describe_revocation
 from .session_end_jobs import build_job_url, start_bulk_end
 

@@ -24,13 +24,13 @@ from ..._internal.admin_columns import (
     create_time_column,
     format_utc,
 )
-from ..._internal.bounded_lists import CappedPaginator
 from ...audit.admin_base import (
     ErrorMessageAdmin,
     NamedRow,
     ResourcePermissionDenied,
     get_error_message,
 )
+from ...audit.bounded_lists import CappedPaginator
 from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import HeldForLegalReasons
@@ -38,8 +38,8 @@ from ...extensions import subject_list_pages
 from ...provider.labels import list_provider_choices
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
-from ...subjects.people_admin import PeopleAdmin
 from ...subjects.privileges import has_more_privileges
+from ..common.people_admin import PeopleAdmin
 
 
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:

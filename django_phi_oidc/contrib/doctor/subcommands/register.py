@@ -21,7 +21,7 @@ from ....management.subcommands._arguments import (
     parse_portal_origin,
 )
 from ....management.subcommands._files import create_private_file
-from ....oidc.registration import ClientURLs
+from ...common.registration import ClientURLs
 from ..registration import register_client
 from ..udap import UDAPClientInformation
 from .doctor import write_finding

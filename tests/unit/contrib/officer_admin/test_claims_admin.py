@@ -103,7 +103,7 @@ def test_list_has_constant_queries_and_a_capped_count(
         assert not any("DISTINCT" in query["sql"] for query in queries)
         assert all("LIMIT" in query["sql"] for query in queries if "COUNT(" in query["sql"])
     assert counts[0] == counts[1]
-    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 3)
+    monkeypatch.setattr("django_phi_oidc.audit.bounded_lists.MAX_ROWS", 3)
     assert client.get(CLAIMS).context["cl"].result_count == 3
 
 

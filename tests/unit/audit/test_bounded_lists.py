@@ -11,7 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc._internal.bounded_lists import CappedPaginator
+from django_phi_oidc.audit.bounded_lists import CappedPaginator
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.support.session_fixtures import ScriptedOP, SignedIn, op, sign_in  # noqa: F401 -- fixtures
 
@@ -26,7 +26,7 @@ END = "The list ends after the first 2 rows. Filter it, or search for a person, 
 
 @pytest.fixture(autouse=True)
 def _limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 2)
+    monkeypatch.setattr("django_phi_oidc.audit.bounded_lists.MAX_ROWS", 2)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_filter_without_an_index_searches_the_first_rows_and_the_page_says_so(
     rows, messages = list_rows(client, **query)
     assert old_session.session.pk not in rows
     assert messages == [NOTICE]
-    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 5)
+    monkeypatch.setattr("django_phi_oidc.audit.bounded_lists.MAX_ROWS", 5)
     assert list_rows(client, **query) == ([old_session.session.pk], [])
 
 
@@ -105,7 +105,7 @@ def test_list_that_ends_at_the_limit_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert list_rows(client)[1] == [END]
-    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 4)
+    monkeypatch.setattr("django_phi_oidc.audit.bounded_lists.MAX_ROWS", 4)
     assert list_rows(client)[1] == []
 
 
@@ -117,7 +117,7 @@ def test_action_finds_a_selected_row_that_newer_ones_have_displaced(
     client: Client,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc._internal.bounded_lists.MAX_ROWS", 3)
+    monkeypatch.setattr("django_phi_oidc.audit.bounded_lists.MAX_ROWS", 3)
     assert list_rows(client, provider="another")[0] == [old_session.session.pk]
     sign_in()
     form = {"action": "end_now", "_selected_action": [str(old_session.session.pk)], "post": "yes"}

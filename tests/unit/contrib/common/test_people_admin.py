@@ -15,18 +15,18 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.common import people_admin
+from django_phi_oidc.contrib.common.people_admin import (
+    can_view_person_pages,
+    list_matching_accounts,
+)
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.extensions import person_sections
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
-from django_phi_oidc.subjects import people_admin
 from django_phi_oidc.subjects.models import PairwiseSubject
-from django_phi_oidc.subjects.people_admin import (
-    can_view_person_pages,
-    list_matching_accounts,
-)
 from tests.support.manual_blocks import block
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..config.certificates import get_subject_dn
-from ..config.providers import ProviderDeclaration
-from ..errors import RegistrationRefused
-from ..http.transport import TransportRequest, TransportResponse, parse_json_body
+from ...config.certificates import get_subject_dn
+from ...config.providers import ProviderDeclaration
+from ...errors import RegistrationRefused
+from ...http.transport import TransportRequest, TransportResponse, parse_json_body
 
 REGISTRATION_ERROR_CODES = frozenset(
     {

@@ -10,9 +10,7 @@ import pytest
 from django_phi_oidc.config.certificates import read_certificate_chain
 from django_phi_oidc.config.client_keys import parse_client_keys
 from django_phi_oidc.config.providers import ProviderDeclaration
-from django_phi_oidc.errors import RegistrationRefused
-from django_phi_oidc.http.transport import TransportResponse
-from django_phi_oidc.oidc.registration import (
+from django_phi_oidc.contrib.common.registration import (
     ClientURLs,
     Deviation,
     build_client_metadata,
@@ -20,6 +18,8 @@ from django_phi_oidc.oidc.registration import (
     compare_registration,
     process_registration_response,
 )
+from django_phi_oidc.errors import RegistrationRefused
+from django_phi_oidc.http.transport import TransportResponse
 from tests.support.client_keys import create_private_key_pem
 from tests.support.encrypted_tokens import ENCRYPTION_KEYS
 from tests.support.tls import write_client_certificate

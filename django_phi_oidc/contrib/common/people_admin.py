@@ -17,11 +17,11 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .._internal.bounded_lists import BoundedChangeList
-from ..audit.admin_actions import RowActionsAdmin
-from ..audit.admin_base import AuditedAdmin, CascadeOnlyAdmin, NamedRow
-from ..extensions import person_sections
-from .people import find_people
+from ...audit.admin_actions import RowActionsAdmin
+from ...audit.admin_base import AuditedAdmin, CascadeOnlyAdmin, NamedRow
+from ...audit.bounded_lists import BoundedChangeList
+from ...extensions import person_sections
+from ...subjects.people import find_people
 
 MAX_ACCOUNTS = 50
 """Accounts that a search by name looks up."""
