@@ -9,7 +9,6 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 
 from ... import conf
-from ...access.role_sync import lock_sole_roles
 from ...audit.events import Action, Origin
 from ...audit.outbox import batch_delivery, enqueue_many
 from ...audit.request_context import use_origin
@@ -18,6 +17,7 @@ from ...sessions.account_access import disable_account
 from ...sessions.models import OIDCSession
 from ...subjects.models import PairwiseSubject
 from . import conf as scim_conf
+from .group_role_sync import lock_sole_roles
 from .memberships import sync_group_roles
 from .models import SCIMUser
 from .scim_groups import lock_groups_of_user

@@ -7,10 +7,10 @@ from typing import Any
 from django.db.models import QuerySet
 
 from ... import conf
-from ...access.role_sync import sync_roles_of_many
 from ...audit.events import Origin
 from . import conf as scim_conf
 from .declaration import SCIM_GROUPS_CLAIM
+from .group_role_sync import sync_roles_of_many
 from .models import SCIMMembership
 
 

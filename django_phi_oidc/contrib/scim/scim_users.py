@@ -16,7 +16,6 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import randomness
-from ...access.role_sync import lock_sole_roles
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import batch_delivery, enqueue_many
 from ...audit.request_context import use_origin
@@ -30,6 +29,7 @@ from ...subjects.account_fields import build_account_fields, create_username
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
 from ...subjects.models import PairwiseSubject
 from . import conf as scim_conf
+from .group_role_sync import lock_sole_roles
 from .memberships import sync_group_roles
 from .models import MAX_LENGTH, SCIMGroup, SCIMMembership, SCIMUser
 
