@@ -13,9 +13,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import (
-    ExtensionNotFound,
-    SubjectAlternativeName,
-    UniformResourceIdentifier,
     load_der_x509_certificate,
     load_pem_x509_certificates,
 )
@@ -86,25 +83,6 @@ def get_subject_dn(der: bytes) -> str:
             "The certificate has no subject: register its alternative name at the provider."
         )
     return name
-
-
-def get_subject_uri(der: bytes) -> str:
-    """Return the only URI among the alternative names of the subject. Raises: DeclarationInvalid.
-
-    Spec: RFC 5280 4.2.1.6; UDAP Security 3.1 (iss).
-    """
-    try:
-        names = (
-            load_der_x509_certificate(der)
-            .extensions.get_extension_for_class(SubjectAlternativeName)
-            .value
-        )
-        (uri,) = names.get_values_for_type(UniformResourceIdentifier)
-    except (ExtensionNotFound, ValueError):
-        raise DeclarationInvalid(
-            "The certificate must have exactly one URI as a subject alternative name."
-        ) from None
-    return uri
 
 
 def compute_certificate_thumbprint(der: bytes) -> str:

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ...config.certificates import get_subject_uri
+from cryptography.x509 import (
+    ExtensionNotFound,
+    SubjectAlternativeName,
+    UniformResourceIdentifier,
+    load_der_x509_certificate,
+)
+
 from ...config.providers import ProviderDeclaration
+from ...errors import DeclarationInvalid
 from ...http.transport import TransportRequest
 from ...oidc.client_auth import AssertionFreshness, sign_client_jwt
 
@@ -79,3 +86,22 @@ def build_udap_registration_request(
         headers={"Content-Type": "application/json", "Accept": "application/json"},
         body=json.dumps({"software_statement": statement, "udap": UDAP_VERSION}).encode("ascii"),
     )
+
+
+def get_subject_uri(der: bytes) -> str:
+    """Return the only URI among the alternative names of the subject. Raises: DeclarationInvalid.
+
+    Spec: RFC 5280 4.2.1.6; UDAP Security 3.1 (iss).
+    """
+    try:
+        names = (
+            load_der_x509_certificate(der)
+            .extensions.get_extension_for_class(SubjectAlternativeName)
+            .value
+        )
+        (uri,) = names.get_values_for_type(UniformResourceIdentifier)
+    except (ExtensionNotFound, ValueError):
+        raise DeclarationInvalid(
+            "The certificate must have exactly one URI as a subject alternative name."
+        ) from None
+    return uri

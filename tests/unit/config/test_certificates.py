@@ -12,12 +12,10 @@ from django_phi_oidc.config.certificates import (
     compute_certificate_thumbprint,
     get_expiry,
     get_subject_dn,
-    get_subject_uri,
     read_certificate_chain,
 )
 from django_phi_oidc.errors import DeclarationInvalid
-from tests.support.client_keys import create_private_key_pem
-from tests.support.tls import create_certificate_authority, create_certificate_pem, write_client_certificate
+from tests.support.tls import create_certificate_authority, write_client_certificate
 
 pytestmark = pytest.mark.sqlite
 
@@ -44,18 +42,6 @@ def test_subject_is_that_of_rfc_4514(tmp_path: Path) -> None:
     assert get_subject_dn(read_certificate_chain(path)[0]) == "CN=portal\\, example"
     with pytest.raises(DeclarationInvalid, match="no subject"):
         get_subject_dn(read_certificate_chain(write_client_certificate(path, subject=""))[0])
-
-
-def test_subject_uri_is_the_only_one() -> None:
-    pem = create_private_key_pem("EC")
-
-    def find_uri(*uris: str) -> str:
-        return get_subject_uri(ssl.PEM_cert_to_DER_cert(create_certificate_pem(pem, uris=uris)))
-
-    assert find_uri("https://portal.example/app") == "https://portal.example/app"
-    for uris in ((), ("https://portal.example/app", "https://portal.example/other")):
-        with pytest.raises(DeclarationInvalid):
-            find_uri(*uris)
 
 
 def test_thumbprint_is_the_sha_256_digest_in_base64url() -> None:

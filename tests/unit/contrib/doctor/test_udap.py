@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from django_phi_oidc.contrib.doctor.udap import (
     UDAPClientInformation,
     build_udap_metadata,
     build_udap_registration_request,
+    get_subject_uri,
 )
 from django_phi_oidc.errors import DeclarationInvalid
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
@@ -85,3 +87,15 @@ def test_certificate_without_a_uri_is_refused(
     declaration = declare_key(declare)
     with pytest.raises(DeclarationInvalid):
         build_udap_registration_request(ENDPOINT, metadata=STATED, declaration=declaration, freshness=freshness)
+
+
+def test_subject_uri_is_the_only_one() -> None:
+    pem = create_private_key_pem("EC")
+
+    def find_uri(*uris: str) -> str:
+        return get_subject_uri(ssl.PEM_cert_to_DER_cert(create_certificate_pem(pem, uris=uris)))
+
+    assert find_uri("https://portal.example/app") == "https://portal.example/app"
+    for uris in ((), ("https://portal.example/app", "https://portal.example/other")):
+        with pytest.raises(DeclarationInvalid):
+            find_uri(*uris)
