@@ -6,14 +6,11 @@ part is shown to users who may view the rows of its model.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from django.db.models import QuerySet
-from django.urls import NoReverseMatch, reverse
-from django.utils.timesince import timesince
-from django.utils.translation import gettext as _
 
 CanView = Callable[[str], bool]
 """Returns whether the user may view the rows of a model, by its label."""
@@ -97,32 +94,3 @@ class Trend:
         else:
             times = {}
         return urlencode({**self.url_query, **times})
-
-
-def find_page_url(
-    site_name: str,
-    model_label: str,
-    url_query: str = "",
-    *,
-    page: str = "changelist",
-    **kwargs: Any,
-) -> str:
-    """Return the URL of a page of the model; empty if the admin site has none."""
-    try:
-        url = reverse(
-            f"admin:{model_label.replace('.', '_')}_{page}",
-            kwargs=kwargs or None,
-            current_app=site_name,
-        )
-    except NoReverseMatch:
-        return ""
-    if url_query:
-        return f"{url}?{url_query}"
-    return url
-
-
-def format_past(time: datetime, *, now: datetime) -> str:
-    """Return how long ago that was, in its largest unit from minutes on."""
-    if now - time < timedelta(minutes=1):
-        return _("just now")
-    return _("%(duration)s ago") % {"duration": timesince(time, now, depth=1)}

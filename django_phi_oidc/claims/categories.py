@@ -6,7 +6,6 @@ The permissions belong to PairwiseSubject: backends such as django-guardian gran
 for objects of its own model.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.models import Permission
@@ -84,32 +83,6 @@ def list_names_hidden_of(user: Any, person: Any) -> set[str]:
     for subject in PairwiseSubject.objects.filter(user=person.pk) if hidden else ():
         hidden.intersection_update(list_hidden_names(user, subject))
     return hidden
-
-
-def can_reveal_any(user: Any, person: Any) -> bool:
-    """Return whether user may reveal a stored claim of person. One SELECT, unless a model-wide
-    permission suffices.
-    """
-    stored = []
-    for claim in conf.claims().values():
-        if claim.retention is not None:
-            stored.append(claim)
-    if _can_reveal_one_of(stored, user, None):
-        return True
-
-    subjects: Iterable[PairwiseSubject]
-    if person.pk is not None:
-        subjects = PairwiseSubject.objects.filter(user=person.pk)
-    else:
-        subjects = ()
-
-    return any(_can_reveal_one_of(stored, user, subject) for subject in subjects)
-
-
-def _can_reveal_one_of(
-    claims: Iterable[ClaimDeclaration], user: Any, subject: PairwiseSubject | None
-) -> bool:
-    return any(can_reveal(user, claim, subject) for claim in claims)
 
 
 def list_categories() -> list[str]:

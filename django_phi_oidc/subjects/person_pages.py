@@ -4,27 +4,24 @@ Apps create them in their module `officer_pages` and add them to `extensions.per
 `extensions.person_actions`.
 """
 
-import json
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.urls import reverse
 from django.utils.functional import Promise
-from django.utils.translation import gettext as _
 
-from .._internal.admin_columns import AdminLink
 from ..audit.events import Origin
 from ..audit.request_context import Actor
-from ..claims.models import get_claim_label
 from .models import PairwiseSubject
-from .person_forms import ActionForm, Choices
 
 MAX_ROWS = 50
 """Rows of a section: the newest."""
+Choices = Sequence[tuple[str, str]]
+"""The rows that the form of an action offers: key and label of each."""
 TableRow = tuple[Any, ...]
 Label = str | Promise
 
@@ -107,6 +104,20 @@ class ActionResult:
     """A text that must accompany it. Spec: 42 CFR 2.32."""
 
 
+class ActionForm(forms.Form):
+    """Asks for confirmation only."""
+
+    is_empty = False
+    """Whether there is no row to choose."""
+
+    def __init__(self, *args: Any, choices: Choices = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_choices(choices)
+
+    def set_choices(self, choices: Choices) -> None:
+        """Offer these rows, which are of this person, and accept no others."""
+
+
 def _offer_no_rows(request: ActionRequest) -> Choices:
     return ()
 
@@ -148,53 +159,3 @@ class PersonAction:
 
     def is_permitted(self, user: Any, person: Any) -> bool:
         return self.has_permission(user, person) and self.may_concern(user, person)
-
-
-def build_disclosure_result(claims: Collection[Any]) -> ActionResult:
-    """Return the labels and values of disclosed claims.
-
-    claims: `RevealResult`, or other objects with name, value, notice and `is_undecryptable`.
-    """
-    rows = []
-    for claim in claims:
-        rows.append((get_claim_label(claim.name), _describe_value(claim)))
-    return ActionResult(rows=tuple(rows), notice=_find_notice(claims))
-
-
-def _find_notice(claims: Collection[Any]) -> str:
-    """Return the notice of the first claim that has one, or empty."""
-    for claim in claims:
-        notice: str = claim.notice
-        if notice:
-            return notice
-    return ""
-
-
-def _describe_value(claim: Any) -> str:
-    if getattr(claim, "is_refused", False):
-        return _(
-            "Not shown: you do not have the permission for this purpose, or the consent is missing."
-        )
-    if getattr(claim, "is_scrubbed", False):
-        return _("Its retention period has ended.")
-    if claim.is_undecryptable:
-        return _("It cannot be decrypted with the present keys.")
-
-    if isinstance(claim.value, str):
-        return claim.value
-    return json.dumps(claim.value, ensure_ascii=False, indent=2)
-
-
-def build_admin_link(text: object, url_prefix: str, pk: object) -> AdminLink:
-    """Return a link to the change page of a row.
-
-    url_prefix: label of the app and name of the model, as in the names of the admin's URLs.
-    """
-    return AdminLink(str(text), reverse(f"admin:{url_prefix}_change", args=[pk]))
-
-
-def list_unavailable(condition: object, *actions: str) -> frozenset[str]:
-    """Return the actions, unless the condition is true."""
-    if condition:
-        return frozenset()
-    return frozenset(actions)

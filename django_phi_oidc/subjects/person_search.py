@@ -2,7 +2,6 @@
 admin's list of users.
 """
 
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,6 @@ from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
-from ..audit import search
-from ..audit.admin_base import record_request_event
-from ..audit.events import Action
-from ..audit.models import AuditEvent
-from ..sessions.models import OIDCSession
 from .models import PairwiseSubject
 
 MAX_MATCHES = 20
@@ -41,7 +35,7 @@ def find_accounts(request: HttpRequest, site: AdminSite, term: str) -> AccountMa
     users who may view the accounts, and with the fields of the admin's own list of users, if there
     is one.
     """
-    account = _find_account(term)
+    account = find_account_by_key(term)
     model = get_user_model()
     users = site._registry.get(get_user_model())
     permission = f"{model._meta.app_label}.{get_permission_codename('view', model._meta)}"
@@ -75,27 +69,6 @@ def find_accounts(request: HttpRequest, site: AdminSite, term: str) -> AccountMa
     return AccountMatches(accounts=accounts[:MAX_MATCHES], has_more=len(accounts) > MAX_MATCHES)
 
 
-def find_people_by_id(request: HttpRequest, id_: uuid.UUID) -> AccountMatches:
-    """Return the accounts that a UUID of a subject, a session or an event leads to, for users who
-    may view that row.
-
-    An event leads to the person that it is about, otherwise to its actor. It shows what that person
-    did, so this is recorded as a view of the event. Raises: AuditUnavailable.
-    """
-    has_perm = request.user.has_perm
-    keys = list[Any]()
-    if has_perm("django_phi_oidc.view_pairwisesubject"):
-        keys += PairwiseSubject.objects.filter(uuid=id_).values_list("user", flat=True)
-    if has_perm("django_phi_oidc.view_oidcsession"):
-        keys += OIDCSession.objects.filter(pk=id_).values_list("user", flat=True)
-    if not keys and has_perm("phi_oidc_audit.view_auditevent"):
-        keys += _list_accounts_of_event(request, id_)
-    accounts = get_user_model()._base_manager.filter(
-        pk__in={key for key in keys if key is not None}
-    )
-    return AccountMatches(accounts=tuple(accounts))
-
-
 def list_person_filters(accounts: Iterable[Any]) -> dict[Any, str]:
     """Return for each account the value of the filter `person`, for the events by and about it, by
     one query.
@@ -112,7 +85,8 @@ def list_person_filters(accounts: Iterable[Any]) -> dict[Any, str]:
     return values
 
 
-def _find_account(term: str) -> Any:
+def find_account_by_key(term: str) -> Any:
+    """Return the account with that primary key, or None."""
     model = get_user_model()
     try:
         key = model._meta.pk.to_python(term or None)
@@ -123,37 +97,3 @@ def _find_account(term: str) -> Any:
     if key is not None:
         return model._base_manager.filter(pk=key).first()
     return None
-
-
-def _list_accounts_of_event(request: HttpRequest, id_: uuid.UUID) -> list[Any]:
-    try:
-        event = search.find_event(id_)
-    except search.RowUnreadable:
-        event = None
-    if event is None:
-        return []
-    detail = {"page": "event", "filters": []}
-    resource = f"AuditEvent/{id_}"
-    record_request_event(
-        request, Action.AUDIT_VIEWED, subject=event.subject, resource=resource, detail=detail
-    )
-    keys = _list_subject_accounts(event)
-    if keys:
-        return keys
-
-    actor = _find_account(event.actor)
-    if actor:
-        return [actor.pk]
-    return []
-
-
-def _list_subject_accounts(event: AuditEvent) -> list[Any]:
-    try:
-        subject = uuid.UUID(event.subject)
-    except ValueError:
-        return []
-    return list(
-        PairwiseSubject.objects.filter(uuid=subject, user__isnull=False).values_list(
-            "user", flat=True
-        )
-    )

@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from ..._internal import clock
-from ..._internal.admin_columns import create_time_column, keep_dates_together
+from ..._internal.admin_columns import create_time_column
 from ...access.no_store import mark_response_private
 from ...audit.admin_base import ReadOnlyAdmin, record_request_event, render_trail_unavailable
 from ...audit.descriptions import (
@@ -39,6 +39,7 @@ from ...audit.search import RowUnreadable
 from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import find_people
+from ..common.admin_fields import keep_dates_together
 from ..common.admin_filters import create_state_filter
 from ..common.people_admin import can_view_person_pages
 from . import conf

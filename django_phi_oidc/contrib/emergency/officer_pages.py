@@ -9,17 +9,17 @@ from ..._internal.admin_columns import format_utc
 from ..._internal.overview_parts import OverviewPanel
 from ...audit.descriptions import get_purpose_label
 from ...extensions import overview_panels, person_actions, person_sections
-from ...subjects.person_forms import Choices, MultipleChoiceForm
 from ...subjects.person_pages import (
     MAX_ROWS,
     ActionRequest,
+    Choices,
     PersonAction,
     PersonSection,
     SectionContent,
     SectionRequest,
-    build_admin_link,
-    list_unavailable,
 )
+from ..common.person_forms import MultipleChoiceForm
+from ..common.person_page_parts import build_admin_link, list_unavailable
 from .lifecycle import close_selected_emergencies
 from .models import EmergencyAccess
 from .queries import REVIEW_PERMISSION

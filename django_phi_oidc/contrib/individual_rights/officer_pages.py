@@ -11,8 +11,8 @@ from ...access.no_store import add_notice
 from ...audit.descriptions import get_purpose_label
 from ...audit.purposes import EXPORT_PURPOSES
 from ...extensions import person_actions
-from ...subjects.person_forms import ConsentForm
 from ...subjects.person_pages import ActionRequest, ActionResult, PersonAction
+from ..common.person_forms import ConsentForm
 from .export import export_person
 from .recipients import remember_recipient
 

@@ -19,11 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal import clock
-from ..._internal.admin_columns import (
-    create_time_column,
-    format_utc,
-    keep_dates_together,
-)
+from ..._internal.admin_columns import create_time_column, format_utc
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import (
     CascadeOnlyAdmin,
@@ -36,6 +32,7 @@ from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import InvitationRefused, PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
+from ..common.admin_fields import keep_dates_together
 from ..common.admin_filters import create_state_filter
 from ..common.people_admin import PeopleAdmin
 from ..subject_links.csv_import.admin import CSVImportPages

@@ -8,18 +8,18 @@ from ... import conf
 from ..._internal.admin_columns import format_utc
 from ...extensions import person_actions, person_sections
 from ...provider.labels import get_provider_label
-from ...subjects.person_forms import Choices, MultipleChoiceForm, SingleChoiceForm
 from ...subjects.person_pages import (
     MAX_ROWS,
     ActionRequest,
     ActionResult,
+    Choices,
     PersonAction,
     PersonSection,
     SectionContent,
     SectionRequest,
-    build_admin_link,
-    list_unavailable,
 )
+from ..common.person_forms import MultipleChoiceForm, SingleChoiceForm
+from ..common.person_page_parts import build_admin_link, list_unavailable
 from .admin import invite_user, revoke_selected_codes
 from .invitations import can_invite
 from .models import ActivationCode

@@ -12,16 +12,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..._internal import clock
-from ..._internal.admin_columns import (
-    build_technical_fieldset,
-    create_time_column,
-)
+from ..._internal.admin_columns import create_time_column
 from ...audit.admin_actions import confirmed_action
 from ...audit.admin_base import ErrorMessageAdmin, get_error_message
 from ...audit.descriptions import get_purpose_label
 from ...audit.request_context import Actor
 from ...errors import PhiOidcError
 from ...subjects.models import PairwiseSubject
+from ..common.admin_fields import build_technical_fieldset
 from ..common.admin_filters import create_state_filter
 from ..common.people_admin import SubjectRowsAdmin
 from ..common.visible_text import validate_visible_text

@@ -11,19 +11,18 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..._internal.admin_columns import format_utc
 from ...extensions import person_actions, person_sections
-from ...subjects.person_forms import Choices, ConsentForm, MultipleChoiceForm, SingleChoiceForm
 from ...subjects.person_pages import (
     MAX_ROWS,
     ActionRequest,
     ActionResult,
+    Choices,
     PersonAction,
     PersonSection,
     SectionContent,
     SectionRequest,
-    build_admin_link,
-    build_disclosure_result,
-    list_unavailable,
 )
+from ..common.person_forms import ConsentForm, MultipleChoiceForm, SingleChoiceForm
+from ..common.person_page_parts import build_admin_link, build_disclosure_result, list_unavailable
 from ..common.visible_text import validate_visible_text
 from .forms import FutureUntilMixin
 from .legal_hold_disclosure import DISCLOSE_PERMISSION, disclose_held_claims

@@ -15,17 +15,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..._internal import clock
-from ..._internal.admin_columns import (
-    build_technical_fieldset,
-    create_code_column,
-    create_time_column,
-)
+from ..._internal.admin_columns import create_time_column
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import ErrorMessageAdmin
 from ...audit.descriptions import get_alert_explanation, get_alert_label, get_reason_label
 from ...audit.descriptions.alert_labels import ALERT_LABELS
 from ...audit.request_context import Actor
 from ...subjects.models import PairwiseSubject
+from ..common.admin_fields import build_technical_fieldset, create_code_column
 from ..common.admin_filters import create_state_filter
 from ..common.people_admin import PeopleAdmin
 from .alerts import (

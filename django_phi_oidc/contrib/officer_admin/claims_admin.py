@@ -20,13 +20,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from ... import conf
 from ..._internal import clock
-from ..._internal.admin_columns import (
-    build_technical_fieldset,
-    create_code_column,
-    create_time_column,
-    format_utc,
-    keep_dates_together,
-)
+from ..._internal.admin_columns import create_time_column, format_utc
 from ...audit.admin_actions import confirmed_action
 from ...audit.descriptions import get_purpose_label
 from ...audit.outbox import batch_delivery
@@ -42,6 +36,7 @@ from ...claims.retention_report import (
 from ...errors import HeldForLegalReasons, KeyMissing
 from ...extensions import retention_guards
 from ...fields import MASK
+from ..common.admin_fields import build_technical_fieldset, create_code_column, keep_dates_together
 from ..common.admin_filters import create_choice_filter, create_state_filter
 from ..common.people_admin import SubjectRowsAdmin
 

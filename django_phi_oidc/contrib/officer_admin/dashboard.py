@@ -9,24 +9,19 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from django.db import DEFAULT_DB_ALIAS
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..._internal import sql
-from ..._internal.overview_parts import (
-    CanView,
-    LogTile,
-    OverviewPanel,
-    OverviewTile,
-    find_page_url,
-    format_past,
-)
+from ..._internal.overview_parts import CanView, LogTile, OverviewPanel, OverviewTile
 from ...audit import search
 from ...audit.admin.audit_log import UNREADABLE_MESSAGE, build_verification_context
 from ...audit.search import RowUnreadable
 from ...claims.models import StoredClaim
 from ...extensions import overview_panels
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from ..common.admin_urls import find_page_url
 from .hourly_counts import Series, find_last_measurement
 from .trends import TrendChart
 
@@ -157,6 +152,13 @@ def create_verification_tile(can_view: CanView, site_name: str, now: datetime) -
     return OverviewTile(
         label=label, value=value, note=note, url=url, needs_action=not verified["is_clean"]
     )
+
+
+def format_past(time: datetime, *, now: datetime) -> str:
+    """Return how long ago that was, in its largest unit from minutes on."""
+    if now - time < timedelta(minutes=1):
+        return _("just now")
+    return _("%(duration)s ago") % {"duration": timesince(time, now, depth=1)}
 
 
 PANELS = (

@@ -4,7 +4,8 @@ that owns the rule.
 An action is confirmed on a page of its own. What it discloses is only in the response to that form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -13,20 +14,18 @@ from django.views.decorators.debug import sensitive_variables
 from ... import conf
 from ...audit.outbox import batch_delivery
 from ...claims import disclosure
-from ...claims.categories import REVEAL_PERMISSION, can_reveal, can_reveal_any
+from ...claims.categories import REVEAL_PERMISSION, can_reveal
 from ...claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ...claims.retention import scrub_user
+from ...config.claims import ClaimDeclaration
 from ...extensions import person_actions, person_sections
 from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
-from ...subjects.person_forms import Choices, MultipleChoiceForm
-from ...subjects.person_pages import (
-    ActionRequest,
-    ActionResult,
-    PersonAction,
-    build_disclosure_result,
-)
+from ...subjects.models import PairwiseSubject
+from ...subjects.person_pages import ActionRequest, ActionResult, Choices, PersonAction
+from ..common.person_forms import MultipleChoiceForm
+from ..common.person_page_parts import build_disclosure_result
 from .forms import RevealForm
 from .sessions_admin import end_selected_sessions
 
@@ -111,6 +110,32 @@ def _scrub_claims(request: ActionRequest) -> str:
     }
 
 
+def _can_reveal_any(user: Any, person: Any) -> bool:
+    """Return whether user may reveal a stored claim of person. One SELECT, unless a model-wide
+    permission suffices.
+    """
+    stored = []
+    for claim in conf.claims().values():
+        if claim.retention is not None:
+            stored.append(claim)
+    if _can_reveal_one_of(stored, user, None):
+        return True
+
+    subjects: Iterable[PairwiseSubject]
+    if person.pk is not None:
+        subjects = PairwiseSubject.objects.filter(user=person.pk)
+    else:
+        subjects = ()
+
+    return any(_can_reveal_one_of(stored, user, subject) for subject in subjects)
+
+
+def _can_reveal_one_of(
+    claims: Iterable[ClaimDeclaration], user: Any, subject: PairwiseSubject | None
+) -> bool:
+    return any(can_reveal(user, claim, subject) for claim in claims)
+
+
 ACTIONS = (
     PersonAction(
         name="end",
@@ -128,7 +153,7 @@ ACTIONS = (
         name="reveal",
         section="claims",
         permission=REVEAL_PERMISSION,
-        has_other_permission=can_reveal_any,
+        has_other_permission=_can_reveal_any,
         title=gettext_lazy("Reveal claims"),
         description=gettext_lazy(
             "The audit log records that you viewed them, with purpose "

@@ -34,14 +34,8 @@ from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
 from ...subjects.models import PairwiseSubject
-from ...subjects.person_pages import (
-    MAX_ROWS,
-    PersonSection,
-    SectionContent,
-    SectionRequest,
-    build_admin_link,
-    list_unavailable,
-)
+from ...subjects.person_pages import MAX_ROWS, PersonSection, SectionContent, SectionRequest
+from ..common.person_page_parts import build_admin_link, list_unavailable
 
 MAX_EVENTS = 25
 """Events of a list of the timeline: the newest."""

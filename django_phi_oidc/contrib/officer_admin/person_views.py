@@ -32,8 +32,9 @@ from ...subjects.models import PairwiseSubject
 from ...subjects.people import get_person
 from ...subjects.person_label import get_label
 from ...subjects.person_pages import MAX_ROWS, ActionRequest, ActionResult, PersonAction
-from ...subjects.person_search import AccountMatches, find_accounts, find_people_by_id
+from ...subjects.person_search import AccountMatches, find_accounts
 from .person_actions import get_person_actions
+from .person_lookup import find_people_by_id
 from .person_sections import ShownSection, list_viewable_sections, show_sections
 
 _TEMPLATE_DIRECTORY = "admin/phi_oidc_officer_admin/person"

@@ -16,12 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from ..._internal import clock
-from ..._internal.admin_columns import (
-    build_technical_fieldset,
-    create_code_column,
-    create_time_column,
-    format_utc,
-)
+from ..._internal.admin_columns import create_time_column, format_utc
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.descriptions import get_reason_label, get_reason_phrase
 from ...audit.events import Origin
@@ -40,6 +35,7 @@ from ...sessions.models import (
 from ...sessions.session_selection import SessionSelection
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
+from ..common.admin_fields import build_technical_fieldset, create_code_column
 from ..common.admin_filters import create_choice_filter, create_state_filter
 from ..common.people_admin import PeopleAdmin
 from .revocation_descriptions import describe_revocation

@@ -11,9 +11,10 @@ from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponseBase
 
 from ..._internal import clock
-from ..._internal.overview_parts import OverviewTile, find_page_url
+from ..._internal.overview_parts import OverviewTile
 from ...errors import AuditUnavailable
 from ...extensions import overview_log_tiles
+from ..common.admin_urls import find_page_url
 from . import charts, dashboard, trends
 from .person_views import can_find_people
 

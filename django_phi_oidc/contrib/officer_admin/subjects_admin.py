@@ -19,11 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from ... import conf
 from ..._internal import clock
-from ..._internal.admin_columns import (
-    build_technical_fieldset,
-    create_time_column,
-    format_utc,
-)
+from ..._internal.admin_columns import create_time_column, format_utc
 from ...audit.admin_base import (
     ErrorMessageAdmin,
     NamedRow,
@@ -39,6 +35,7 @@ from ...provider.labels import list_provider_choices
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
 from ...subjects.privileges import has_more_privileges
+from ..common.admin_fields import build_technical_fieldset
 from ..common.people_admin import PeopleAdmin
 
 

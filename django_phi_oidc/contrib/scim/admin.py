@@ -15,12 +15,13 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from ..._internal import clock
-from ..._internal.admin_columns import create_time_column, format_utc, keep_dates_together
+from ..._internal.admin_columns import create_time_column, format_utc
 from ...audit.admin_actions import RowActionsAdmin, confirmed_action
 from ...audit.admin_base import CascadeOnlyAdmin, ErrorMessageAdmin
 from ...audit.bounded_lists import CappedPaginator
 from ...audit.request_context import Actor
 from ...provider.labels import get_provider_label, list_provider_choices
+from ..common.admin_fields import keep_dates_together
 from . import conf
 from .clients import (
     DEFAULT_LIFETIME,

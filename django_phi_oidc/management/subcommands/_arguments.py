@@ -2,12 +2,10 @@
 
 import uuid
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import MultipleObjectsReturned, ObjectDoesNotExist, ValidationError
 from django.core.management.base import CommandError
-from django.urls import NoReverseMatch, reverse
 
 from ... import conf
 from ..._internal.command_arguments import build_argument_error
@@ -113,36 +111,6 @@ def get_provider(name: str) -> ProviderDeclaration:
             f"There is no provider {format_untrusted(name)}.{suggest(name, providers)}"
         )
     return providers[name]
-
-
-def parse_portal_origin(text: str) -> str:
-    """Return the origin of the portal. Raises: CommandError."""
-    parts = urlsplit(text)
-    if (
-        parts.scheme not in ("https", "http")
-        or not parts.netloc
-        or parts.path.strip("/")
-        or parts.query
-    ):
-        raise build_argument_error("--portal must be an origin, such as https://your.host.")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def build_callback_path(provider: str) -> str:
-    """Return the path of the redirect URI, which names the provider unless it is the only one.
-    Raises: CommandError.
-    """
-    if len(conf.providers()) == 1:
-        kwargs = None
-    else:
-        kwargs = {"provider": provider}
-    try:
-        return reverse("oidc_authentication_callback", kwargs=kwargs)
-    except NoReverseMatch as error:
-        line = 'path("oidc/", include("django_phi_oidc.urls"))'
-        raise CommandError(
-            f"The URLs of the portal have no callback: add {line} to urlpatterns."
-        ) from error
 
 
 def find_default_provider(name: str | None) -> ProviderDeclaration | None:

@@ -19,9 +19,9 @@ from ...._internal.command_output import Output
 from ...._internal.sql import SUPPORTED_VENDORS
 from ....audit.log.signing_keys import generate_signing_key
 from ....crypto import keyring
-from ....management.subcommands._files import create_private_file
 from ....management.subcommands.apps import list_available_features
 from ....project_settings import KEY_RINGS, KEY_VARIABLES, PROVIDER_VARIABLES
+from ...common.private_files import create_private_file
 from ...doctor.known_providers import PROVIDERS_BY_SLUG
 from ...doctor.known_providers.definitions import Recipe
 from ..settings_plan import (

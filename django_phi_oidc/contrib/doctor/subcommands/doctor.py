@@ -12,12 +12,10 @@ from ...._internal.command_arguments import Options
 from ...._internal.command_output import Output
 from ....audit.triggers import list_deviations
 from ....http.http_transport import HTTPTransport
-from ....management.subcommands._arguments import (
-    build_callback_path,
-    get_provider,
-    parse_portal_origin,
-)
+from ....management.subcommands._arguments import get_provider
 from ....provider.provider_findings import ProviderFinding, sanitize_text
+from ...common.portal_origin import parse_portal_origin
+from ..callback_path import build_callback_path
 from ..diagnostics import check_audit_log
 from ..probe import ProbeContext, probe_provider
 

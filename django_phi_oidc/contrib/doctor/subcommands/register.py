@@ -15,13 +15,11 @@ from ....claims.minimization import build_claims_request
 from ....config.providers import ProviderDeclaration
 from ....errors import PhiOidcError
 from ....http.http_transport import HTTPTransport
-from ....management.subcommands._arguments import (
-    build_callback_path,
-    get_provider,
-    parse_portal_origin,
-)
-from ....management.subcommands._files import create_private_file
+from ....management.subcommands._arguments import get_provider
+from ...common.portal_origin import parse_portal_origin
+from ...common.private_files import create_private_file
 from ...common.registration import ClientURLs
+from ..callback_path import build_callback_path
 from ..registration import register_client
 from ..udap import UDAPClientInformation
 from .doctor import write_finding

@@ -25,7 +25,7 @@ from ....audit.merkle.checkpoint import verify_checkpoint
 from ....audit.recorder import record
 from ....audit.request_context import current_origin
 from ....errors import CheckpointInvalid
-from ....management.subcommands._files import create_private_file
+from ...common.private_files import create_private_file
 from ..collector import collect_evidence
 from ..pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack
 

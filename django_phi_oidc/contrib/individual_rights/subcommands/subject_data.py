@@ -33,8 +33,8 @@ from ....management.subcommands._arguments import (
     get_subject,
     get_user,
 )
-from ....management.subcommands._files import create_private_file
 from ....subjects.models import PairwiseSubject
+from ...common.private_files import create_private_file
 from ..erasure import ErasureResult, erase_person, preview_erasure
 from ..export import export_person
 

@@ -22,7 +22,8 @@ from ...._internal.command_arguments import (
 from ...._internal.command_output import Output
 from ....audit.request_context import current_origin
 from ....errors import PhiOidcError
-from ....management.subcommands._arguments import get_provider, parse_portal_origin
+from ....management.subcommands._arguments import get_provider
+from ...common.portal_origin import parse_portal_origin
 from .. import conf, event_streams
 from ..event_poll import PollResult, poll_events
 from ..event_stream import EventStream

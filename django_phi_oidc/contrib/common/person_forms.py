@@ -1,30 +1,12 @@
-"""The forms of the actions on a person. A form offers and accepts only rows of this person."""
+"""Forms of the actions on a person. A form offers and accepts only rows of this person."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django import forms
 from django.utils.translation import gettext_lazy
 
-from .. import conf
-
-Choices = Sequence[tuple[str, str]]
-
-
-class ActionForm(forms.Form):
-    """Asks for confirmation only."""
-
-    is_empty = False
-    """Whether there is no row to choose."""
-
-    def __init__(self, *args: Any, choices: Choices = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_choices(choices)
-        if not any(claim.label for claim in conf.claims().values()):
-            self.fields.pop("consent", None)
-
-    def set_choices(self, choices: Choices) -> None:
-        """Offer these rows."""
+from ... import conf
+from ...subjects.person_pages import ActionForm, Choices
 
 
 class ConsentForm(ActionForm):
@@ -44,6 +26,11 @@ class ConsentForm(ActionForm):
         ),
     )
     field_order = ("chosen", "purpose", "reason", "consent")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not any(claim.label for claim in conf.claims().values()):
+            del self.fields["consent"]
 
 
 class MultipleChoiceForm(ActionForm):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_phi_oidc._internal.admin_columns import keep_dates_together
+from django_phi_oidc.contrib.common.admin_fields import keep_dates_together
 
 
 @pytest.mark.parametrize(

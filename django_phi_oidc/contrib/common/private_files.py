@@ -1,4 +1,4 @@
-"""Files that a command writes secrets to."""
+"""Files that a subcommand writes secrets or personal data to."""
 
 import os
 from collections.abc import Iterator
