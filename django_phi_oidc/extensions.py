@@ -175,6 +175,52 @@ class AccessTokenSource(Protocol):
         """
 
 
+class AccountMatch(Protocol):
+    """The existing account of a first sign-in, found in another way than by the subject."""
+
+    @property
+    def method(self) -> str:
+        """Return the name of the way, for the event of the link."""
+
+    def find_user_id(self) -> Any:
+        """Return the primary key of the account, which `get_locked_user` checks, or None.
+
+        Raises: EmailMatchRefused, AuditUnavailable.
+        """
+
+    def get_locked_user(self, user_id: Any) -> Any:
+        """Return the account, locked until the end of the transaction.
+
+        Raises: EmailMatchRefused, also if another transaction has changed the account or linked it
+        in the meantime.
+        """
+
+
+class AccountSource(Protocol):
+    """Finds the existing account of a first sign-in by claims of the provider."""
+
+    claims: Collection[str]
+    """Requested while the source is in force, and neither kept nor reported unless they are
+    declared.
+    """
+
+    def is_declared(self, declaration: "ProviderDeclaration") -> bool:
+        """Return whether the provider has the option of this source."""
+
+    def is_in_force(self, declaration: "ProviderDeclaration", *, now: datetime) -> bool:
+        """Return whether the option applies now."""
+
+    def find_identifier(self, *sources: Mapping[str, Any]) -> str:
+        """Return by what the account is found; "" if there is nothing. sources: the claims of the
+        ID Token and of UserInfo.
+        """
+
+    def create_match(
+        self, identifier: str, *, provider: "ProviderDeclaration", now: datetime
+    ) -> AccountMatch:
+        """Return the account of that identifier, which `find_identifier` has returned."""
+
+
 class AccountObserver:
     """Called when an account changes or is attacked. A subclass overrides what it needs.
 
@@ -601,6 +647,9 @@ access_token_sources: Registry[AccessTokenSource] = Registry(
 )
 account_observers: Registry[AccountObserver] = Registry(
     "Act when an account changes, is attacked or loses its access."
+)
+account_sources: Registry[AccountSource] = Registry(
+    "Find the existing account of a first sign-in. The first one that is in force is used."
 )
 accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
     "Suspend the accounting of disclosures to an agency."

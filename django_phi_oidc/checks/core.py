@@ -18,7 +18,6 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .. import conf
-from .._internal import clock
 from .._internal.check_messages import (
     DEBUG_AT_START,
     SET_WITNESS_FILE,
@@ -44,7 +43,6 @@ from ..login.local_accounts import BreakGlassBackend
 from ..options import list_mistakes, list_unknown_options
 from ..project_settings import KEY_RINGS, KEY_VARIABLES
 from ..subjects.account_fields import list_missing_fields
-from ..subjects.email_match import CREATION_FIELD, has_required_fields
 
 UNUSED_BACKEND_HOOKS = (
     *(
@@ -144,18 +142,6 @@ _PROVIDER_WARNINGS: tuple[tuple[int, str, Callable[[Any], bool], str], ...] = (
         "metadata_issuer",
         bool,
         "endpoints and keys come from metadata that name another issuer.",
-    ),
-    (
-        91,
-        "link_verified_email",
-        lambda v: v and not v.is_over(clock.now()),
-        "e-mail addresses link persons to existing accounts.",
-    ),
-    (
-        92,
-        "link_verified_email",
-        lambda v: v and v.is_over(clock.now()),
-        "link_verified_email is over: delete this option.",
     ),
 )
 """Number, option, condition of its value, and text. The default of each of these options weakens
@@ -397,24 +383,6 @@ def check_new_accounts(**kwargs: Any) -> Messages:
                 yield error(36, missing.reason, hint)
             else:
                 yield warning(36, missing.reason, hint)
-
-
-@register_check(Tags.security)
-def check_email_linking(**kwargs: Any) -> Messages:
-    """E091: accounts have no e-mail address or time of creation, so link_verified_email links
-    none.
-    """
-    user_model = get_user_model()
-    hint = "Link the persons by `phi_oidc subject link --csv`."
-    is_usable = has_required_fields(user_model)
-    for provider in conf.providers().values():
-        if provider.link_verified_email is not None and not is_usable:
-            fields = f"{getattr(user_model, 'EMAIL_FIELD', 'email')} and {CREATION_FIELD}"
-            text = (
-                f"Provider {provider.name!r}: link_verified_email "
-                f"requires the fields {fields} of the user model."
-            )
-            yield error(91, text, hint)
 
 
 @register_check(Tags.security, deploy=True)

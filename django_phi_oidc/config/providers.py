@@ -4,7 +4,7 @@ import re
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -46,7 +46,6 @@ from .request_parameters import (
 from .resource_scopes import ScopeDeclaration, parse_scopes
 from .sections import ProviderOption, find_app_of_provider_option, get_provider_options
 from .signature_algorithms import DEFAULT_SIGNING_ALGS, SIGNATURE_ALGORITHMS, find_key_type
-from .verified_email import MAX_EMAIL_LINKING, EmailLinking
 
 FAPI2_ALGS = frozenset({"PS256", "ES256", "EdDSA", "Ed25519"})
 """Spec: FAPI 2.0 Security Profile 5.4.1."""
@@ -371,11 +370,6 @@ class ProviderDeclaration:
     subject](../how-to/link-subjects.md) first, or `invitation`: the user enters an [activation
     code](../how-to/activation-codes.md).
     """
-    link_verified_email: EmailLinking | None = field(default=None, metadata=LATER)
-    """With warning W091: for a limited time, a verified e-mail address [links a first sign-in to an
-    account](../how-to/migrate-existing-users.md#by-verified-e-mail-address): two dates,
-    `{"accounts_created_before": "2026-12-31", "until": …}`. Default: off.
-    """
     third_party_login: bool = field(default=False, metadata=LATER)
     """Another site may start a sign-in with this provider at
     [`oidc/initiate/`](../how-to/third-party-login.md).
@@ -397,10 +391,6 @@ class ProviderDeclaration:
     def requires_assurance(self) -> bool:
         """Whether each sign-in must have a declared level."""
         return bool(self.accepted_acr_values or self.vtr or self.amr_required)
-
-    def links_verified_email(self, now: datetime) -> bool:
-        """Return whether a verified e-mail address may link a first sign-in now."""
-        return self.link_verified_email is not None and self.link_verified_email.is_in_force(now)
 
     def list_keys(self, use: KeyUse) -> tuple[ClientKey, ...]:
         """Return the client keys of that use. The first one of `sig` signs."""
@@ -502,16 +492,6 @@ def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
         yield (
             "['vtm'] is missing: only the trust mark says what "
             "the vectors of vtr mean (RFC 8485 5)."
-        )
-    linking = provider.link_verified_email
-    days = MAX_EMAIL_LINKING.days
-    if (
-        linking
-        and not timedelta(0) < linking.until - linking.accounts_created_before <= MAX_EMAIL_LINKING
-    ):
-        yield (
-            f"['link_verified_email']: until must be 1 to {days} days after "
-            "accounts_created_before."
         )
     if provider.profile == "heart":
         yield from _list_heart_faults(provider)

@@ -26,16 +26,16 @@ from ..errors import AccountError, AccountNotSaved, Code, PhiOidcError
 from ..sessions.activity import pop_checked_user
 from ..subjects.account_changes import AccountChange, report_suspicion
 from ..subjects.account_fields import build_account_fields, create_username
-from ..subjects.email_match import EmailMatch
 from ..subjects.linking import get_or_create_account
+from .account_sources import find_account_source
 from .code_exchange import VerifiedSignIn
 
 logger = logging.getLogger("django_phi_oidc.login")
 
 
 class OIDCAuthenticationBackend(MozillaBackend):
-    """Maps (issuer, `sub`) to a user. An e-mail address only links a first sign-in, if
-    `link_verified_email` permits.
+    """Maps (issuer, `sub`) to a user. Claims never do, unless an app has registered an account
+    source, which links a first sign-in.
 
     Host projects may override `create_user(claims)`, `update_user(user, claims)` and
     `get_username(claims)`, which get the declared claims: docs/how-to/custom-user-models.md.
@@ -63,9 +63,13 @@ class OIDCAuthenticationBackend(MozillaBackend):
         self.provider = sign_in.provider
         provider = conf.providers().get(sign_in.provider)
         may_create = provider is not None and provider.provisioning == "create"
-        email_match = None
-        if provider is not None and sign_in.verified_email:
-            email_match = EmailMatch(address=sign_in.verified_email, provider=provider, now=now())
+        account_match = None
+        if provider is not None and sign_in.account_identifier:
+            account_source = find_account_source(provider, now=now())
+            if account_source is not None:
+                account_match = account_source.create_match(
+                    sign_in.account_identifier, provider=provider, now=now()
+                )
         # Not the user of the request: another person may have signed in to this browser before.
         origin = sign_in.origin._replace(actor="", session="")
         with _log_unsaved_account(), use_origin(lambda: origin):
@@ -74,7 +78,7 @@ class OIDCAuthenticationBackend(MozillaBackend):
                 sub=sign_in.sub,
                 keys=keyring.get_keys("subject"),
                 create_user=(lambda: self.create_user(sign_in.claims)) if may_create else None,
-                email_match=email_match,
+                account_match=account_match,
                 origin=sign_in.origin,
                 provider=sign_in.provider,
                 now=now(),

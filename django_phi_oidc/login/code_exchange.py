@@ -13,6 +13,7 @@ from ..claims import minimization
 from ..config.claims import ClaimDeclaration
 from ..config.providers import AMR_PATTERN
 from ..errors import Code, IDTokenError
+from ..extensions import AccountSource
 from ..http.transport import TransportRequest
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.dpop import ProofKey, create_proof_key
@@ -67,7 +68,7 @@ class VerifiedSignIn:
     claims: Mapping[str, Any] = field(repr=False)
     """The declared claims. Host code gets no others."""
     origin: Origin = field(repr=False)
-    verified_email: str = field(repr=False, default="")
+    account_identifier: str = field(repr=False, default="")
     """Only for the link of a first sign-in: host code does not get it, and it is not stored."""
     auth_time: datetime | None = None
     """When the person authenticated at the provider; None if the ID Token does not say."""
@@ -86,8 +87,8 @@ class TokenExchangeResult:
     claims: Mapping[str, Any] = field(repr=False)
     undeclared_claims: tuple[str, ...]
     """Names of received claims that are neither declared nor requested."""
-    verified_email: str = field(repr=False, default="")
-    """Empty unless it was requested."""
+    account_identifier: str = field(repr=False, default="")
+    """What the account source found in the claims; empty without a source."""
     vot: str = ""
     """The vector of trust under the declared trust mark; empty if there is none."""
     offered_acr_values: tuple[str, ...] = ()
@@ -158,15 +159,14 @@ def exchange_code(
     provider: Provider,
     pending: AuthorizationState,
     declared_claims: Mapping[str, ClaimDeclaration],
-    transient_claims: Collection[str] = (),
+    account_source: AccountSource | None = None,
     issued_tokens: list[ReceivedToken],
     clock: Callable[[], datetime],
 ) -> TokenExchangeResult:
     """Exchange the code, verify the tokens, and return them with the minimized claims. The code is
     sent once.
 
-    transient_claims: names of claims that are used here, and neither kept nor reported unless they
-    are declared.
+    account_source: reads claims that are neither kept nor reported unless they are declared.
     issued_tokens: gets every received token, whether or not the response is accepted. Requires: no
     open transaction.
     Raises: SignInRefused. Spec: OIDC Core 3.1.3, 5.3; RFC 9449 5.
@@ -205,6 +205,9 @@ def exchange_code(
             error.code, sub=parse_compact_jws(tokens.id_token).payload["sub"]
         ) from None
     userinfo: Mapping[str, Any] = {}
+    transient_claims: Collection[str] = ()
+    if account_source is not None:
+        transient_claims = account_source.claims
     wanted = [*declared_claims, *transient_claims]
     if minimization.needs_userinfo(id_claims, wanted) and metadata.userinfo_endpoint:
         userinfo = _request_userinfo(
@@ -225,14 +228,13 @@ def exchange_code(
         validate_pairwise_sub(claims)
     minimized = minimization.minimize(claims, declared_claims)
 
-    if transient_claims:
-        verified_email = minimization.find_verified_email(id_claims, userinfo)
-    else:
-        verified_email = ""
+    account_identifier = ""
+    if account_source is not None:
+        account_identifier = account_source.find_identifier(id_claims, userinfo)
 
     # Masked wherever they occur, but not searched for in redirects: a role such as "nurse" may be
     # part of a URL.
-    secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid"), verified_email]
+    secrets = [minimized.kept, id_claims["sub"], id_claims.get("sid"), account_identifier]
     request_secrets.register_secret(secrets, "claim", location="anywhere")
     minimization.validate_essential_claims(minimized.kept, declared_claims)
 
@@ -246,7 +248,7 @@ def exchange_code(
         tokens=tokens,
         claims=minimized.kept,
         undeclared_claims=tuple(undeclared_claims),
-        verified_email=verified_email,
+        account_identifier=account_identifier,
         vot=find_vector_of_trust(id_claims, vtm=declaration.vtm),
         offered_acr_values=metadata.acr_values_supported,
         dpop_seed=pending.dpop_seed if tokens.token_type == "DPoP" else "",

@@ -22,14 +22,13 @@ from .._internal.view_decorators import public_view
 from ..access.responses import set_private_headers
 from ..audit.outbox import batch_delivery
 from ..audit.request_context import Actor
-from ..claims.minimization import VERIFIED_EMAIL_CLAIMS
-from ..config.providers import ProviderDeclaration
 from ..errors import CallbackError, Code, NotProvisioned
 from ..extensions import refused_sign_in_handlers
 from ..oidc.authorization import get_state, process_authorization_response
 from ..oidc.token import ReceivedToken
 from ..provider.call_limit import limit_total_time
 from ..provider.registry import Provider, get_provider
+from .account_sources import find_account_source
 from .authorization_request import build_callback_url, redirect_to_provider
 from .code_exchange import (
     CALLBACK_SECONDS,
@@ -220,7 +219,10 @@ def start_sign_in(
         now=now,
         reauthenticates=reauthenticates,
     )
-    transient_claims = _list_transient_claims(provider.declaration)
+    transient_claims: Collection[str] = ()
+    account_source = find_account_source(provider.declaration, now=clock.now())
+    if account_source is not None:
+        transient_claims = account_source.claims
     return redirect_to_provider(
         request, provider, pending, declared_claims=conf.claims(), transient_claims=transient_claims
     )
@@ -259,7 +261,7 @@ def complete_sign_in(
                 provider=provider,
                 pending=pending,
                 declared_claims=conf.claims(),
-                transient_claims=_list_transient_claims(declaration),
+                account_source=find_account_source(declaration, now=clock.now()),
                 issued_tokens=issued_tokens,
                 clock=clock.now,
             )
@@ -271,7 +273,7 @@ def complete_sign_in(
             issuer=declaration.issuer,
             sub=result.id_token_claims["sub"],
             claims=result.claims,
-            verified_email=result.verified_email,
+            account_identifier=result.account_identifier,
             auth_time=result.auth_time,
             origin=Actor.from_request(request).origin,
         )
@@ -297,9 +299,3 @@ def complete_sign_in(
                     committed_events=committed_events,
                     requested_at=pending.started_at,
                 )
-
-
-def _list_transient_claims(declaration: ProviderDeclaration) -> Collection[str]:
-    if declaration.links_verified_email(clock.now()):
-        return VERIFIED_EMAIL_CLAIMS
-    return ()

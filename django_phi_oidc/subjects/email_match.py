@@ -9,7 +9,7 @@ account. Spec: OIDC Core 5.7.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
@@ -22,6 +22,7 @@ from ..audit.outbox import list_waiting_events
 from ..audit.search import EventQuery, list_events_of_query
 from ..audit.storage import get_resource_pseudonym
 from ..config.providers import ProviderDeclaration
+from ..config.verified_email import EmailLinkingDeclaration
 from ..errors import EmailMatchRefused
 from ..extensions import account_observers
 from .models import PairwiseSubject
@@ -36,6 +37,8 @@ class EmailMatch:
     the address.
     """
 
+    method: ClassVar[str] = "verified_email"
+
     address: str = field(repr=False)
     provider: ProviderDeclaration
     now: datetime
@@ -48,7 +51,8 @@ class EmailMatch:
         Raises: EmailMatchRefused, if several accounts have it, or the audit log has an earlier link
         of the account; AuditUnavailable.
         """
-        if not self.provider.links_verified_email(self.now):
+        linking = self.provider.find_option(EmailLinkingDeclaration)
+        if linking is None or not linking.is_in_force(self.now):
             return None
         user_ids = self._list_user_ids()
         if len(user_ids) > 1:
@@ -105,7 +109,7 @@ class EmailMatch:
         return user_ids
 
     def _iter_refusals(self, user: Any) -> Iterator[str]:
-        declared: Any = self.provider.link_verified_email
+        declared: Any = self.provider.find_option(EmailLinkingDeclaration)
         first_day = datetime.combine(declared.accounts_created_before, time(), UTC)
         created_at = getattr(user, CREATION_FIELD)
         if not getattr(user, "is_active", True):

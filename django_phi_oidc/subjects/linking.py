@@ -1,5 +1,5 @@
-"""Link a verified (issuer, `sub`) to one local account: never by a name, by an e-mail address only
-in `email_match`.
+"""Link a verified (issuer, `sub`) to one local account: never by a name or an e-mail address,
+unless an app finds the existing account of a first sign-in.
 """
 
 import base64
@@ -35,10 +35,9 @@ from ..errors import (
     SubjectKeyMissing,
     SubjectTaken,
 )
-from ..extensions import account_observers
+from ..extensions import AccountMatch, account_observers
 from ..oidc.id_token import validate_pairwise_sub, validate_sub
 from .account_changes import AccountChange, report_changes
-from .email_match import EmailMatch
 from .identifiers import compute_link_binding, compute_subject_digest
 from .models import PairwiseSubject, SubjectDigest
 
@@ -64,7 +63,7 @@ def get_or_create_account(
     sub: str,
     keys: Sequence[SymmetricKey],
     create_user: Callable[[], AbstractBaseUser] | None,
-    email_match: EmailMatch | None = None,
+    account_match: AccountMatch | None = None,
     origin: Origin,
     provider: str,
     now: datetime,
@@ -75,7 +74,7 @@ def get_or_create_account(
     Servers whose key lists share a key create one account, because that key's digest is unique.
     create_user: creates the user at a first sign-in, inside the transaction that links it; None:
     refuse it.
-    email_match: may find an existing user for it instead.
+    account_match: may find an existing user for it instead.
     Takes one SELECT for a known person, and an INSERT if a key was added since.
     Raises: SubjectKeyMissing, if the person may be known under a key that this server lacks;
     NotProvisioned, or its subclass EmailMatchRefused; AccountNotSaved, if create_user or the
@@ -86,14 +85,14 @@ def get_or_create_account(
         _validate_bindings(rows, digests)
         return _add_missing_digests(rows, digests)
     try:
-        if email_match is not None and (user_id := email_match.find_user_id()) is not None:
-            get_user = partial(email_match.get_locked_user, user_id)
+        if account_match is not None and (user_id := account_match.find_user_id()) is not None:
+            get_user = partial(account_match.get_locked_user, user_id)
             return _create_subject(
                 issuer,
                 digests,
                 get_user,
                 created=False,
-                method="verified_email",
+                method=account_match.method,
                 origin=origin,
                 provider=provider,
                 now=now,

@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ...claims.minimization import PROTOCOL_CLAIMS, VERIFIED_EMAIL_CLAIMS, build_claims_request
+from ...claims.minimization import PROTOCOL_CLAIMS, build_claims_request
 from ...config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ...config.claims import ClaimDeclaration
 from ...config.providers import ProviderDeclaration
 from ...errors import Code, MetadataError, TransportError
+from ...extensions import account_sources
 from ...http.transport import TransportResponse, is_outage_status, parse_json_body
 from ...oidc.dpop import CLIENT_PROOF_ALG
 from ...oidc.jwks import JSONWebKeySet
@@ -610,11 +611,10 @@ def check_requested_claims(
     scopes = _find_string_list(members, "scopes_supported")
     offered = _find_string_list(members, "claims_supported")
 
-    transient: tuple[str, ...]
-    if declaration.link_verified_email:
-        transient = VERIFIED_EMAIL_CLAIMS
-    else:
-        transient = ()
+    transient: list[str] = []
+    for source in account_sources:
+        if source.is_declared(declaration):
+            transient += source.claims
 
     request = build_claims_request(
         claims, provider_declaration=declaration, transient_claims=transient

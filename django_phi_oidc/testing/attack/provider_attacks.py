@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_backends, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
@@ -213,6 +214,8 @@ _OWNER = "owner of an address"
 @contextmanager
 def _override_email_linking(environment: AttackEnvironment) -> Iterator[None]:
     """Declare e-mail linking from today, and a new account at the provider."""
+    if not apps.is_installed("django_phi_oidc.contrib.subject_links"):
+        environment.skip_attack("contrib.subject_links is not installed")
     if not has_required_fields(get_user_model()):
         environment.skip_attack("accounts have no e-mail address or time of creation")
     accounts = environment.op.state.accounts

@@ -15,7 +15,6 @@ from django_phi_oidc.config.core_options import CoreOptions, SessionsDeclaration
 from django_phi_oidc.config.option_grades import LATER, RARE, START_HERE, OptionGrade
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.config.resource_scopes import ScopeDeclaration
-from django_phi_oidc.config.verified_email import EmailLinking
 from django_phi_oidc.contrib.siem.declaration import _OPTIONS_BY_TYPE, SinkDeclaration
 from tests.docs.manual.settings_reference import (
     NO_OPTIONS,
@@ -90,7 +89,7 @@ def test_text_names_each_choice(kind: type) -> None:
     assert all("`another`" not in texts[name] for name in choices)
 
 
-@pytest.mark.parametrize("kind", [*KINDS.values(), ScopeDeclaration, EmailLinking])
+@pytest.mark.parametrize("kind", [*KINDS.values(), ScopeDeclaration])
 def test_each_option_has_a_grade(kind: type) -> None:
     assert read_grades(kind).keys() == {option.name for option in fields(kind)} - NO_OPTIONS
 

@@ -815,7 +815,10 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {"shared_computer (sign in again)"},
     ),
     "verification of an address": (
-        replace("claims.minimization:find_verified_email", lambda *sources: str(sources[-1].get("email", ""))),
+        replace(
+            "contrib.subject_links.account_source:find_verified_email",
+            lambda *sources: str(sources[-1].get("email", "")),
+        ),
         {"not_provisioned (unverified e-mail)"},
     ),
     "path of the page": (

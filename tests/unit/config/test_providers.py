@@ -1,6 +1,6 @@
 """A provider of `PROVIDERS`: valid and invalid declarations."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,10 +16,6 @@ PROVIDER = {"issuer": "https://op.example.test", "client_id": "portal", "client_
 PEMS = {kty: create_private_key_pem(kty) for kty in ("RSA", "EC", "OKP")}
 CERTIFIED = {"key": PEMS["RSA"], "certificate": create_certificate_pem(PEMS["RSA"])}
 WHY = {"purpose": "TREAT", "basis": "the record is shown"}
-
-
-def linking(first: Any, last: Any) -> dict[str, Any]:
-    return {"accounts_created_before": first, "until": last}
 
 
 ENCRYPTED = {
@@ -57,9 +53,6 @@ VALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "accounts by a code": {"provisioning": "invitation"},
     "resource scopes": {"resource_scopes": {"patient/*.read": WHY, "offline_access": WHY}},
     "no client keys": {"client_keys": []},
-    "e-mail linking for 90 days": {"link_verified_email": linking("2026-10-01", "2026-12-30")},
-    "e-mail linking for a day": {"link_verified_email": linking(date(2026, 10, 1), date(2026, 10, 2))},
-    "no e-mail linking": {"link_verified_email": None},
     "metadata elsewhere": {"metadata_url": "https://meta.example.test/.well-known/wallet-openid-configuration?a=b"},
     "metadata on loopback": {"metadata_url": "http://127.0.0.1:9000/x", "allow_loopback_http": True},
     "metadata of another issuer": {"metadata_url": "https://a.test/x", "metadata_issuer": "https://a.test/fhir"},
@@ -97,12 +90,6 @@ INVALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "a list of resources": {"resource": ["https://api.example.test"]},
     "vtr as a parameter": {"authorization_parameters": {"vtr": '["P9"]'}},
     "resource as a parameter": {"authorization_parameters": {"resource": "https://api.example.test"}},
-    "e-mail linking for 91 days": {"link_verified_email": linking("2026-10-01", "2026-12-31")},
-    "e-mail linking that ends before it begins": {"link_verified_email": linking("2026-10-01", "2026-09-30")},
-    "e-mail linking without an end": {"link_verified_email": {"accounts_created_before": "2026-10-01"}},
-    "e-mail linking for everyone": {"link_verified_email": True},
-    "e-mail linking with a time": {"link_verified_email": linking("2026-10-01", datetime(2026, 10, 2, tzinfo=UTC))},
-    "e-mail linking with no date": {"link_verified_email": linking("2026-10-01", "in two weeks")},
     "issuer without scheme": {"issuer": "op.example.test"},
     "issuer of another scheme": {"issuer": "ftp://op.example.test"},
     "issuer without host": {"issuer": "https:///path"},

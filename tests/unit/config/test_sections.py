@@ -58,7 +58,13 @@ def test_option_of_an_installed_app_is_known() -> None:
 
 @pytest.mark.usefixtures("without_apps")
 @pytest.mark.parametrize(
-    ("option", "app"), [("federation", "federation"), ("scim", "scim"), ("signals", "shared_signals")]
+    ("option", "app"),
+    [
+        ("federation", "federation"),
+        ("link_verified_email", "subject_links"),
+        ("scim", "scim"),
+        ("signals", "shared_signals"),
+    ],
 )
 def test_provider_option_of_an_app_that_is_not_installed_names_the_app(option: str, app: str) -> None:
     with pytest.raises(DeclarationInvalid) as refused:
