@@ -54,7 +54,7 @@ QUESTIONS = (
     ),
     FileQuestion(
         question="Where is a person's existing account found by the verified e-mail address?",
-        path="subjects/email_match.py",
+        path="contrib/subject_links/email_match.py",
         name="EmailMatch",
     ),
     FileQuestion(

@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from ...claims.minimization import VERIFIED_EMAIL_CLAIMS, find_verified_email
 from ...config.providers import ProviderDeclaration
-from ...config.verified_email import EmailLinkingDeclaration
-from ...subjects.email_match import EmailMatch
+from .declaration import EmailLinkingDeclaration
+from .email_match import EmailMatch
+from .verified_email import VERIFIED_EMAIL_CLAIMS, find_verified_email
 
 
 class VerifiedEmailSource:

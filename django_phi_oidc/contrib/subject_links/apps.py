@@ -5,8 +5,8 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...config.verified_email import EmailLinkingDeclaration
 from ...extensions import account_sources
+from .declaration import EmailLinkingDeclaration
 
 
 class SubjectLinksConfig(FeatureConfig):

@@ -8,8 +8,8 @@ from django.core.checks import Tags
 from ... import conf
 from ..._internal import clock
 from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
-from ...config.verified_email import EmailLinkingDeclaration
-from ...subjects.email_match import CREATION_FIELD, has_required_fields
+from .declaration import EmailLinkingDeclaration
+from .email_match import CREATION_FIELD, has_required_fields
 
 
 @register_check(Tags.security)

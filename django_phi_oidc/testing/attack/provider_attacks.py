@@ -27,8 +27,8 @@ from ..._internal import clock, randomness
 from ...access.policy import Assurance
 from ...access.step_up import create_step_up_url
 from ...audit.request_context import SESSION_KEY
+from ...contrib.subject_links.email_match import CREATION_FIELD, has_required_fields
 from ...crypto import keyring
-from ...subjects.email_match import CREATION_FIELD, has_required_fields
 from ...subjects.models import PairwiseSubject
 from ..mock_provider import MutableExchange
 from .browser import Browser

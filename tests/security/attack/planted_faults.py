@@ -645,7 +645,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
         ("provider_unknown",),
     ),
     "privileges of an account": (
-        replace("subjects.email_match:list_privileges", lambda user: []),
+        replace("contrib.subject_links.email_match:list_privileges", lambda user: []),
         ("email_match_refused",),
     ),
     "accounts for those who have one": (

@@ -8,7 +8,6 @@ from django_phi_oidc.claims.minimization import (
     PROTOCOL_CLAIMS,
     ClaimsRequest,
     build_claims_request,
-    find_verified_email,
     get_minimal_scope,
     minimize,
     needs_userinfo,
@@ -261,34 +260,3 @@ def test_transient_claims_are_requested_as_voluntary_ones_in_userinfo(mode: str)
 def test_transient_claims_add_their_scope_only() -> None:
     request = build_claims_request({}, provider_declaration=provider(), transient_claims=("email", "email_verified"))
     assert request == ClaimsRequest(scope="openid email", claims=None)
-
-
-A = "amina@example.org"
-
-
-@pytest.mark.parametrize(
-    ("id_token", "userinfo", "address"),
-    [
-        ({"email": A, "email_verified": True}, {}, A),
-        ({}, {"email": A, "email_verified": True}, A),
-        ({"email": A}, {"email": A, "email_verified": True}, A),
-        ({"email_verified": True}, {"email": A, "email_verified": True}, A),
-        ({"email": A}, {"email_verified": True}, ""),
-        ({"email": A}, {"email": "other@example.org", "email_verified": True}, ""),
-        ({"email": A, "email_verified": True}, {"email_verified": False}, ""),
-        ({"email": A, "email_verified": "true"}, {"email": A, "email_verified": True}, ""),
-        ({"email": A, "email_verified": "true"}, {}, ""),
-        ({"email": A, "email_verified": 1}, {}, ""),
-        ({"email": A, "email_verified": False}, {}, ""),
-        ({"email": A}, {}, ""),
-        ({"email": " ", "email_verified": True}, {}, ""),
-        ({"email": [A], "email_verified": True}, {}, ""),
-        ({"email_verified": True}, {}, ""),
-        ({}, {}, ""),
-    ],
-    ids=repr,
-)
-def test_address_is_verified_by_the_source_that_states_it_and_by_no_text(
-    id_token: dict[str, Any], userinfo: dict[str, Any], address: str
-) -> None:
-    assert find_verified_email(id_token, userinfo) == address

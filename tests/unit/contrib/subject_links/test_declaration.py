@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.config.providers import parse_provider
-from django_phi_oidc.config.verified_email import EmailLinkingDeclaration
+from django_phi_oidc.contrib.subject_links.declaration import EmailLinkingDeclaration
 from django_phi_oidc.errors import DeclarationInvalid
 
 PROVIDER = {"issuer": "https://op.example", "client_id": "portal", "client_secret": "a secret"}

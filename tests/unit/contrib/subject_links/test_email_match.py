@@ -14,8 +14,8 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import defer_delivery
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.contrib.subject_links.email_match import EmailMatch, has_required_fields
 from django_phi_oidc.errors import EmailMatchRefused, NotProvisioned, PhiOidcError
-from django_phi_oidc.subjects.email_match import EmailMatch, has_required_fields
 from django_phi_oidc.subjects.linking import LinkedAccount, link_existing_user
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.concurrent_transaction import transaction_beside

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from .option_grades import LATER
-from .providers import ProviderDeclaration
-from .sections import ProviderOption
+from ...config.option_grades import LATER
+from ...config.providers import ProviderDeclaration
+from ...config.sections import ProviderOption
 
 MAX_EMAIL_LINKING = timedelta(days=90)
 """From `accounts_created_before` to `until`."""

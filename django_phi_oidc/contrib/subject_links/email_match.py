@@ -16,17 +16,17 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db.models import DateTimeField
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..audit.events import Action
-from ..audit.outbox import list_waiting_events
-from ..audit.search import EventQuery, list_events_of_query
-from ..audit.storage import get_resource_pseudonym
-from ..config.providers import ProviderDeclaration
-from ..config.verified_email import EmailLinkingDeclaration
-from ..errors import EmailMatchRefused
-from ..extensions import account_observers
-from .models import PairwiseSubject
-from .privileges import list_privileges
+from ... import conf
+from ...audit.events import Action
+from ...audit.outbox import list_waiting_events
+from ...audit.search import EventQuery, list_events_of_query
+from ...audit.storage import get_resource_pseudonym
+from ...config.providers import ProviderDeclaration
+from ...errors import EmailMatchRefused
+from ...extensions import account_observers
+from ...subjects.models import PairwiseSubject
+from ...subjects.privileges import list_privileges
+from .declaration import EmailLinkingDeclaration
 
 CREATION_FIELD = "date_joined"
 
