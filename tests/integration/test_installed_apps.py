@@ -36,12 +36,27 @@ import django
 django.setup()
 from django.apps import apps
 from django.core.checks import run_checks
-from django_phi_oidc import schedule, urls
+from django.core.management import load_command_class
+from django.urls import NoReverseMatch, reverse
+from django_phi_oidc import extensions, schedule, urls
 from django_phi_oidc.management.commands.phi_oidc import SUBCOMMANDS
+command = load_command_class("django_phi_oidc", "phi_oidc")
+command.create_parser("manage.py", "phi_oidc")
+link_help = command.subcommands["subject"].subcommands["link"].format_help()
+pages = []
+for name in ("add", "import"):
+    try:
+        reverse(f"admin:django_phi_oidc_pairwisesubject_{name}")
+        pages.append(name)
+    except NoReverseMatch:
+        pass
 own = [config for config in apps.get_app_configs() if "phi_oidc" in config.label]
 print(json.dumps({
+    "account_sources": [source.__class__.__name__ for source in extensions.account_sources],
     "checks": [message.id for message in run_checks()],
     "labels": sorted({model._meta.app_label for model in apps.get_models() if "phi_oidc" in model._meta.app_label}),
+    "link_options": [name for name in ("--user", "--csv", "--dry-run") if name in link_help],
+    "link_pages": pages,
     "modules": sorted({name.split(".")[2] for name in sys.modules if name.startswith("django_phi_oidc.contrib.")}),
     "subcommands": sorted(SUBCOMMANDS),
     "tasks": sorted(schedule.beat_schedule()),
@@ -88,6 +103,18 @@ def test_core_has_nothing_of_an_app() -> None:
     assert {"oidc_emergency", "oidc_account", "oidc_health"}.isdisjoint(content["urls"])
     assert "phi_oidc.sweep_revocations" in content["tasks"]
     assert {"phi_oidc.watch", "phi_oidc.deliver", "phi_oidc.send_notices"}.isdisjoint(content["tasks"])
+
+
+def test_accounts_are_linked_one_at_a_time_without_the_app_that_links_many() -> None:
+    officer_admin = "django_phi_oidc.contrib.officer_admin"
+    content = read_content((officer_admin,))
+    assert content["link_pages"] == ["add"]
+    assert content["link_options"] == ["--user"]
+    assert content["account_sources"] == []
+    content = read_content((officer_admin, "django_phi_oidc.contrib.subject_links"))
+    assert content["link_pages"] == ["add", "import"]
+    assert content["link_options"] == ["--user", "--csv", "--dry-run"]
+    assert content["account_sources"] == ["VerifiedEmailSource"]
 
 
 @pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "core"])
