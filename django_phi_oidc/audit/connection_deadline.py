@@ -11,10 +11,10 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 from django.db import OperationalError, connections
 
@@ -44,99 +44,79 @@ class connection_deadline(AbstractContextManager[None]):  # noqa: N801 -- used l
 
     def __enter__(self) -> None:
         connection: Any = connections[self._using]
-        self._watch = None
+        self._deadline = None
         if connection.vendor != "postgresql":
             return
-        watch = _get_watch(connection)
-        self._previous = watch.start(time.monotonic() + self._seconds)
+        deadline = _find_deadline(connection) or _Deadline(connection)
+        self._outer_ends_at = deadline.ends_at
+        deadline.move(min(time.monotonic() + self._seconds, self._outer_ends_at))
         try:
             if connection.connection is not None:
-                watch.driver_connection = connection.connection
+                deadline.driver_connection = connection.connection
                 # A query, if the declaration demands one before each use.
                 connection.close_if_health_check_failed()
             connection.ensure_connection()
         except BaseException:
-            watch.end(self._previous)
+            deadline.move(self._outer_ends_at)
             raise
-        self._watch = watch
+        self._deadline = deadline
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._watch is not None:
-            self._watch.end(self._previous)
+        if self._deadline is not None:
+            self._deadline.move(self._outer_ends_at)
 
 
-class _Watch:
-    """The deadline of the statements on one connection of Django, which belongs to one thread.
-
-    A callback is scheduled only if none is scheduled already, so deadlines of many short statements
-    cost little.
+class _Deadline:
+    """The deadline of the statements on one connection of Django, in the outermost block and those
+    within it.
     """
 
     def __init__(self, connection: Any) -> None:
-        self.pid = os.getpid()
         self.ends_at = _NEVER
         self.driver_connection: Any = None
-        self._connection = ref(connection)
+        self._connection = connection
         self._lock = threading.Lock()
-        self._checks_at = _NEVER
+        self._cancel: Callable[[], None] | None = None
 
-    def start(self, ends_at: float) -> float:
-        """Set the deadline, unless an outer one is earlier, and return the outer one."""
-        with self._lock:
-            previous = self.ends_at
-            self.ends_at = min(ends_at, self.ends_at)
-            is_scheduled = self._checks_at <= self.ends_at
-            if not is_scheduled:
-                self._checks_at = self.ends_at
-        if not is_scheduled:
-            call_at(self.ends_at, partial(self._check, self.ends_at))
-        if previous == _NEVER and (connection := self._connection()) is not None:
-            # Django connects again when a rollback fails.
-            connection.get_new_connection = self._get_new_connection
-        return previous
-
-    def end(self, previous: float) -> None:
-        """Restore the outer deadline. The connection is not shut down after this returns, if there
-        is none.
+    def move(self, ends_at: float) -> None:
+        """Replace the deadline; without one (`_NEVER`), the connection is not shut down after this
+        returns.
         """
         with self._lock:
-            self.ends_at = previous
-        if previous == _NEVER and (connection := self._connection()) is not None:
-            self.driver_connection = None
-            del connection.get_new_connection
+            if self._cancel is not None:
+                self._cancel()
+                self._cancel = None
+            self.ends_at = ends_at
+            if ends_at < _NEVER:
+                self._cancel = call_at(ends_at, partial(self._shut_down, ends_at))
+        if ends_at < _NEVER:
+            # Django connects again when a rollback fails.
+            self._connection.get_new_connection = self.get_new_connection
+        else:
+            del self._connection.get_new_connection
 
-    def _get_new_connection(self, parameters: Any) -> Any:
+    def get_new_connection(self, parameters: Any) -> Any:
         """Do what the method of Django's connection does, within the deadline. Raises:
         OperationalError.
         """
-        attempt = _ConnectionAttempt(self._connection(), parameters)
+        attempt = _ConnectionAttempt(self._connection, parameters)
         self.driver_connection = attempt.get_result(ends_at=self.ends_at)
         # The callback may have run just before.
-        self.start(self.ends_at)
+        self.move(self.ends_at)
         return self.driver_connection
 
-    def _check(self, checks_at: float) -> None:
+    def _shut_down(self, ends_at: float) -> None:
         with self._lock:
-            if checks_at != self._checks_at:
-                # An earlier check was scheduled after this one.
-                return
-            self._checks_at = next_check = self.ends_at
-            if self.ends_at <= time.monotonic():
-                self._checks_at = next_check = _NEVER
+            # Otherwise the deadline was moved after this callback had started.
+            if ends_at == self.ends_at:
                 _shut_down(self.driver_connection)
-        if next_check < _NEVER:
-            call_at(next_check, partial(self._check, next_check))
 
 
-_watches: WeakKeyDictionary[Any, _Watch] = WeakKeyDictionary()
-
-
-def _get_watch(connection: Any) -> _Watch:
-    watch = _watches.get(connection)
-    if watch is None or watch.pid != os.getpid():
-        # A forked child has none of the callbacks that its parent scheduled.
-        watch = _watches[connection] = _Watch(connection)
-    return watch
+def _find_deadline(connection: Any) -> _Deadline | None:
+    """Return the deadline of a block that the connection is in."""
+    method = vars(connection).get("get_new_connection")
+    owner = getattr(method, "__self__", None)
+    return owner if isinstance(owner, _Deadline) else None
 
 
 def _shut_down(driver_connection: Any) -> None:

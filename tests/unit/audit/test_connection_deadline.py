@@ -100,6 +100,27 @@ def test_d6_connection_is_usable_after_a_block_that_ended_in_time(relay: Relay) 
     assert connections[ALIAS].connection is driver_connection
 
 
+@pytest.mark.parametrize(("outer", "inner"), [(0.5, 20.0), (20.0, 0.5)])
+def test_d6_the_earlier_of_two_nested_deadlines_counts(relay: Relay, outer: float, inner: float) -> None:
+    with connection_deadline(outer, using=ALIAS):
+        assert query(20) == 7
+        with relay.hangs():
+            started_at = time.monotonic()
+            with pytest.raises((OperationalError, InterfaceError)):
+                query(inner)
+            assert time.monotonic() - started_at < 0.5 + MARGIN_SECONDS
+
+
+def test_d6_outer_deadline_counts_again_after_an_inner_block(relay: Relay) -> None:
+    with connection_deadline(1.0, using=ALIAS), connections[ALIAS].cursor() as cursor:
+        assert query(0.5) == 7
+        with relay.hangs():
+            started_at = time.monotonic()
+            with pytest.raises((OperationalError, InterfaceError)):
+                cursor.execute("SELECT 8")
+            assert 0.7 < time.monotonic() - started_at < 1.0 + MARGIN_SECONDS
+
+
 def test_d6_server_that_refuses_connections_fails_at_once(relay: Relay) -> None:
     relay.go_down()
     started_at = time.monotonic()
