@@ -2,4 +2,3 @@
 
 # ruff: noqa: PLC0414 -- explicit re-exports
 from .login.backend import OIDCAuthenticationBackend as OIDCAuthenticationBackend
-from .login.local_accounts import BreakGlassBackend as BreakGlassBackend

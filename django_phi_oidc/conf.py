@@ -41,8 +41,6 @@ operational_retention: Callable[[], timedelta] = partial(read_option, "OPERATION
 should_clear_all_cookies: Callable[[], bool] = partial(read_option, "CLEAR_ALL_COOKIES")
 should_keep_offline_tokens: Callable[[], bool] = partial(read_option, "KEEP_OFFLINE")
 admin_assurance: Callable[[], AdminAssuranceDeclaration] = partial(read_option, "ADMIN_ASSURANCE")
-break_glass_accounts: Callable[[], tuple[str, ...]] = partial(read_option, "BREAK_GLASS_ACCOUNTS")
-"""Return the user names of the local accounts."""
 security_contacts: Callable[[], tuple[str, ...]] = partial(read_option, "SECURITY_CONTACTS")
 leakage_guard: Callable[[], Literal["report", "block"]] = partial(read_option, "LEAKAGE_GUARD")
 

@@ -440,6 +440,28 @@ class MetadataSource(Protocol):
         """Fetch the metadata for the doctor. timeout_seconds: for each document."""
 
 
+class LocalAccountSource(Protocol):
+    """Declares accounts that sign in with a password while the provider is unavailable.
+
+    Their sessions are not OIDC sessions. They have the entry LOCAL_SIGN_IN_KEY, and are admitted to
+    a guarded view by an access override only.
+    """
+
+    def list_names(self) -> Collection[str]:
+        """Return the user names of the accounts. They are linked to no person automatically, and
+        managed by no identity system.
+        """
+
+    def render_refusal(
+        self, request: "HttpRequest", *, code: str, emergency_url: str
+    ) -> "HttpResponse":
+        """Return the response to a local account that a guarded view refuses.
+
+        It must not redirect to the provider. code: why it is refused. emergency_url: the page that
+        opens an access override for the resource; "" if there is none.
+        """
+
+
 MetadataNeed: TypeAlias = "Callable[[ProviderDeclaration], Collection[str]]"
 """Returns the names of the members that the metadata of the provider must have."""
 
@@ -681,6 +703,9 @@ event_words: Registry[EventWords] = Registry(
 )
 foreign_session_observers: Registry[ForeignSessionObserver] = Registry(
     "Act before a Django session without an OIDC session is deleted."
+)
+local_account_sources: Registry[LocalAccountSource] = Registry(
+    "Declare accounts that sign in with a password while the provider is unavailable."
 )
 metadata_needs: Registry[MetadataNeed] = Registry(
     "Return the members of a provider's metadata that an app needs."

@@ -6,7 +6,6 @@ Those of the apps that are installed follow.
 from django.urls import URLPattern, URLResolver, path
 
 from ._internal.app_configs import list_installed_features
-from .login.break_glass import BreakGlassLoginView
 from .login.client_metadata import ClientKeysView, SectorIdentifierView
 from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
@@ -30,7 +29,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("session/", SessionTimeLeftView.as_view(), name="oidc_session"),
     path("backchannel-logout/", BackchannelLogoutView.as_view(), name="oidc_backchannel_logout"),
     path("frontchannel-logout/", FrontchannelLogoutView.as_view(), name="oidc_frontchannel_logout"),
-    path("local-login/", BreakGlassLoginView.as_view(), name="oidc_local_login"),
     path("jwks.json", ClientKeysView.as_view(), name="oidc_jwks"),
     path("sector-identifier.json", SectorIdentifierView.as_view(), name="oidc_sector_identifier"),
     path(

@@ -17,7 +17,7 @@ from .._internal import clock
 from ..audit.refusals import RecordedRefusal
 from ..audit.request_context import Actor, get_reference
 from ..errors import AuditUnavailable, Code
-from ..extensions import AccessOverrideSource, access_overrides
+from ..extensions import AccessOverrideSource, access_overrides, local_account_sources
 from .decisions import FindObject, authorize, authorize_assurance
 from .no_store import mark_response_private
 from .policy import (
@@ -239,9 +239,11 @@ def _enforce(
     if refusal is None:
         return None
     if actor.is_local and refusal in (SESSION_MISSING, EMERGENCY_MISSING):
-        return _render_local_refusal(
-            request, actor, refusal, resource=resource() if resource else ""
-        )
+        # No redirect to the provider: a local account is used while the provider is unavailable.
+        resource_name = resource() if resource else ""
+        emergency_url = _find_emergency_url(request, actor, resource_name, access_overrides)
+        for source in local_account_sources:
+            return source.render_refusal(request, code=refusal, emergency_url=emergency_url)
     if refusal == SESSION_MISSING:
         return redirect_to_sign_in(request)
     is_step_up = refusal in STEP_UP_CODES
@@ -263,31 +265,6 @@ def _deny_access(
     if resource and sources and is_navigation(request):
         emergency_url = _find_emergency_url(request, actor, resource(), sources)
     return deny(request, permission=permission, emergency_url=emergency_url)
-
-
-def _render_local_refusal(
-    request: HttpRequest, actor: Actor, refusal: str, *, resource: str
-) -> HttpResponse:
-    """Return the response that shows a local account what it may do.
-
-    A local account is not redirected to the provider, because it is used while the provider is
-    unavailable.
-    resource: of the emergency access that would admit the account; "": none would.
-    """
-    emergency_url = _find_emergency_url(request, actor, resource, access_overrides)
-    if not is_navigation(request):
-        links = {}
-        if emergency_url:
-            links["emergency"] = emergency_url
-        return render_problem(403, "A local account is not admitted here.", code=refusal, **links)
-    context = {
-        "emergency_url": emergency_url,
-        "sign_in_url": get_sign_in_url(),
-        "reference": get_reference(request),
-    }
-    return set_private_headers(
-        render(request, "django_phi_oidc/local_account.html", context, status=403)
-    )
 
 
 def _find_emergency_url(

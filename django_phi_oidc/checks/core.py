@@ -37,9 +37,8 @@ from ..config.providers import ProviderDeclaration
 from ..crypto import keyring, retention_keys
 from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
-from ..extensions import access_overrides, audit_log_copies
+from ..extensions import audit_log_copies
 from ..login.backend import OIDCAuthenticationBackend
-from ..login.local_accounts import BreakGlassBackend
 from ..options import list_mistakes, list_unknown_options
 from ..project_settings import KEY_RINGS, KEY_VARIABLES
 from ..subjects.account_fields import list_missing_fields
@@ -319,8 +318,8 @@ def check_session_engine(**kwargs: Any) -> Messages:
 
 @register_check(Tags.security)
 def check_backends(**kwargs: Any) -> Messages:
-    """E011: the OIDC backend is missing; E012: an override is never called; W007, W023, E024:
-    sign-in by password.
+    """E011: the OIDC backend is missing; E012: an override is never called; W007: sign-in by
+    password.
     """
     backends = [import_string(path) for path in settings.AUTHENTICATION_BACKENDS]
     oidc_backends = [
@@ -340,28 +339,6 @@ def check_backends(**kwargs: Any) -> Messages:
     if (path := "django.contrib.auth.backends.ModelBackend") in settings.AUTHENTICATION_BACKENDS:
         hint = in_settings(f'AUTHENTICATION_BACKENDS.remove("{path}")')
         yield warning(7, "ModelBackend permits sign-in by password, without the provider.", hint)
-    accounts = conf.break_glass_accounts()
-    if bool(accounts) != any(issubclass(backend, BreakGlassBackend) for backend in backends):
-        path = "django_phi_oidc.backends.BreakGlassBackend"
-
-        if accounts:
-            line = f'AUTHENTICATION_BACKENDS += ["{path}"]'
-        else:
-            line = 'PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["…"]'
-
-        yield error(24, f"BREAK_GLASS_ACCOUNTS and {path} require each other.", in_settings(line))
-    elif accounts:
-        text = "Local accounts may sign in by password, without the provider"
-
-        if any(source.is_offered() for source in access_overrides):
-            text += "."
-        else:
-            text += ". Without emergency access, they see no record while it is unavailable."
-
-        hint = "To end that, remove their backend, too. " + in_settings(
-            'del PHI_OIDC["BREAK_GLASS_ACCOUNTS"]'
-        )
-        yield warning(23, text, hint)
 
 
 @register_check(Tags.security)

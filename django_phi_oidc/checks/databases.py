@@ -4,12 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.checks import Tags
 from django.db import DatabaseError, connections
 
-from .. import conf
 from .._internal.check_messages import (
     DEFAULT_CONNECT_HINT,
     Messages,
@@ -40,38 +38,6 @@ def check_asgi_connections(**kwargs: Any) -> Messages:
             f"{alias!r} open, until the server has no more."
         )
         yield warning(43, text, in_settings(f'DATABASES["{alias}"]["CONN_MAX_AGE"] = 0'))
-
-
-@register_check(Tags.database, deploy=True)
-def check_local_accounts(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
-    """W061: a local account can't sign in."""
-    names = conf.break_glass_accounts()
-    model = get_user_model()
-    if not names or "default" not in (databases or ()):
-        return
-    try:
-        rows = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__in": names})
-        accounts: dict[str, Any] = {account.get_username(): account for account in rows}
-        for name in names:
-            account = accounts.get(name)
-            if account is None or not account.is_active or not account.has_usable_password():
-                if account is None:
-                    command = "createsuperuser --username"
-                else:
-                    command = "changepassword"
-
-                hint = f"manage.py {command} {name}"
-                yield warning(
-                    61,
-                    f"The local account {name!r} does not exist, is inactive or has no password.",
-                    hint,
-                )
-    except DatabaseError as fault:
-        yield warning(
-            61,
-            f"The local accounts can't be checked: {type(fault).__name__}.",
-            DEFAULT_CONNECT_HINT,
-        )
 
 
 @register_check(Tags.database)

@@ -40,11 +40,6 @@ _parse_origins = checked(
     lambda origins: all(map(_ORIGIN_PATTERN.fullmatch, origins)),
     "must be a list of origins: each is https:// and a host",
 )
-_parse_user_names = checked(
-    partial(parse_strings, items="user names"),
-    lambda names: len(set(names)) == len(names),
-    "has a name twice",
-)
 
 
 def _parse_session_count(path: str, value: Any) -> int:
@@ -117,12 +112,6 @@ class CoreOptions:
     """A logout deletes every cookie of the registered domain, also those of other applications."""
     KEEP_OFFLINE: bool = field(default=False, metadata=RARE)
     """A back-channel logout does not revoke refresh tokens of `offline_access`."""
-    BREAK_GLASS_ACCOUNTS: Annotated[tuple[str, ...], _parse_user_names] = field(
-        default=(), metadata=LATER
-    )
-    """User names of [local accounts](../how-to/local-accounts.md), which may sign in with a
-    password while the provider is unavailable.
-    """
     PERSON_LABEL: Annotated[str, parse_dotted_path] | None = field(default=None, metadata=LATER)
     """Dotted path of a function from a user to the
     [name](../how-to/read-the-audit-log.md#names-of-people) in the admin. It must not query the

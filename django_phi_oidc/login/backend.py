@@ -1,6 +1,4 @@
-"""The authentication backends: for verified OIDC sign-ins, with mozilla-django-oidc's hooks, and
-for break-glass.
-"""
+"""The authentication backend for verified OIDC sign-ins, with mozilla-django-oidc's hooks."""
 
 import logging
 import traceback

@@ -27,6 +27,7 @@ from ..subjects.account_changes import (
     report_address_change,
     report_changes,
 )
+from ..subjects.local_accounts import is_local_account
 from ..subjects.models import PairwiseSubject
 from .account_access import end_access_of_inactive_account, has_locked_subjects
 from .activity import TIMES_KEY, create_times_entry
@@ -128,10 +129,7 @@ def _report_account_changes(account: Model, old: Mapping[str, Any], new: Mapping
     address_field = user.get_email_field_name()
     if old.get(address_field) != new.get(address_field):
         report_address_change(user, str(old[address_field] or ""), now=now)
-    if (
-        old.get("is_active") != new.get("is_active")
-        and user.get_username() in conf.break_glass_accounts()
-    ):
+    if old.get("is_active") != new.get("is_active") and is_local_account(user):
         if new["is_active"]:
             change = AccountChange.ACTIVATED
         else:

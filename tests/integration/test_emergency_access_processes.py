@@ -97,7 +97,7 @@ def test_closed_emergency_is_over_for_the_next_request_of_every_process(portals:
     assert [send_request(portal, person, patient)[2] for portal in portals] == [403, 403]
 
 
-BREAK_GLASS = "django_phi_oidc.backends.BreakGlassBackend"
+BREAK_GLASS = "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"
 PASSWORD = "correct horse battery staple"
 
 

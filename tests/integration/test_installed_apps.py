@@ -100,7 +100,7 @@ def test_core_has_nothing_of_an_app() -> None:
     assert content["labels"] == CORE["labels"]
     assert content["subcommands"] == CORE["subcommands"]
     assert "oidc_authentication_init" in content["urls"]
-    assert {"oidc_emergency", "oidc_account", "oidc_health"}.isdisjoint(content["urls"])
+    assert {"oidc_emergency", "oidc_account", "oidc_health", "oidc_local_login"}.isdisjoint(content["urls"])
     assert "phi_oidc.sweep_revocations" in content["tasks"]
     assert {"phi_oidc.watch", "phi_oidc.deliver", "phi_oidc.send_notices"}.isdisjoint(content["tasks"])
 

@@ -16,6 +16,7 @@ CONTRIB_APPS = (
     "django_phi_oidc.contrib.invitations",
     "django_phi_oidc.contrib.key_rotation",
     "django_phi_oidc.contrib.legal_holds",
+    "django_phi_oidc.contrib.local_accounts",
     "django_phi_oidc.contrib.monitoring",
     "django_phi_oidc.contrib.notices",
     "django_phi_oidc.contrib.officer_admin",

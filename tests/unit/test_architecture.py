@@ -27,7 +27,8 @@ GERUNDS = {
 """Module names that end in -ing and are terms of the field."""
 MIRRORED_NAMES = {
     # What Django, Celery and pytest load, in the root and in each feature.
-    *("admin", "decorators", "forms", "middleware", "models", "receivers", "tasks", "urls", "views", "phi_oidc"),
+    *("admin", "backends", "decorators", "forms", "middleware", "models", "receivers", "tasks", "urls", "views"),
+    "phi_oidc",
     # The pure declaration in config/, the check in checks/, the subcommand, and the feature that acts on it.
     *("admin_assurance", "apis", "claims", "configuration", "delivery", "emergency", "federation", "roles", "sinks"),
     *("databases", "keys", "scim", "shared_signals", "tiles", "witnesses"),

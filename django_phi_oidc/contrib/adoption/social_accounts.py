@@ -15,13 +15,13 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ..._internal import clock
 from ...audit.events import Origin
 from ...config.providers import ProviderDeclaration
 from ...crypto.keyring import SymmetricKey
 from ...errors import IDTokenError, SubjectTaken
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
+from ...subjects.local_accounts import is_local_account
 from ...subjects.privileges import list_privileges
 from .allauth import APP_LABEL, SocialApplication, find_provider, list_applications
 
@@ -171,7 +171,7 @@ def _find_refusal(
         validate_linkable_sub(account.uid, provider=provider)
     except IDTokenError:
         return LinkOutcome.INVALID_SUB
-    is_local = account.user.get_username() in conf.break_glass_accounts()
+    is_local = is_local_account(account.user)
     if not options.allow_privileged and (is_local or list_privileges(account.user)):
         return LinkOutcome.PRIVILEGED
     return None

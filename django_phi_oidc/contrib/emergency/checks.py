@@ -8,7 +8,6 @@ from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 from django.db import DatabaseError
 
-from ... import conf
 from ..._internal.check_messages import (
     Messages,
     check_option,
@@ -17,6 +16,7 @@ from ..._internal.check_messages import (
     register_check,
     warning,
 )
+from ...subjects.local_accounts import list_local_account_names
 from ..common.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
@@ -72,7 +72,7 @@ def check_local_emergency_permissions(
     """W062: a local account that can sign in can't open emergency access, without which it sees no
     record.
     """
-    names = conf.break_glass_accounts()
+    names = list_local_account_names()
     if not names or emergency_conf.emergency() is None or "default" not in (databases or ()):
         return
     model = get_user_model()

@@ -14,7 +14,6 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
 from ..._internal import randomness
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import batch_delivery, enqueue_many
@@ -27,6 +26,7 @@ from ...errors import IDTokenError, SubjectTaken
 from ...sessions.account_access import disable_account, enable_account
 from ...subjects.account_fields import build_account_fields, create_username
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
+from ...subjects.local_accounts import list_local_account_names
 from ...subjects.models import PairwiseSubject
 from . import conf as scim_conf
 from .group_role_sync import lock_sole_roles
@@ -360,7 +360,7 @@ def refuse_local_accounts(user_pks: Collection[Any]) -> None:
     """Raises: SCIMRefused: one is a local account, which may have become one after the user was
     created.
     """
-    if names := conf.break_glass_accounts():
+    if names := list_local_account_names():
         model: Any = get_user_model()
         if model._base_manager.filter(
             pk__in=user_pks, **{f"{model.USERNAME_FIELD}__in": names}

@@ -24,6 +24,7 @@ from ...audit.storage import get_resource_pseudonym
 from ...config.providers import ProviderDeclaration
 from ...errors import EmailMatchRefused
 from ...extensions import account_observers
+from ...subjects.local_accounts import is_local_account
 from ...subjects.models import PairwiseSubject
 from ...subjects.privileges import list_privileges
 from .declaration import EmailLinkingDeclaration
@@ -114,7 +115,7 @@ class EmailMatch:
         created_at = getattr(user, CREATION_FIELD)
         if not getattr(user, "is_active", True):
             yield "inactive"
-        if list_privileges(user) or user.get_username() in conf.break_glass_accounts():
+        if list_privileges(user) or is_local_account(user):
             yield "privileged"
         if created_at is None or created_at >= first_day:
             yield "created_later"

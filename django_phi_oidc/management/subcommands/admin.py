@@ -27,6 +27,7 @@ from ..._internal.suggestions import suggest
 from ...access.role_sync import grant_roles, list_held_roles, list_missing_groups, withdraw_roles
 from ...config.roles import Role, get_managed_roles
 from ...provider.labels import find_provider_name
+from ...subjects.local_accounts import is_local_account
 from ...subjects.models import PairwiseSubject
 from ._arguments import USER_FORMS, build_user_row, describe_user, get_user
 from .groups import list_group_names
@@ -121,7 +122,7 @@ def _get_person(reference: str) -> Any:
     if not user.is_active:
         raise CommandError(f"{name} is not active. Activate the account first.")
     is_linked = PairwiseSubject.objects.filter(user=user.pk).exists()
-    if not is_linked and user.get_username() not in conf.break_glass_accounts():
+    if not is_linked and not is_local_account(user):
         # The person who is linked to it later would be an administrator.
         advice = "Ask the person to sign in first, or run `manage.py phi_oidc subject link`."
         raise CommandError(f"No person is linked to {name}. {advice}")

@@ -9,9 +9,8 @@ from functools import partial
 from threading import Event
 
 from django.db import connections
-from django.urls import reverse
 
-from ... import conf
+from ...subjects.local_accounts import list_local_account_names
 from ..mock_provider import MutableExchange
 from .browser import PortalResponse
 from .environment import WHOAMI_PATH, AttackEnvironment, advance_clock
@@ -20,7 +19,12 @@ from .logout_attacks import (
     create_tampered_logout_token,
     post_logout_token,
 )
-from .provider_attacks import AttackFunction, create_break_glass_account, create_csrf_token
+from .provider_attacks import (
+    AttackFunction,
+    create_break_glass_account,
+    create_csrf_token,
+    find_local_login_url,
+)
 from .tampering import sign_with_foreign_key
 
 FLOOD_SIZE = 60
@@ -42,8 +46,8 @@ def flood_break_glass_page(environment: AttackEnvironment) -> None:
     """One address sends empty forms of the break-glass account, and the person signs in from
     another address.
     """
-    username = next(iter(conf.break_glass_accounts()), "")
-    url = reverse("oidc_local_login")
+    username = next(iter(list_local_account_names()), "")
+    url = find_local_login_url(environment)
     if not username:
         environment.skip_attack("there is no break-glass account")
     with environment.override_declaration(), advance_clock(timedelta()):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -345,7 +345,7 @@ class AttackEnvironment:
             raise AttackEnded("failed", f"the control failed: {message}")
 
     @staticmethod
-    def skip_attack(reason: str) -> None:
+    def skip_attack(reason: str) -> NoReturn:
         """End the attack because there is nothing to attack."""
         raise AttackEnded("not applicable", reason)
 

@@ -18,17 +18,17 @@ from django.db import IntegrityError
 from django.db.models.signals import pre_save
 from django.middleware.csrf import CSRF_SESSION_KEY
 from django.test import override_settings
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.crypto import get_random_string
 from django.utils.module_loading import import_string
 
-from ... import conf
 from ..._internal import clock, randomness
 from ...access.policy import Assurance
 from ...access.step_up import create_step_up_url
 from ...audit.request_context import SESSION_KEY
 from ...contrib.subject_links.email_match import CREATION_FIELD, has_required_fields
 from ...crypto import keyring
+from ...subjects.local_accounts import list_local_account_names
 from ...subjects.models import PairwiseSubject
 from ..mock_provider import MutableExchange
 from .browser import Browser
@@ -371,8 +371,8 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
     """An attacker guesses the password of the break-glass account. Without one, its page must not
     exist.
     """
-    username = next(iter(conf.break_glass_accounts()), "")
-    url = reverse("oidc_local_login")
+    username = next(iter(list_local_account_names()), "")
+    url = find_local_login_url(environment)
     with environment.override_declaration():
         page = environment.create_browser().get(url)
         if not username:
@@ -390,6 +390,14 @@ def guess_local_account_password(environment: AttackEnvironment) -> None:
                 environment.assert_accepted(browser, page)
             else:
                 environment.assert_refused(browser, page, "break_glass_refused")
+
+
+def find_local_login_url(environment: AttackEnvironment) -> str:
+    """Return the URL of the sign-in with a password, or skip the attack without one."""
+    try:
+        return reverse("oidc_local_login")
+    except NoReverseMatch:
+        environment.skip_attack("there is no break-glass account")
 
 
 def create_break_glass_account(username: str) -> str:

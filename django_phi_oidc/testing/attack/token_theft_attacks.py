@@ -90,7 +90,6 @@ def use_stolen_refresh_token(environment: AttackEnvironment) -> None:
     with _bind_tokens(environment) as stolen:
         if stolen.refresh_token is None:
             environment.skip_attack("the provider issues no refresh token")
-            return
         request = build_refresh_request(
             refresh_token=stolen.refresh_token.value, **_create_client_context(stolen.provider)
         )

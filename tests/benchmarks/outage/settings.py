@@ -9,7 +9,7 @@ from tests.benchmarks.sign_in.settings import *  # noqa: F403 -- extends the set
 
 AUTHENTICATION_BACKENDS = [
     "django_phi_oidc.backends.OIDCAuthenticationBackend",
-    "django_phi_oidc.backends.BreakGlassBackend",
+    "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend",
 ]
 PHI_OIDC = {
     **sign_in_settings.PHI_OIDC,

@@ -103,7 +103,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
     "Classes and functions for settings and URLs": {
         "middleware.RevocationMiddleware": BRIEF,
         "middleware.LeakageGuardMiddleware": BRIEF,
-        "backends.BreakGlassBackend": BRIEF,
+        "contrib.local_accounts.backends.BreakGlassBackend": BRIEF,
         "audit.router.AuditRouter": BRIEF,
         "sessions.user_logout.OIDCLogoutView": BRIEF,
         "contrib.federation.views.EntityConfigurationView": BRIEF,

@@ -14,9 +14,9 @@ from django_phi_oidc import schedule, urls
 from django_phi_oidc.access import policy
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.log.findings import FindingKind
+from django_phi_oidc.contrib.local_accounts import break_glass
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
 from django_phi_oidc.errors import Code
-from django_phi_oidc.login import break_glass
 from django_phi_oidc.management.commands.phi_oidc import list_subcommands
 from tests.docs.contract import list_django_options
 from tests.support.manual_blocks import PAGES

@@ -192,7 +192,7 @@ def test_account_with_permissions_of_this_package_is_refused_and_another_permiss
 def test_local_account_for_emergencies_is_refused(op: DemoProvider, browser: Browser, settings: Any) -> None:
     settings.AUTHENTICATION_BACKENDS = [
         *settings.AUTHENTICATION_BACKENDS,
-        "django_phi_oidc.backends.BreakGlassBackend",
+        "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend",
     ]
     create_account("night-desk")
     settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["night-desk"]}

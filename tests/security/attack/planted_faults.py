@@ -258,12 +258,12 @@ def one_limit_for_all_forms() -> Iterator[None]:
 
         return post
 
-    backends = [*settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}backends.BreakGlassBackend"]
+    backends = [*settings.AUTHENTICATION_BACKENDS, f"{PACKAGE}contrib.local_accounts.backends.BreakGlassBackend"]
     with (
         overridden_settings(
             PHI_OIDC={**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["glass"]}, AUTHENTICATION_BACKENDS=backends
         ),
-        replaced("login.break_glass:BreakGlassLoginView:post", create_post),
+        replaced("contrib.local_accounts.break_glass:BreakGlassLoginView:post", create_post),
     ):
         yield
 

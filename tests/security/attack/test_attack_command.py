@@ -105,7 +105,7 @@ from portal.settings import *
 ALLOWED_HOSTS = ["*"]
 PHI_OIDC = {**PHI_OIDC, "PROVIDERS": {"clinic": json.loads(os.environ["DECLARATION"])}, "ROLES": {}}
 PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["glass"]
-AUTHENTICATION_BACKENDS = [*AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
+AUTHENTICATION_BACKENDS += ["django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"]
 """
 FAULTY = """
 from portal.settings import *

@@ -86,7 +86,7 @@ def option(**changes: Any) -> Change:
 
 
 def with_break_glass(*accounts: str) -> Change:
-    backends = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
+    backends = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"]
     return lambda: {"AUTHENTICATION_BACKENDS": backends, **option(BREAK_GLASS_ACCOUNTS=accounts)()}
 
 

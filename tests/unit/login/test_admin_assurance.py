@@ -216,7 +216,7 @@ def test_g2_page_of_a_table_of_roles_needs_the_more_recent_authentication(
 
 
 def test_g14_local_account_reaches_the_admin(settings: Any, client: Any) -> None:
-    backend = "django_phi_oidc.backends.BreakGlassBackend"
+    backend = "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"
     settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, backend]
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=["night-desk"])
     require(settings, acr=[STRONG], max_age=5 * MINUTE, privilege_max_age=5 * MINUTE)

@@ -1,6 +1,6 @@
 """What the lines of `phi_oidc init` change for the log-ins of the project that it runs in."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from django.apps import apps
@@ -9,7 +9,6 @@ from django.contrib.auth.backends import BaseBackend, ModelBackend, RemoteUserBa
 from django.utils.module_loading import import_string
 
 from ....login.backend import OIDCAuthenticationBackend
-from ....login.local_accounts import BreakGlassBackend
 
 OIDC_BACKEND = "django_phi_oidc.backends.OIDCAuthenticationBackend"
 _PERMISSION_BACKENDS = (
@@ -42,10 +41,13 @@ _CHANGES_BY_APP = {
     "django_otp": "Second factors of django-otp are not asked for at a "
     "sign-in: require them at the provider.",
 }
-_KEEP_LOCAL_ACCOUNTS = """\
+_LOCAL_ACCOUNTS = "django_phi_oidc.contrib.local_accounts"
+_INSTALL_LOCAL_ACCOUNTS = f"""
+      INSTALLED_APPS += ["{_LOCAL_ACCOUNTS}"]"""
+_KEEP_LOCAL_ACCOUNTS = f"""\
 To keep passwords of named accounts, for the case that the provider is unavailable, add these lines. The page is
-oidc/local-login/, and each use raises an alert:
-      AUTHENTICATION_BACKENDS += ["django_phi_oidc.backends.BreakGlassBackend"]
+oidc/local-login/, and each use raises an alert:{{installation}}
+      AUTHENTICATION_BACKENDS += ["{_LOCAL_ACCOUNTS}.backends.BreakGlassBackend"]
       PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["YOUR-USER-NAME"]"""  # noqa: E501
 _KEEP_PASSWORDS = """\
 To keep all passwords for the time of a change-over, add this line. Log-in forms of your own then work as before, those
@@ -69,8 +71,11 @@ def list_new_backends() -> list[str]:
     return [OIDC_BACKEND, *paths]
 
 
-def list_sign_in_changes() -> Iterator[str]:
-    """Yield a text for each change, and for each way to keep a log-in."""
+def list_sign_in_changes(new_apps: Collection[str]) -> Iterator[str]:
+    """Yield a text for each change, and for each way to keep a log-in.
+
+    new_apps: those that the lines add to INSTALLED_APPS.
+    """
     kept = list_new_backends()
     removed = {
         path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS if path not in kept
@@ -82,7 +87,11 @@ def list_sign_in_changes() -> Iterator[str]:
     yield from (text for app, text in _CHANGES_BY_APP.items() if apps.is_installed(app))
     with_passwords = [path for path, backend in removed.items() if _accepts_passwords(backend)]
     if with_passwords:
-        yield _KEEP_LOCAL_ACCOUNTS
+        if apps.is_installed(_LOCAL_ACCOUNTS) or _LOCAL_ACCOUNTS in new_apps:
+            installation = ""
+        else:
+            installation = _INSTALL_LOCAL_ACCOUNTS
+        yield _KEEP_LOCAL_ACCOUNTS.format(installation=installation)
         yield _KEEP_PASSWORDS.format(path=with_passwords[0])
 
 
@@ -108,10 +117,8 @@ def _accepts_passwords(backend: type[Any]) -> bool:
 
 
 def _is_kept(path: str, backend: type[Any]) -> bool:
-    """Return whether it is a backend of this app, or never signs a user in."""
-    if (
-        issubclass(backend, OIDCAuthenticationBackend | BreakGlassBackend)
-        or path in _PERMISSION_BACKENDS
-    ):
+    """Return whether it is a backend of this package, or never signs a user in."""
+    is_own = any(base.__module__.startswith("django_phi_oidc.") for base in backend.__mro__)
+    if is_own or path in _PERMISSION_BACKENDS:
         return True
     return issubclass(backend, BaseBackend) and backend.authenticate is BaseBackend.authenticate

@@ -146,7 +146,7 @@ def handle(options: Options, output: Output) -> None:
         raise CommandError(
             f"{folder} can't be written as a new folder: {error.strerror}."
         ) from error
-    changes = list(list_sign_in_changes())
+    changes = list(list_sign_in_changes(app_names))
     row = {"files": [str(folder / name) for name in files], "sign_in_changes": changes}
     names = ", ".join(str(folder / name) for name in key_types)
 

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"]),
     pytest.mark.urls("tests.unit.contrib.emergency.test_local_accounts"),
 ]
-BREAK_GLASS = "django_phi_oidc.backends.BreakGlassBackend"
+BREAK_GLASS = "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"
 WARDS = "tests.support.guarded_views.Wards"
 PASSWORD, URL, HTML = "correct horse battery staple", "/oidc/emergency/", {"Accept": "text/html"}
 MINUTE = timedelta(minutes=1)

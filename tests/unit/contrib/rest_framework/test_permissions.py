@@ -108,7 +108,10 @@ def test_g11_grant_is_recorded_once_by_the_guard_that_says_most(app: App, patien
 
 
 def test_g3_local_account_uses_an_api_of_records_in_an_emergency(settings: Any, app: App, patient: Any) -> None:
-    settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "django_phi_oidc.backends.BreakGlassBackend"]
+    settings.AUTHENTICATION_BACKENDS = [
+        *settings.AUTHENTICATION_BACKENDS,
+        "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend",
+    ]
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.PHI_OIDC = {**settings.PHI_OIDC, "BREAK_GLASS_ACCOUNTS": ["night-desk"], "EMERGENCY": declared()}
     user = allow(

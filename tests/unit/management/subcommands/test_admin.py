@@ -133,7 +133,7 @@ def test_account_without_a_person_is_refused_unless_it_is_a_local_account(settin
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, BREAK_GLASS_ACCOUNTS=["night-amina"])
     settings.AUTHENTICATION_BACKENDS = [
         *settings.AUTHENTICATION_BACKENDS,
-        "django_phi_oidc.backends.BreakGlassBackend",
+        "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend",
     ]
     grant("night-amina", "--yes")
     assert privileges(account)[0]

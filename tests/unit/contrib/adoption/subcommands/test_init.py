@@ -33,6 +33,7 @@ from tests.support.tls import create_certificate_pem
 
 OURS, PASSWORDS = "django_phi_oidc.backends.OIDCAuthenticationBackend", "django.contrib.auth.backends.ModelBackend"
 HERE = __name__
+LOCAL_ACCOUNTS = "django_phi_oidc.contrib.local_accounts"
 
 
 class Passwords(AllowAllUsersModelBackend):
@@ -156,7 +157,7 @@ def test_settings_keep_routers_test_runner_and_backends_that_grant_permissions(t
 
 
 def test_own_subclass_of_the_backend_is_kept(tmp_path: Path, settings: Any) -> None:
-    own = [f"{HERE}.OwnBackend", "django_phi_oidc.backends.BreakGlassBackend"]
+    own = [f"{HERE}.OwnBackend", "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"]
     settings.AUTHENTICATION_BACKENDS = [*own, PASSWORDS]
     assert f"{HERE}.OwnBackend" not in init(tmp_path / "secrets")
     assert ast.literal_eval(read_settings(tmp_path / "secrets")["AUTHENTICATION_BACKENDS"]) == own
@@ -171,8 +172,19 @@ def test_init_prints_which_passwords_end_and_how_to_keep_them(tmp_path: Path, se
     assert f"- {HERE}.Passwords is removed: no form accepts a password any more" in printed
     assert "Signed-in users are signed out" in printed
     assert "The admin's log-in page leads to the provider" in printed
-    assert 'AUTHENTICATION_BACKENDS += ["django_phi_oidc.backends.BreakGlassBackend"]' in printed
+    assert 'AUTHENTICATION_BACKENDS += ["django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"]' in printed
     assert f'AUTHENTICATION_BACKENDS += ["{HERE}.Passwords"]' in printed
+
+
+@pytest.mark.parametrize(("words", "is_named"), [((), True), (("--with", "local_accounts"), False)])
+def test_init_names_the_app_of_local_accounts_unless_it_adds_it(
+    words: tuple[str, ...], is_named: bool, tmp_path: Path, settings: Any
+) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{HERE}.Passwords"]
+    assert LOCAL_ACCOUNTS not in init(tmp_path / "installed", *words).replace(f"{LOCAL_ACCOUNTS}.backends", "")
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != LOCAL_ACCOUNTS]
+    printed = init(tmp_path / "secrets", *words)
+    assert (f'INSTALLED_APPS += ["{LOCAL_ACCOUNTS}"]' in printed) is is_named
 
 
 def test_init_prints_the_end_of_each_other_log_in(tmp_path: Path, settings: Any) -> None:
@@ -291,6 +303,7 @@ def test_unknown_provider_and_a_library_besides_are_refused(tmp_path: Path) -> N
     [
         ("", []),
         ("scim", []),
+        ("local_accounts", [LOCAL_ACCOUNTS]),
         ("rest_framework", ["django_phi_oidc.contrib.apis", "django_phi_oidc.contrib.rest_framework"]),
         (
             "account_api, scim",
@@ -305,7 +318,7 @@ def test_unknown_provider_and_a_library_besides_are_refused(tmp_path: Path) -> N
 def test_apps_are_added_with_what_they_need_unless_they_are_installed(
     listed: str, added: list[str], tmp_path: Path, settings: Any
 ) -> None:
-    away = ("rest_framework", "account_api", "apis")
+    away = ("rest_framework", "account_api", "apis", "local_accounts")
     settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if not name.endswith(away)]
     init(tmp_path / "secrets", "--with", listed)
     written = (tmp_path / "secrets" / "settings.py").read_text()

@@ -18,22 +18,22 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.generic import View
 
-from .. import conf
-from .._internal import clock
-from .._internal.view_decorators import public_view
-from ..access.responses import set_private_headers
-from ..audit.events import Action, NewEvent
-from ..audit.recorder import record_many
-from ..audit.refusals import report_refusal
-from ..audit.request_context import LOCAL_SIGN_IN_KEY, Actor
-from ..audit.throttling import add_attempt, get_sender_network, remove_attempt
-from ..errors import AuditUnavailable
-from ..sessions.activity import ENDS_AT_KEY
-from ..subjects.account_changes import AccountChange, report_suspicion
-from .failures import TEMPLATES_BY_PAGE
-from .local_accounts import BreakGlassCredentials, find_local_account
-from .provider_selection import parse_next_url
-from .redirect_url import get_landing_url
+from ..._internal import clock
+from ..._internal.view_decorators import public_view
+from ...access.responses import set_private_headers
+from ...audit.events import Action, NewEvent
+from ...audit.recorder import record_many
+from ...audit.refusals import report_refusal
+from ...audit.request_context import LOCAL_SIGN_IN_KEY, Actor
+from ...audit.throttling import add_attempt, get_sender_network, remove_attempt
+from ...errors import AuditUnavailable
+from ...login.failures import TEMPLATES_BY_PAGE
+from ...login.provider_selection import parse_next_url
+from ...login.redirect_url import get_landing_url
+from ...sessions.activity import ENDS_AT_KEY
+from ...subjects.account_changes import AccountChange, report_suspicion
+from . import conf
+from .backends import BreakGlassCredentials, find_local_account
 
 SESSION_LIFETIME = timedelta(hours=1)
 REFUSAL_CODE = "break_glass_refused"
@@ -169,7 +169,7 @@ def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:
     context = {"form": BreakGlassLoginForm(), "refused": status != 200}
     response = set_private_headers(
-        render(request, "django_phi_oidc/local_login.html", context, status=status)
+        render(request, "phi_oidc_local_accounts/local_login.html", context, status=status)
     )
     # With `no-referrer` the form would be sent with the origin "null", which Django's CSRF check
     # refuses.

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
+from . import conf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
