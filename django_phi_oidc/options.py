@@ -7,7 +7,7 @@ in another option does not matter.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
-from .config import effective_options, sections
+from .config import sections
 from .errors import Code, DeclarationInvalid
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class SettingInvalid(ImproperlyConfigured):
 def read_option(option: str, member: str = "") -> Any:
     """Return the parsed option of PHI_OIDC, or one member of a group of options such as KEYS."""
     try:
-        return sections.parse_one(_get_declared(), option, member)
+        return sections.parse_one(get_declared(), option, member)
     except DeclarationInvalid as error:
         raise SettingInvalid("\n".join([*list_unknown_options(), *list_mistakes()])) from error
 
@@ -53,7 +53,7 @@ def cache_option(read: Callable[[], T]) -> Callable[[], T]:
 def list_unknown_options() -> list[str]:
     """Return a message for each top-level option that does not exist."""
     unknown_options = []
-    for message in sections.list_unknown(_get_declared()):
+    for message in sections.list_unknown(get_declared()):
         unknown_options.append(f"PHI_OIDC: {message}")
     return unknown_options
 
@@ -61,14 +61,9 @@ def list_unknown_options() -> list[str]:
 def list_mistakes() -> list[str]:
     """Return a message for each mistake in the known options, without values."""
     mistakes = []
-    for mistake in sections.list_mistakes(_get_declared()):
+    for mistake in sections.list_mistakes(get_declared()):
         mistakes.append(re.sub(r"^\w+", r"PHI_OIDC['\g<0>']", mistake))
     return mistakes
-
-
-def iter_effective_options() -> Iterator[tuple[str, Any]]:
-    """Yield the path and the value of each option in effect, without KEYS and without secrets."""
-    return effective_options.iter_effective_options(_get_declared())
 
 
 def import_function(option: str, path: str) -> Callable[[Any], Any]:
@@ -82,7 +77,8 @@ def import_function(option: str, path: str) -> Callable[[Any], Any]:
     return function  # type: ignore[no-any-return]  # the project's own
 
 
-def _get_declared() -> Mapping[str, Any]:
+def get_declared() -> Mapping[str, Any]:
+    """Return the setting as declared."""
     declared = getattr(settings, "PHI_OIDC", {})
     if not isinstance(declared, Mapping):
         raise SettingInvalid("PHI_OIDC must be a dictionary.")

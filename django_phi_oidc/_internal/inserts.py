@@ -242,32 +242,6 @@ def insert_copies(
     return []
 
 
-def insert_autocommit(model: type[models.Model], values: Sequence[Any], *, using: str) -> bool:
-    """Insert a row in its own transaction if possible; return False if nothing was done.
-
-    It is possible on PostgreSQL, in autocommit, without wrappers or logs of Django's cursors. The
-    driver binds the values on the server, and prepares the statement if the alias has
-    `prepare_threshold` in its OPTIONS: half the cost.
-    values: of all concrete fields, in order, of types that the driver maps to the columns. Raises:
-    RowNotStored.
-    """
-    connection: Any = connections[using]
-    if (
-        connection.vendor != "postgresql"
-        or connection.execute_wrappers
-        or connection.queries_logged
-    ):
-        return False
-    connection.close_if_health_check_failed()
-    if not connection.get_autocommit():
-        return False
-    with connection.wrap_database_errors:
-        cursor = connection.Database.Cursor(connection.connection)
-        cursor.execute(_build_prepared_insert(model), values)
-    require_rows(cursor.rowcount, 1)
-    return True
-
-
 @lru_cache(maxsize=64)
 def _list_inserted_fields(model: type[models.Model]) -> Sequence[Any]:
     inserted_fields = []
@@ -301,10 +275,3 @@ def _build_insert(
 def _build_copy(model: type[models.Model]) -> str:
     columns = ", ".join(f'"{field.column}"' for field in _list_inserted_fields(model))
     return f'COPY "{model._meta.db_table}" ({columns}) FROM STDIN'
-
-
-@lru_cache(maxsize=64)
-def _build_prepared_insert(model: type[models.Model]) -> bytes:
-    columns = ", ".join(f'"{field.column}"' for field in model._meta.concrete_fields)
-    places = build_placeholders(len(model._meta.concrete_fields))
-    return (f'INSERT INTO "{model._meta.db_table}" ({columns}) VALUES ({places})').encode()  # noqa: S608 -- as above

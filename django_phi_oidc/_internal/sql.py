@@ -57,24 +57,6 @@ def savepoint() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def statement_timeout(seconds: float, *, using: str) -> Iterator[None]:
-    """Open a transaction in which each statement fails after that time, on PostgreSQL.
-
-    Raises: RuntimeError if a transaction is open (except that of Django's TestCase).
-    """
-    connection = connections[using]
-    with transaction.atomic(using=using, durable=True):
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                # For this transaction only: a pooler assigns the connection to other clients
-                # afterwards.
-                cursor.execute(
-                    "SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))]
-                )
-        yield
-
-
-@contextmanager
 def limit_lock_waits(seconds: float) -> Iterator[None]:
     """Let each statement of this thread fail that waits for a lock for so long, on the PostgreSQL
     connections.
@@ -118,15 +100,6 @@ def _execute_with_lock_timeout(
                 "SELECT set_config('lock_timeout', %s, true)", [str(round(seconds * 1000))]
             )
         return execute(statement, parameters, many, context)
-
-
-def read_statement_timeout(seconds: float, *, using: str) -> AbstractContextManager[None]:
-    """Return `statement_timeout` for reads: nothing on SQLite, where each transaction takes the
-    write lock.
-    """
-    if connections[using].vendor == "postgresql":
-        return statement_timeout(seconds, using=using)
-    return nullcontext()
 
 
 def update(
@@ -275,23 +248,6 @@ def delete_in_batches(rows: models.QuerySet[Any], *, batch_size: int = 1000) -> 
                 rows.filter(pk__in=pks).delete()
         if len(pks) < batch_size:
             return deleted
-
-
-def count_rows(querysets: Sequence[models.QuerySet[Any]], *, limit: int, using: str) -> list[int]:
-    """Return how many rows each queryset has, at most limit, by one SELECT.
-
-    The order of a queryset is kept, so that the database can use an index with that order instead
-    of the table.
-    """
-    if not querysets:
-        return []
-    compiled = [part.values("pk")[:limit].query.get_compiler(using).as_sql() for part in querysets]
-    counted = ", ".join(f"(SELECT COUNT(*) FROM ({sql}) AS part)" for sql, _ in compiled)  # noqa: S608 -- Django's own
-    with connections[using].cursor() as cursor:
-        cursor.execute(
-            f"SELECT {counted}", [value for _, parameters in compiled for value in parameters]
-        )
-        return list(cursor.fetchone())
 
 
 def build_placeholders(count: int) -> str:

@@ -20,11 +20,11 @@ from django.core.checks import Tags, run_checks
 from django.db import transaction
 
 from .. import __version__
-from ..config.effective_options import describe_value
 from ..crypto import keyring
 from ..crypto.conf import get_key_source
-from ..options import iter_effective_options
+from ..options import get_declared
 from ..project_settings import KEY_RINGS, KEY_VARIABLES
+from .effective_options import describe_value, iter_effective_options
 from .events import MAX_ITEMS, Action, NewEvent
 from .models import RecordedConfiguration
 from .outbox import enqueue_many
@@ -65,7 +65,7 @@ class EffectiveConfiguration:
 
 def read_effective_settings() -> dict[str, Any]:
     """Return the settings that are compared, by path, without secrets. Raises: KeyMissing."""
-    values = dict(iter_effective_options())
+    values = dict(iter_effective_options(get_declared()))
     for ring in _list_key_rings():
         values[f"KEYS.{ring}"] = [key.id for key in keyring.get_keys(ring)]
     for name in ("audit_public", "retention"):

@@ -20,13 +20,14 @@ from django.db import (
 )
 
 from .._internal import metrics, randomness
-from .._internal.inserts import insert, insert_autocommit
-from .._internal.sql import durable, statement_timeout
+from .._internal.inserts import insert
+from .._internal.sql import durable
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
 from . import conf
 from .actions import DETAIL_KEYS, Action
+from .autocommit_insert import insert_autocommit
 from .connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .events import (
     EVENT_FIELDS,
@@ -42,6 +43,7 @@ from .events import (
 from .models import AuditEvent, AuditUnsealed
 from .request_context import attribute_to_command
 from .router import AUDIT_ALIAS
+from .statement_timeout import statement_timeout
 
 logger = logging.getLogger("phi_oidc.audit")
 WRITE_SECONDS = 4.0

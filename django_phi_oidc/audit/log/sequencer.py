@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any
 
 from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import Max
@@ -278,12 +278,6 @@ _QUEUE_CHECK_OVERLAP = timedelta(minutes=1)
 _LONGEST_QUEUE_CHECK = timedelta(days=1)
 _LOWEST_ID = uuid.UUID(int=0)
 _UPDATE_CHUNK_SIZE = 500
-
-
-class _AppendOptions(TypedDict):
-    limit: int
-    include_refused: bool
-    after_id: uuid.UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 from io import StringIO
 
-from ..._internal.csv_safety import escape_formulas
 from ...audit.events import OUTCOMES, AuthenticatedEvent, Event, canonical_json, serialize_event
 from ...audit.formats.fhir import event_to_fhir
 from ...audit.formats.items import SealedEvent
@@ -14,6 +13,7 @@ from ...audit.models import AuditEvent, AuditLeaf
 from ...audit.router import AUDIT_ALIAS
 from ...audit.search import EventFilters, RowUnreadable, iterate_event_batches
 from ...audit.storage import UNLOADABLE_ROW_ERRORS, parse_event_row, translate_database_errors
+from ..common.csv_safety import escape_formulas
 
 CONTENT_TYPES = {
     "csv": "text/csv; charset=utf-8",

@@ -15,13 +15,13 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from ... import __version__
 from ...audit.configuration import read_configuration, read_effective_settings
+from ...audit.effective_options import describe_value
 from ...audit.events import parse_detail
 from ...audit.log.signing_keys import get_checkpoint_origin, get_public_keys
 from ...audit.merkle.checkpoint import NoteSigner, verify_checkpoint
 from ...audit.models import AuditCheckpoint
 from ...audit.router import AUDIT_ALIAS
 from ...audit.search import find_last_verification
-from ...config.effective_options import describe_value
 from .oscal import build_oscal
 from .sbom import build_sbom
 

@@ -12,10 +12,10 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 from django.db.models import QuerySet
 
 from ..._internal import clock
-from ..._internal.sql import read_statement_timeout
 from ...audit.connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from ...audit.models import AuditUnsealed
 from ...audit.router import AUDIT_ALIAS
+from ...audit.statement_timeout import read_statement_timeout
 from ...claims.models import StoredClaim
 from ...claims.retention_report import get_overdue_condition
 from ...sessions.models import OIDCSession, PendingRevocation

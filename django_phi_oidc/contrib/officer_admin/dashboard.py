@@ -13,7 +13,6 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ..._internal import sql
 from ..._internal.overview_parts import CanView, LogTile, OverviewPanel, OverviewTile
 from ...audit import search
 from ...audit.admin.audit_log import UNREADABLE_MESSAGE, build_verification_context
@@ -23,6 +22,7 @@ from ...extensions import overview_panels
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..common.admin_urls import find_page_url
 from .hourly_counts import Series, find_last_measurement
+from .row_counts import count_rows
 from .trends import TrendChart
 
 MAX_COUNT = 10_000
@@ -55,7 +55,7 @@ def list_panel_tiles(
     for panel in sorted(overview_panels, key=attrgetter("position")):
         if can_view(panel.model_label):
             panels.append(panel)
-    counts = sql.count_rows(
+    counts = count_rows(
         [panel.rows(now) for panel in panels], limit=MAX_COUNT, using=DEFAULT_DB_ALIAS
     )
     panel_tiles = []

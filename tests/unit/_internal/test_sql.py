@@ -15,15 +15,8 @@ from django.db.models import QuerySet
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
-from django_phi_oidc._internal.inserts import (
-    CopiedRows,
-    RowNotStored,
-    combine_inserts,
-    insert,
-    insert_autocommit,
-    insert_copies,
-)
-from django_phi_oidc._internal.sql import any_of, count_rows, delete, durable, fetch, update
+from django_phi_oidc._internal.inserts import CopiedRows, RowNotStored, combine_inserts, insert, insert_copies
+from django_phi_oidc._internal.sql import any_of, delete, durable, fetch, update
 from django_phi_oidc.audit.models import AuditOutbox
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions.models import PendingRevocation
@@ -456,53 +449,3 @@ class DurableInATestCase(TestCase):
         with durable("default"):
             insert([spent("a")], using="default")
         assert UsedIdentifier.objects.count() == 1
-
-
-@pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
-def test_insert_autocommit_needs_autocommit_and_unwatched_cursors() -> None:
-    values = ["a", "state", NOW]
-    assert insert_autocommit(UsedIdentifier, values, using="default")
-    assert UsedIdentifier.objects.get() == spent("a")
-    with pytest.raises(IntegrityError):
-        insert_autocommit(UsedIdentifier, values, using="default")
-    with transaction.atomic():
-        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
-    with CaptureQueriesContext(connections["default"]):
-        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
-    with connections["default"].execute_wrapper(lambda execute, *given: execute(*given)):
-        assert not insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
-    assert UsedIdentifier.objects.count() == 1
-
-
-@pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
-def test_insert_autocommit_continues_after_an_error_and_a_reconnect() -> None:
-    assert insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
-    with pytest.raises(DataError):
-        insert_autocommit(UsedIdentifier, ["b" * 65, "state", NOW], using="default")
-    assert insert_autocommit(UsedIdentifier, ["b", "state", NOW], using="default")
-    connections["default"].close()
-    assert insert_autocommit(UsedIdentifier, ["c", "state", NOW], using="default")
-    assert UsedIdentifier.objects.count() == 3
-
-
-@pytest.mark.sqlite
-@pytest.mark.django_db(transaction=True)
-def test_insert_autocommit_on_sqlite_does_nothing() -> None:
-    assert not insert_autocommit(UsedIdentifier, ["a", "state", NOW], using="default")
-    assert not UsedIdentifier.objects.exists()
-
-
-@pytest.mark.django_db
-def test_count_rows_counts_up_to_the_limit_by_one_select(django_assert_num_queries: Any) -> None:
-    insert([spent(str(number), kind="state" if number < 3 else "nonce") for number in range(5)], using="default")
-    rows = UsedIdentifier.objects.order_by("until")
-    with django_assert_num_queries(1):
-        assert count_rows([rows.filter(kind="state"), rows, rows.filter(kind="%s")], limit=4, using="default") == [
-            3,
-            4,
-            0,
-        ]
-    with django_assert_num_queries(0):
-        assert count_rows([], limit=4, using="default") == []

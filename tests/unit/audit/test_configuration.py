@@ -10,10 +10,10 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.configuration import ACTIVE_PERIOD, read_configuration, record_configuration
+from django_phi_oidc.audit.effective_options import describe_value, iter_effective_options
 from django_phi_oidc.audit.events import MAX_ITEMS, Action
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RecordedConfiguration
 from django_phi_oidc.audit.tasks import record_configuration as record_configuration_of_the_worker
-from django_phi_oidc.config.effective_options import describe_value, iter_effective_options
 from django_phi_oidc.errors import KeyMissing
 from tests.settings import key
 from tests.support.client_keys import create_private_key_pem

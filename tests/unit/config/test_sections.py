@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from django_phi_oidc.audit.effective_options import iter_effective_options
 from django_phi_oidc.config import sections
-from django_phi_oidc.config.effective_options import iter_effective_options
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.siem.declaration import SIEMOptions
 from django_phi_oidc.errors import DeclarationInvalid

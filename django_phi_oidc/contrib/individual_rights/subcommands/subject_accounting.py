@@ -13,13 +13,13 @@ from django.core.management.base import CommandError
 from ...._internal import clock
 from ...._internal.command_arguments import Options, add_command, build_argument_error, parse_time
 from ...._internal.command_output import Output, format_untrusted, format_value
-from ...._internal.csv_safety import escape_formulas
 from ....audit.events import Action
 from ....audit.operators import OPERATOR_PREFIX
 from ....audit.request_context import current_origin
 from ....audit.search import RowUnreadable
 from ....errors import AuditUnavailable
 from ....management.subcommands._arguments import USER_FORMS, get_user
+from ...common.csv_safety import escape_formulas
 from .. import conf
 from ..accounting import Disclosure, DisclosureAccounting, create_accounting, get_accounting_start
 

@@ -22,7 +22,6 @@ from ...._internal import clock
 from ...._internal.batches import split_into_batches
 from ...._internal.command_arguments import Options, add_command, add_dry_run, build_argument_error
 from ...._internal.command_output import Output, ProgressLine, format_value
-from ...._internal.csv_safety import escape_formulas
 from ....audit.request_context import current_origin
 from ....config.providers import ProviderDeclaration
 from ....crypto import keyring
@@ -34,6 +33,7 @@ from ....management.subcommands._arguments import (
     get_provider,
     get_user,
 )
+from ...common.csv_safety import escape_formulas
 from ...subject_links.csv_files import read_csv_table
 from .. import conf as invitations_conf
 from ..invitations import (

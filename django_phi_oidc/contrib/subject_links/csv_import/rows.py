@@ -14,7 +14,6 @@ from django.views.decorators.debug import sensitive_variables
 
 from .... import conf
 from ...._internal.batches import split_into_batches
-from ...._internal.csv_safety import escape_formulas
 from ....audit.admin_base import get_error_message
 from ....audit.events import Origin
 from ....config.providers import ProviderDeclaration
@@ -23,6 +22,7 @@ from ....errors import PhiOidcError
 from ....subjects.linking import find_linked_subjects, link_existing_users, validate_linkable_sub
 from ....subjects.models import PairwiseSubject
 from ....subjects.privileges import find_more_privileged
+from ...common.csv_safety import escape_formulas
 from ..csv_tables import CSVTable, parse_csv_table
 from ..user_references import find_users
 

@@ -8,8 +8,8 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..config.sections import iter_sections, parse_one
 from ..errors import DeclarationInvalid
-from .sections import iter_sections, parse_one
 
 INVALID = "invalid"
 _URL_OPTIONS = frozenset({"url", "proxy"})

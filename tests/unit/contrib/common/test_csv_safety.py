@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_phi_oidc._internal.csv_safety import escape_formulas
+from django_phi_oidc.contrib.common.csv_safety import escape_formulas
 
 
 @pytest.mark.parametrize("sign", "=+-@＝＋－＠")
