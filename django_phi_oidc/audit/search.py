@@ -433,6 +433,7 @@ def _validate_single_bound(before: object, after: object) -> None:
 def _build_query_parts(filters: EventFilters, id_range: _IdRange) -> list[_QueryPart]:
     """Return a query for each meaning of the search, with the order of the index that it uses."""
     parts, conditions = _plan_query(filters, id_range)
+    # Not written out: the plan leaves the conditions that no index has met.
     rest = {}
     for name, values in conditions.items():
         rest[f"{name}__in"] = values

@@ -24,10 +24,10 @@ class _DeclaredAccounts:
     ) -> HttpResponse:
         """Return the page, or the problem document, that says what the account may do."""
         if not is_navigation(request):
-            links = {}
-            if emergency_url:
-                links["emergency"] = emergency_url
-            return render_problem(403, "A local account is not admitted here.", code=code, **links)
+            title = "A local account is not admitted here."
+            if not emergency_url:
+                return render_problem(403, title, code=code)
+            return render_problem(403, title, code=code, emergency=emergency_url)
         context = {
             "emergency_url": emergency_url,
             "sign_in_url": get_sign_in_url(),

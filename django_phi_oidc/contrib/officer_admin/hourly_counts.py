@@ -200,6 +200,7 @@ def _count_claims_by_age(*, now: datetime) -> Mapping[str, int]:
         counts[group] = Count("pk", filter=Q(obtained_at__gt=limit) & remaining)
         remaining = Q(obtained_at__lte=limit)
     counts[OLDER] = Count("pk", filter=remaining)
+    # Not written out: AGE_GROUPS names the columns.
     return StoredClaim.objects.aggregate(**counts)
 
 

@@ -103,7 +103,15 @@ def process_transmitter_metadata_response(
         if not isinstance(url, str):
             raise MetadataError(Code.METADATA_INVALID)
         validate_https_url(url, allow_loopback_http=declaration.allow_loopback_http)
-    return TransmitterMetadata(issuer=issuer, **urls)
+    return TransmitterMetadata(
+        issuer=issuer,
+        jwks_uri=urls["jwks_uri"],
+        configuration_endpoint=urls.get("configuration_endpoint", ""),
+        status_endpoint=urls.get("status_endpoint", ""),
+        verification_endpoint=urls.get("verification_endpoint", ""),
+        add_subject_endpoint=urls.get("add_subject_endpoint", ""),
+        remove_subject_endpoint=urls.get("remove_subject_endpoint", ""),
+    )
 
 
 def build_delivery(signals: SignalsDeclaration, *, push_url: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ stricter setting of the project. If the project loosened the rule, the portal ac
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -123,10 +123,10 @@ def create_case_factory(endpoint: str, **common_fields: Unpack[CaseFields]) -> C
         case_id: str = "",
         **fields: Unpack[CaseFields],
     ) -> TamperingCase:
-        all_fields: CaseFields = {**common_fields, **fields}
-        return TamperingCase(
-            code, endpoint, tamper, invalid_value, valid_value, id=case_id, **all_fields
+        case = TamperingCase(
+            code, endpoint, tamper, invalid_value, valid_value, id=case_id, **common_fields
         )
+        return replace(case, **fields)
 
     return create_case
 
