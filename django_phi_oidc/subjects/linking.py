@@ -4,7 +4,7 @@ unless an app finds the existing account of a first sign-in.
 
 import base64
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +22,8 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness
 from .._internal.sql import fetch, update
-from ..audit.events import Action, NewEvent, Origin
-from ..audit.outbox import enqueue, enqueue_many
+from ..audit.events import Action, Origin
+from ..audit.outbox import enqueue
 from ..config.providers import ProviderDeclaration
 from ..crypto.keyring import SymmetricKey
 from ..errors import (
@@ -80,9 +80,9 @@ def get_or_create_account(
     NotProvisioned, or its subclass EmailMatchRefused; AccountNotSaved, if create_user or the
     database fails; SubjectAltered.
     """
-    digests = _compute_digests(issuer, sub, keys)
+    digests = compute_digests(issuer, sub, keys)
     if rows := _find_digests(issuer, digests):
-        _validate_bindings(rows, digests)
+        validate_bindings(rows, digests)
         return _add_missing_digests(rows, digests)
     try:
         if account_match is not None and (user_id := account_match.find_user_id()) is not None:
@@ -114,7 +114,7 @@ def get_or_create_account(
             raise
         if not rows:
             raise AccountNotSaved from error
-        _validate_bindings(rows, digests)
+        validate_bindings(rows, digests)
         return _add_missing_digests(rows, digests)
 
 
@@ -141,7 +141,7 @@ def link_existing_user(
     DoesNotExist.
     """
     validate_linkable_sub(sub, provider=provider)
-    digests = _compute_digests(provider.issuer, sub, keys)
+    digests = compute_digests(provider.issuer, sub, keys)
     rows = _find_digests(provider.issuer, digests)
     if not rows:
         try:
@@ -151,7 +151,7 @@ def link_existing_user(
                     # A sign-in that is linked by its e-mail address must see this link, or be seen.
                     users.select_for_update(no_key=True, of=("self",)).get(pk=user.pk)
                 # Before the link, as a code is redeemed: the reverse order of locks could deadlock.
-                _revoke_credentials([user.pk], provider=provider.name, origin=origin, now=now)
+                revoke_other_credentials([user.pk], provider=provider.name, origin=origin, now=now)
                 get_user = partial(users.get, pk=user.pk)
                 return _create_subject(
                     provider.issuer,
@@ -170,98 +170,6 @@ def link_existing_user(
 
 
 @sensitive_variables()
-def link_existing_users(
-    users: Mapping[str, AbstractBaseUser],
-    *,
-    provider: ProviderDeclaration,
-    keys: Sequence[SymmetricKey],
-    origin: Origin,
-    now: datetime,
-) -> None:
-    """Link each person to a user, or none, as `link_existing_user` does, with a few statements for
-    all.
-
-    users: by the sub of the person; each user once. A user with a link at that provider is refused:
-    another person would get access to the same record. Subs are not validated.
-    Raises: SubjectTaken, also for such a user; SubjectKeyMissing; IntegrityError if one was linked
-    at the same time; the user model's DoesNotExist.
-    """
-    digests = {}
-    for sub in users:
-        digests[sub] = _compute_digests(provider.issuer, sub, keys)
-    pks = [user.pk for user in users.values()]
-    with transaction.atomic():
-        model = get_user_model()
-        # The same order of locks as in create_invitations: users, then codes, then links.
-        rows = (
-            model._base_manager.select_for_update(no_key=True, of=("self",))
-            .filter(pk__in=pks)
-            .order_by("pk")
-        )
-        locked = {user.pk: user for user in rows}
-        if len(locked) < len(set(pks)):
-            raise model.DoesNotExist
-        if linked := PairwiseSubject.objects.filter(user__in=pks, issuer=provider.issuer).first():
-            raise SubjectTaken(linked.user_id)
-        if taken := find_linked_subjects(users, issuer=provider.issuer, keys=keys):
-            raise SubjectTaken(next(iter(taken.values())).user_id)
-        _revoke_credentials(pks, provider=provider.name, origin=origin, now=now)
-        subjects = {}
-        for sub, user in users.items():
-            subjects[sub] = PairwiseSubject(
-                uuid=randomness.uuid4(),
-                user=locked[user.pk],
-                issuer=provider.issuer,
-                first_seen_at=now,
-                last_seen_at=now,
-            )
-        PairwiseSubject.objects.bulk_create(subjects.values())
-        _insert_digests([(subjects[sub], digests[sub]) for sub in users])
-        report_changes(list(locked.values()), AccountChange.LINKED, provider=provider.name, now=now)
-        events = []
-        for subject in subjects.values():
-            event = NewEvent(
-                action=Action.SUBJECT_LINKED,
-                origin=origin,
-                now=now,
-                subject=str(subject.uuid),
-                provider=provider.name,
-                resource=f"user/{subject.user_id}",
-                detail={"created": False},
-            )
-            events.append(event)
-        enqueue_many(events)
-
-
-@sensitive_variables()
-def find_linked_subjects(
-    subs: Collection[str], *, issuer: str, keys: Sequence[SymmetricKey]
-) -> dict[str, PairwiseSubject]:
-    """Return the subjects of those of the subs that are linked, by sub, with at most two SELECTs.
-
-    Raises: SubjectKeyMissing, SubjectAltered.
-    """
-    digests = {}
-    sub_by_digest = {}
-    for sub in subs:
-        digests[sub] = _compute_digests(issuer, sub, keys)
-        for digest in digests[sub].values():
-            sub_by_digest[digest] = sub
-
-    rows_by_sub: dict[str, list[SubjectDigest]] = {}
-    rows = SubjectDigest.objects.filter(digest__in=sub_by_digest, issuer=issuer).select_related(
-        "subject"
-    )
-    for row in rows.order_by("subject_id"):
-        rows_by_sub.setdefault(sub_by_digest[row.digest], []).append(row)
-    for sub, found in rows_by_sub.items():
-        _validate_bindings(found, digests[sub])
-    if len(rows_by_sub) < len(digests) and _has_unknown_keys([key.id for key in keys]):
-        raise SubjectKeyMissing
-    return {sub: found[0].subject for sub, found in rows_by_sub.items()}
-
-
-@sensitive_variables()
 def validate_linkable_sub(sub: str, *, provider: ProviderDeclaration) -> None:
     """Raises: SubInvalid, SubNotPairwise: a sub that a sign-in would refuse."""
     validate_sub({"sub": sub})
@@ -272,7 +180,7 @@ def validate_linkable_sub(sub: str, *, provider: ProviderDeclaration) -> None:
 @sensitive_variables()
 def list_subject_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> list[str]:
     """Return the digests of (issuer, sub), also of a person who is not known here."""
-    return list(_compute_digests(issuer, sub, keys).values())
+    return list(compute_digests(issuer, sub, keys).values())
 
 
 @sensitive_variables()
@@ -282,7 +190,7 @@ def list_subject_ids(*, issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> 
 
     NOT checked: the links to users. A logout ends the sessions of a subject in any case.
     """
-    return [row.subject_id for row in _find_digests(issuer, _compute_digests(issuer, sub, keys))]
+    return [row.subject_id for row in _find_digests(issuer, compute_digests(issuer, sub, keys))]
 
 
 @sensitive_variables()
@@ -293,9 +201,9 @@ def find_linked_subject(
 
     Raises: SubjectKeyMissing, SubjectAltered.
     """
-    digests = _compute_digests(issuer, sub, keys)
+    digests = compute_digests(issuer, sub, keys)
     rows = _find_digests(issuer, digests)
-    _validate_bindings(rows, digests)
+    validate_bindings(rows, digests)
 
     if rows:
         return rows[0].subject
@@ -330,7 +238,7 @@ def create_opaque_username() -> str:
     return "phi_" + base64.b32encode(randomness.token_bytes(16)).decode("ascii").rstrip("=").lower()
 
 
-def _compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> SubjectDigests:
+def compute_digests(issuer: str, sub: str, keys: Sequence[SymmetricKey]) -> SubjectDigests:
     """Return the digests of (issuer, sub) by key. Raises: SubjectKeyMissing without keys."""
     if not keys:
         raise SubjectKeyMissing
@@ -346,7 +254,7 @@ def _find_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDiges
     """
     if rows := _query_digests(issuer, digests):
         return rows
-    if _has_unknown_keys([key.id for key in digests]):
+    if has_unknown_keys([key.id for key in digests]):
         # Another server may just have committed this person's digest, under a common key too.
         rows = _query_digests(issuer, digests)
         if not rows:
@@ -354,7 +262,7 @@ def _find_digests(issuer: str, digests: SubjectDigests) -> Sequence[SubjectDiges
     return rows
 
 
-def _has_unknown_keys(key_ids: Sequence[str]) -> bool:
+def has_unknown_keys(key_ids: Sequence[str]) -> bool:
     """Return whether digests under other keys are stored.
 
     Look for key ids in the gaps between the known ones, by the index; NOT IN would read the whole
@@ -385,7 +293,7 @@ def _build_digest_query(*digests_and_issuer: str) -> QuerySet[SubjectDigest]:
     )
 
 
-def _validate_bindings(rows: Sequence[SubjectDigest], digests: SubjectDigests) -> None:
+def validate_bindings(rows: Sequence[SubjectDigest], digests: SubjectDigests) -> None:
     """Raises: SubjectAltered if a digest, its subject or the user of the subject was exchanged in
     the database.
     """
@@ -415,7 +323,7 @@ def _add_missing_digests(rows: Sequence[SubjectDigest], digests: SubjectDigests)
         if digest not in stored:
             missing[key] = digest
     try:
-        _insert_digests([(subject, missing)], ignore_conflicts=True)
+        insert_digests([(subject, missing)], ignore_conflicts=True)
     except IntegrityError as error:
         raise NotProvisioned from error
     return LinkedAccount(subject=subject, user=subject.user, created=False)
@@ -446,7 +354,7 @@ def _create_subject(
             first_seen_at=now,
             last_seen_at=now,
         )
-        _insert_digests([(subject, digests)])
+        insert_digests([(subject, digests)])
         if not created:
             report_changes([user], AccountChange.LINKED, provider=event_fields["provider"], now=now)
         enqueue(
@@ -460,12 +368,15 @@ def _create_subject(
     return LinkedAccount(subject=subject, user=user, created=True, is_new_user=created)
 
 
-def _insert_digests(
+def insert_digests(
     digests_of_subjects: Sequence[tuple[PairwiseSubject, SubjectDigests]],
     *,
     ignore_conflicts: bool = False,
 ) -> None:
-    """ignore_conflicts: accept that another server adds the same digests at the same time."""
+    """Store the digests of each subject, with their bindings.
+
+    ignore_conflicts: accept that another server adds the same digests at the same time.
+    """
     rows = []
     for subject, digests in digests_of_subjects:
         for key, digest in digests.items():
@@ -483,7 +394,7 @@ def _insert_digests(
     SubjectDigest.objects.bulk_create(rows, ignore_conflicts=ignore_conflicts)
 
 
-def _revoke_credentials(
+def revoke_other_credentials(
     user_pks: Sequence[Any], *, provider: str, origin: Origin, now: datetime
 ) -> None:
     """Revoke credentials with which another person could be linked to these accounts, which are

@@ -59,11 +59,11 @@ def fill(*, people: int, live: int, ended: int) -> None:
 
 def create_person(name: str) -> Any:
     """Create a user who is linked to that `sub`."""
-    linking, keyring, conf = (
-        import_module(f"django_phi_oidc.{name}") for name in ("subjects.linking", "crypto.keyring", "conf")
-    )
+    bulk_links = import_module("django_phi_oidc.contrib.subject_links.bulk_links")
+    keyring = import_module("django_phi_oidc.crypto.keyring")
+    conf = import_module("django_phi_oidc.conf")
     person = get_user_model()._default_manager.create_user(username=name)
-    linking.link_existing_users(
+    bulk_links.link_existing_users(
         {name: person},
         provider=conf.providers()["default"],
         keys=keyring.get_keys("subject"),

@@ -33,12 +33,13 @@ def provision(count: int) -> dict[str, Any]:
     # Another process creates its own people.
     prefix = uuid.uuid4().hex[:8]
     users = model.objects.bulk_create(model(username=f"{prefix}-{number}", password="!") for number in range(count))
-    linking, keys = _module("subjects.linking"), _module("crypto.keyring").get_keys("subject")
+    bulk_links = _module("contrib.subject_links.bulk_links")
+    keys = _module("crypto.keyring").get_keys("subject")
     fields: dict[str, Any] = {"provider": _get_declaration(), "keys": keys, "now": _now()}
     fields["origin"] = _module("audit.events").Origin()
     for start in range(0, count, BATCH):
         batch = users[start : start + BATCH]
-        linking.link_existing_users({f"sub-{user.pk}": user for user in batch}, **fields)
+        bulk_links.link_existing_users({f"sub-{user.pk}": user for user in batch}, **fields)
         with transaction.atomic():
             for user in batch:
                 _people.append(_sign_in(user))

@@ -629,7 +629,7 @@ FAULTS: Mapping[str, tuple[Fault, tuple[str, ...]]] = {
     ),
     "state in one browser": (state_without_cookie, ("state_unknown",)),
     "link of the subject": (
-        replace("subjects.linking:_validate_bindings", lambda rows, digests: None),
+        replace("subjects.linking:validate_bindings", lambda rows, digests: None),
         ("subject_altered",),
     ),
     "account is active": (
