@@ -22,7 +22,7 @@ from ...crypto.keyring import SymmetricKey
 from ...errors import IDTokenError, SubjectTaken
 from ...subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
 from ...subjects.local_accounts import is_local_account
-from ...subjects.privileges import list_privileges
+from ..common.privileges import list_privileges
 from .allauth import APP_LABEL, SocialApplication, find_provider, list_applications
 
 

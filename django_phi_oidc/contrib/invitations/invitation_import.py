@@ -11,7 +11,7 @@ from ...audit.events import Origin
 from ...config.providers import ProviderDeclaration
 from ...crypto import keyring
 from ...subjects.models import PairwiseSubject
-from ...subjects.privileges import find_more_privileged
+from ..common.privileges import find_more_privileged
 from ..subject_links.csv_import.admin import CSVImport
 from ..subject_links.csv_import.rows import (
     BATCH_SIZE,

@@ -19,7 +19,7 @@ from ...crypto.keyring import SymmetricKey
 from ...errors import InvitationRefused
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ...subjects.models import PairwiseSubject
-from ...subjects.privileges import (
+from ..common.privileges import (
     SUPERUSER,
     has_more_privileges,
     list_privileges,

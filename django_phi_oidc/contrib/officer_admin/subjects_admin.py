@@ -34,9 +34,9 @@ from ...extensions import subject_list_pages
 from ...provider.labels import list_provider_choices
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
-from ...subjects.privileges import has_more_privileges
 from ..common.admin_fields import build_technical_fieldset
 from ..common.people_admin import PeopleAdmin
+from ..common.privileges import has_more_privileges
 
 
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:

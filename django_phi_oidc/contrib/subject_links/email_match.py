@@ -26,7 +26,7 @@ from ...errors import EmailMatchRefused
 from ...extensions import account_observers
 from ...subjects.local_accounts import is_local_account
 from ...subjects.models import PairwiseSubject
-from ...subjects.privileges import list_privileges
+from ..common.privileges import list_privileges
 from .declaration import EmailLinkingDeclaration
 
 CREATION_FIELD = "date_joined"

@@ -21,8 +21,8 @@ from ....crypto import keyring
 from ....errors import PhiOidcError
 from ....subjects.linking import validate_linkable_sub
 from ....subjects.models import PairwiseSubject
-from ....subjects.privileges import find_more_privileged
 from ...common.csv_safety import escape_formulas
+from ...common.privileges import find_more_privileged
 from ..bulk_links import find_linked_subjects, link_existing_users
 from ..csv_tables import CSVTable, parse_csv_table
 from ..user_references import find_users

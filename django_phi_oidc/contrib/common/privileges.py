@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db.models import Q
 
-from .._internal.app_labels import is_own_permission
+from ..._internal.app_labels import is_own_permission
 
 SUPERUSER = "superuser"
 STAFF = "staff"
