@@ -32,9 +32,6 @@ def build_metadata(issuer: str, *subject_types: str, without: tuple[str, ...] = 
 
 REALM = "https://id.example.org/realms/patients"
 OPENID_CONNECT = f"{REALM}/protocol/openid-connect"
-GLEWLWYD = "https://id.example.org/api/oidc"
-LEMONLDAP = "https://auth.example.org"
-TOOLKIT = "https://id.example.org/o"
 CLEAR = "https://verified.clearme.com/integrations"
 IDME = "https://api.id.me"
 LOGIN_GOV = "https://secure.login.gov"
@@ -85,43 +82,6 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **RESPONSE_ISSUER,
     ),
     "cognito": build_metadata("https://cognito-idp.us-east-1.amazonaws.com/us-east-1_EXAMPLE", "public"),
-    "glewlwyd": build_metadata(
-        GLEWLWYD,
-        *("public", "pairwise"),
-        authorization_endpoint=f"{GLEWLWYD}/auth",
-        pushed_authorization_request_endpoint=f"{GLEWLWYD}/par",
-        id_token_signing_alg_values_supported=["HS256", "RS256", "ES256", "PS256", "EdDSA"],
-        claims_parameter_supported=True,
-        **S256,
-        **AUTH_TIME,
-    ),
-    "llng": build_metadata(
-        f"{LEMONLDAP}/",
-        "public",
-        authorization_endpoint=f"{LEMONLDAP}/oauth2/authorize",
-        token_endpoint=f"{LEMONLDAP}/oauth2/token",
-        end_session_endpoint=f"{LEMONLDAP}/oauth2/logout",
-        without=("revocation",),
-        id_token_signing_alg_values_supported=["none", "HS256", "RS256", "ES256", "PS256"],
-        **S256,
-        **BACKCHANNEL,
-        **AUTH_TIME,
-    ),
-    # The revocation endpoint is in its RFC 8414 document.
-    "dot": build_metadata(
-        TOOLKIT,
-        "public",
-        authorization_endpoint=f"{TOOLKIT}/authorize/",
-        token_endpoint=f"{TOOLKIT}/token/",
-        userinfo_endpoint=f"{TOOLKIT}/userinfo/",
-        revocation_endpoint=f"{TOOLKIT}/revoke_token/",
-        jwks_uri=f"{TOOLKIT}/.well-known/jwks.json",
-        end_session_endpoint=f"{TOOLKIT}/logout/",
-        id_token_signing_alg_values_supported=["RS256", "HS256"],
-        token_endpoint_auth_methods_supported=SECRETS,
-        claims_supported=["sub", "name", "email"],
-        **S256,
-    ),
     "id-me": build_metadata(
         f"{IDME}/oidc",
         "public",

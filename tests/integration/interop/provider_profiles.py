@@ -431,6 +431,13 @@ PROFILES = (
         slug="glewlwyd",
         name="Glewlwyd 2.7",
         software="Glewlwyd",
+        changes={
+            # Its auth_time is always 0.
+            "allow_auth_time_zero": True,
+            # A logout without the hint ends on an empty page.
+            "id_token_hint": "always",
+            "allow_logout_token_without_exp": True,
+        },
         no_step_up="its `auth_time` is always 0",
         step_up_refusal="auth_time_stale",
     ),
@@ -438,6 +445,7 @@ PROFILES = (
         slug="llng",
         name="LemonLDAP::NG 2.21",
         software="LemonLDAP::NG",
+        changes={"subject_type": "public", "revocation": "best_effort", "allow_logout_token_without_exp": True},
         acr=("loa-2", "loa-2"),
         has_claims=False,
         **NO_REVOCATION_OF_BOTH,
@@ -446,6 +454,8 @@ PROFILES = (
         slug="dot",
         name="django-oauth-toolkit 3.4",
         software="django-oauth-toolkit",
+        # A logout asks the user for confirmation, with and without the hint.
+        changes={"subject_type": "public", "id_token_hint": "never"},
     ),
     ProviderProfile(
         slug="allauth",

@@ -131,10 +131,7 @@ def _list_options(recipe: Recipe) -> Iterator[RecipeOption]:
 def _list_client_options(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
     """Yield name, value and reason of the options that are read from the environment."""
     if not recipe.client_key_type:
-        reason = (
-            "Issuer, client id and client secret, from OIDC_ISSUER, "
-            "OIDC_CLIENT_ID and OIDC_CLIENT_SECRET."
-        )
+        reason = "Issuer, client id and client secret, from the environment."
         yield UNPACKED, Call("read_provider()"), reason
         return
     yield (
@@ -173,10 +170,7 @@ def _list_client_options(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
             )
             keys = [key, decryption_key]
         elif recipe.needs_certificate:
-            reason = (
-                "The private key, and its certificate from the "
-                "authority of the network, with those above it."
-            )
+            reason = "The private key, and its certificate with those above it."
             keys = [{"key": key, "certificate": certificate}]
         yield "client_keys", keys, reason
     if recipe.trust_anchor:
@@ -184,7 +178,7 @@ def _list_client_options(recipe: Recipe) -> Iterator[tuple[str, Any, str]]:
         yield (
             "federation",
             members,
-            "The provider's metadata and keys come from its trust chain (OpenID Federation).",
+            "Metadata and keys of the provider come from its trust chain.",
         )
 
 

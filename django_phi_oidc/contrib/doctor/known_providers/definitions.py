@@ -103,14 +103,25 @@ PUBLIC_SUBJECTS = RecipeOption(
     name="subject_type",
     value="public",
     need="visible",
-    reason="Every client gets the same sub of a user, so others can recognize the person (W001).",
+    reason="Every client gets the same sub, so others can recognize the person (W001).",
 )
 NO_REVOCATION = RecipeOption(
     name="revocation",
     value="best_effort",
     need="visible",
-    reason="It has no revocation endpoint: tokens stay valid "
-    "after a logout until they expire (W002).",
+    reason="It has no revocation endpoint: tokens stay valid until they expire (W002).",
+)
+NO_REAUTHENTICATION = RecipeOption(
+    name="reauthentication",
+    value="never",
+    need="required",
+    reason="An authentication after a timeout can be neither requested nor verified (W034).",
+)
+UNVERIFIED_REAUTHENTICATION = RecipeOption(
+    name="reauthentication",
+    value="request",
+    need="required",
+    reason="An authentication after a timeout is requested, not verified (W034).",
 )
 
 

@@ -2,8 +2,10 @@
 
 from ....errors import Code
 from .definitions import (
+    NO_REAUTHENTICATION,
     NO_REVOCATION,
     PUBLIC_SUBJECTS,
+    UNVERIFIED_REAUTHENTICATION,
     KnownFault,
     KnownProvider,
     Recipe,
@@ -21,13 +23,7 @@ NATIONAL_SERVICES = (
             issuer="https://verified.clearme.com/integrations",
             options=(
                 PUBLIC_SUBJECTS,
-                RecipeOption(
-                    name="reauthentication",
-                    value="request",
-                    need="required",
-                    reason="Its metadata do not list auth_time, so an authentication after a "
-                    "timeout is requested but not verified (W034).",
-                ),
+                UNVERIFIED_REAUTHENTICATION,
             ),
         ),
     ),
@@ -50,7 +46,7 @@ NATIONAL_SERVICES = (
                     name="token_endpoint_auth_method",
                     value="client_secret_post",
                     need="required",
-                    reason="The client secret is sent in the body of the token request.",
+                    reason="The client secret is sent in the body.",
                 ),
                 RecipeOption(
                     name="id_token_signed_response_alg",
@@ -127,15 +123,9 @@ NATIONAL_SERVICES = (
                         }
                     },
                     need="example",
-                    reason="Its claims are requested by scopes. This one has the insurance number.",
+                    reason="Claims are requested by scopes. This one has the insurance number.",
                 ),
-                RecipeOption(
-                    name="reauthentication",
-                    value="request",
-                    need="required",
-                    reason="Its ID Tokens have no auth_time, so an authentication after a timeout "
-                    "is requested but not verified (W034).",
-                ),
+                UNVERIFIED_REAUTHENTICATION,
                 NO_REVOCATION,
             ),
         ),
@@ -161,13 +151,7 @@ NATIONAL_SERVICES = (
                     "no scopes such as profile and email.",
                 ),
                 PUBLIC_SUBJECTS,
-                RecipeOption(
-                    name="reauthentication",
-                    value="request",
-                    need="required",
-                    reason="Its documents mention no auth_time, so an authentication after a "
-                    "timeout is requested but not verified (W034).",
-                ),
+                UNVERIFIED_REAUTHENTICATION,
                 NO_REVOCATION,
             ),
         ),
@@ -198,9 +182,8 @@ NATIONAL_SERVICES = (
                     name="acr_values",
                     value=["urn:acr.login.gov:auth-only"],
                     need="example",
-                    reason="It requires a level of service: urn:acr.login.gov:auth-only, verified, "
-                    "or"
-                    " verified-facial-match-required.",
+                    reason="It requires a level: auth-only, verified, or "
+                    "verified-facial-match-required.",
                 ),
                 RecipeOption(
                     name="authorization_parameters",
@@ -208,19 +191,11 @@ NATIONAL_SERVICES = (
                     need="required",
                     reason="It accepts no other prompt.",
                 ),
-                RecipeOption(
-                    name="reauthentication",
-                    value="never",
-                    need="required",
-                    reason="It accepts no prompt=login and sends no auth_time, so an "
-                    "authentication after a timeout can be "
-                    "neither requested nor verified (W034).",
-                ),
+                NO_REAUTHENTICATION,
                 RecipeOption(
                     name="id_token_hint",
                     value="never",
-                    reason="It refuses a logout request with an ID "
-                    "Token; client_id is sent instead.",
+                    reason="It refuses a logout request with an ID Token.",
                 ),
                 NO_REVOCATION,
             ),
@@ -261,8 +236,7 @@ NATIONAL_SERVICES = (
                     name="acr_values",
                     value=["AAL3_ANY"],
                     need="example",
-                    reason="The authenticators that your portal admits, "
-                    "such as smartcards and passkeys.",
+                    reason="The authenticators that your portal admits.",
                 ),
                 RecipeOption(
                     name="subject_type",
@@ -300,14 +274,14 @@ NATIONAL_SERVICES = (
                     name="id_token_signed_response_alg",
                     value=["RS512"],
                     need="required",
-                    reason="ID Tokens are signed with RS512, which is not allowed by default.",
+                    reason="ID Tokens are signed with RS512.",
                 ),
                 RecipeOption(
                     name="vtr",
                     value=["P9.Cp.Cd", "P9.Cp.Ck", "P9.Cm"],
                     need="example",
-                    reason="The identity of each user is verified (P9), with two factors. Without "
-                    "it, unverified users sign in, too.",
+                    reason="Verified identities (P9), two factors. "
+                    "Without it, unverified users sign in.",
                 ),
                 RecipeOption(
                     name="vtm",
@@ -340,7 +314,7 @@ NATIONAL_SERVICES = (
                     value="https://auth.esw.esante.gouv.fr/auth/realms/esante-wallet/.well-known"
                     "/wallet-openid-configuration",
                     need="example",
-                    reason="Its metadata have another name than those of OpenID Connect Discovery.",
+                    reason="Its metadata have another name than in OpenID Connect Discovery.",
                 ),
                 RecipeOption(
                     name="acr_values",
@@ -378,8 +352,7 @@ NATIONAL_SERVICES = (
                     name="profile",
                     value="fapi2",
                     need="required",
-                    reason="It follows the FAPI 2.0 Security Profile: "
-                    "each of its rules is enforced.",
+                    reason="Each rule of the FAPI 2.0 Security Profile is enforced.",
                 ),
                 RecipeOption(
                     name="dpop",
@@ -408,7 +381,7 @@ NATIONAL_SERVICES = (
                 RecipeOption(
                     name="id_token_encrypted_response_enc",
                     value=["A256GCM", "A256CBC-HS512"],
-                    reason="It offers both, and its example has the second one.",
+                    reason="It offers both.",
                 ),
                 RecipeOption(
                     name="userinfo_signed_response_alg",
@@ -429,8 +402,7 @@ NATIONAL_SERVICES = (
                     name="authorization_parameters",
                     value={"authentication_context_type": "APP_AUTHENTICATION_DEFAULT"},
                     need="required",
-                    reason="It requires the kind of the transaction from "
-                    "Login apps, for its detection of fraud.",
+                    reason="It requires the kind of the transaction from Login apps.",
                 ),
                 RecipeOption(
                     name="acr_values",
@@ -438,13 +410,7 @@ NATIONAL_SERVICES = (
                     need="example",
                     reason="Two factors: without it, a password alone is accepted.",
                 ),
-                RecipeOption(
-                    name="reauthentication",
-                    value="never",
-                    need="required",
-                    reason="It documents neither prompt nor auth_time, so an authentication after "
-                    "a timeout can be neither requested nor verified (W034).",
-                ),
+                NO_REAUTHENTICATION,
                 PUBLIC_SUBJECTS,
                 NO_REVOCATION,
             ),
@@ -466,8 +432,7 @@ NATIONAL_SERVICES = (
                     name="client_assertion_audience",
                     value="endpoint",
                     need="required",
-                    reason="The audience of a client assertion is the "
-                    "endpoint that it is sent to (W012).",
+                    reason="The audience of client assertions is the endpoint in use (W012).",
                 ),
                 RecipeOption(
                     name="request_object_signing_alg",
@@ -479,7 +444,7 @@ NATIONAL_SERVICES = (
                     name="authorization_parameters",
                     value={"prompt": "consent"},
                     need="required",
-                    reason="It requires a prompt: the user agrees to the transfer of the claims.",
+                    reason="It requires a prompt.",
                 ),
                 RecipeOption(
                     name="claims_request",
@@ -497,12 +462,12 @@ NATIONAL_SERVICES = (
                     name="acr_accepted",
                     value=list(SPID_LEVELS),
                     need="example",
-                    reason="It may answer with a higher level than the requested one.",
+                    reason="It may answer with a higher level.",
                 ),
                 RecipeOption(
                     name="id_token_signed_response_alg",
                     value=["RS256"],
-                    reason="The first one is registered, and each provider has RS256.",
+                    reason="Each provider has RS256.",
                 ),
                 RecipeOption(
                     name="userinfo_signed_response_alg",
@@ -519,16 +484,9 @@ NATIONAL_SERVICES = (
                     name="userinfo_encrypted_response_enc",
                     value=["A256CBC-HS512"],
                     need="required",
-                    reason="Each provider has it, and A256GCM is not "
-                    "among the algorithms of its rules.",
+                    reason="Each provider has it; A256GCM is not in its rules.",
                 ),
-                RecipeOption(
-                    name="reauthentication",
-                    value="request",
-                    need="required",
-                    reason="Its ID Tokens have no auth_time, so an authentication after a timeout "
-                    "is requested but not verified (W034).",
-                ),
+                UNVERIFIED_REAUTHENTICATION,
             ),
         ),
     ),

@@ -1,6 +1,7 @@
 """Products and cloud services that an organization runs or rents for its own users."""
 
 from .definitions import (
+    NO_REAUTHENTICATION,
     NO_REVOCATION,
     PUBLIC_SUBJECTS,
     KnownFault,
@@ -8,13 +9,6 @@ from .definitions import (
     Recipe,
     RecipeOption,
     build_unsupported_acr_fault,
-)
-
-_LOGOUT_TOKEN_WITHOUT_EXP = RecipeOption(
-    name="allow_logout_token_without_exp",
-    value=True,
-    reason="Its logout tokens have no exp: without this option, a "
-    "logout elsewhere ends no session here (W022).",
 )
 
 PRODUCTS = (
@@ -38,8 +32,7 @@ PRODUCTS = (
                     name="end_session_parameters",
                     value={"logout_uri": "https://your.host/oidc/logged-out/"},
                     need="visible",
-                    reason="Its sign-out page requires this parameter, "
-                    "with a registered URL of your portal.",
+                    reason="Its sign-out page requires this parameter, with a registered URL.",
                 ),
             ),
         ),
@@ -77,64 +70,6 @@ PRODUCTS = (
         ),
     ),
     KnownProvider(
-        name="django-oauth-toolkit",
-        slug="dot",
-        page="django-oauth-toolkit",
-        marks=(
-            ("authorization_endpoint", "/authorize/$"),
-            ("jwks_uri", r"/\.well-known/jwks\.json$"),
-        ),
-        recipe=Recipe(
-            issuer="https://id.example.org/o",
-            issuer_note="The prefix of its URLs.",
-            options=(
-                PUBLIC_SUBJECTS,
-                RecipeOption(
-                    name="id_token_hint",
-                    value="never",
-                    reason="A logout asks the user for confirmation, with and "
-                    "without the hint: store no ID Token.",
-                ),
-            ),
-        ),
-    ),
-    KnownProvider(
-        name="Glewlwyd",
-        slug="glewlwyd",
-        marks=(("end_session_endpoint", r"/api/[\w-]+/end_session$"),),
-        requires_id_token_hint=True,
-        recipe=Recipe(
-            issuer="https://id.example.org/api/oidc",
-            issuer_note="The path ends with the name of the OIDC plugin.",
-            options=(
-                RecipeOption(
-                    name="allow_auth_time_zero",
-                    value=True,
-                    reason="Its auth_time is always 0: otherwise, a sign-in "
-                    "after a timeout is refused (W014).",
-                ),
-                RecipeOption(
-                    name="id_token_hint",
-                    value="always",
-                    need="visible",
-                    reason="A logout without the hint ends on an empty page. "
-                    "ID Tokens are stored for it (W040).",
-                ),
-                _LOGOUT_TOKEN_WITHOUT_EXP,
-            ),
-        ),
-        faults=(
-            KnownFault(
-                check="claims",
-                code="claims_parameter_unsupported",
-                text="Glewlwyd 2.7 supports only null in the claims "
-                "parameter, and drops it from pushed requests",
-                remedy="Declare claims_request: scopes.",
-                applies=lambda declaration: declaration.claims_request != "scopes",
-            ),
-        ),
-    ),
-    KnownProvider(
         name="Google",
         slug="google",
         marks=(("issuer", r"^https://accounts\.google\.com$"),),
@@ -142,14 +77,7 @@ PRODUCTS = (
             issuer="https://accounts.google.com",
             options=(
                 PUBLIC_SUBJECTS,
-                RecipeOption(
-                    name="reauthentication",
-                    value="never",
-                    need="required",
-                    reason="Google accepts no prompt=login and sends no auth_time, so an "
-                    "authentication after a timeout can be "
-                    "neither requested nor verified (W034).",
-                ),
+                NO_REAUTHENTICATION,
                 RecipeOption(
                     name="authorization_parameters",
                     value={"prompt": "select_account"},
@@ -181,27 +109,6 @@ PRODUCTS = (
                 remedy="Update to 26.2, or switch on 'Backchannel logout "
                 "session required' for the client.",
                 applies=lambda declaration: declaration.subject_type == "pairwise",
-            ),
-        ),
-    ),
-    KnownProvider(
-        name="LemonLDAP::NG",
-        slug="llng",
-        page="lemonldap-ng",
-        marks=(("end_session_endpoint", r"^https://[^/]+/oauth2/logout$"),),
-        recipe=Recipe(
-            issuer="https://auth.example.org/",
-            issuer_note="The URL of its portal, in general with a slash at the end.",
-            options=(
-                NO_REVOCATION,
-                _LOGOUT_TOKEN_WITHOUT_EXP,
-                RecipeOption(
-                    name="subject_type",
-                    value="public",
-                    need="visible",
-                    reason="Delete this line if you have configured "
-                    "pairwise subjects there (W001).",
-                ),
             ),
         ),
     ),

@@ -1,20 +1,20 @@
 """Electronic health records, and servers of the networks that connect them."""
 
-from .definitions import NO_REVOCATION, PUBLIC_SUBJECTS, KnownProvider, Recipe, RecipeOption
+from .definitions import (
+    NO_REAUTHENTICATION,
+    NO_REVOCATION,
+    PUBLIC_SUBJECTS,
+    KnownProvider,
+    Recipe,
+    RecipeOption,
+)
 
 _FHIR_USER = RecipeOption(
     name="resource_scopes",
     value={"fhirUser": {"purpose": "PATRQT", "basis": "sign-in of the patient"}},
     need="example",
-    reason="The ID Token names the FHIR resource of the user (SMART App "
-    "Launch). Add the scopes of APIs that you call.",
-)
-_NO_REAUTHENTICATION = RecipeOption(
-    name="reauthentication",
-    value="never",
-    need="required",
-    reason="It documents neither prompt nor auth_time, so an authentication after a timeout can be "
-    "neither requested nor verified (W034).",
+    reason="The ID Token names the FHIR resource of the user. "
+    "Add the scopes of APIs that you call.",
 )
 _TOKEN_ENDPOINT_AUDIENCE = RecipeOption(
     name="client_assertion_audience",
@@ -22,9 +22,7 @@ _TOKEN_ENDPOINT_AUDIENCE = RecipeOption(
     need="required",
     reason="The audience of client assertions is the token endpoint (W012).",
 )
-_FHIR_SERVER = (
-    "The FHIR server that the access token is for. Without this parameter the request is refused."
-)
+_FHIR_SERVER = "The FHIR server. Without this parameter the request is refused."
 
 RECORD_SYSTEMS = (
     KnownProvider(
@@ -46,7 +44,7 @@ RECORD_SYSTEMS = (
                 ),
                 _FHIR_USER,
                 PUBLIC_SUBJECTS,
-                _NO_REAUTHENTICATION,
+                NO_REAUTHENTICATION,
                 NO_REVOCATION,
             ),
         ),
@@ -65,14 +63,13 @@ RECORD_SYSTEMS = (
                     value="https://fhir-myrecord.cerner.com/r4/ec2458f2-1e24-41c8-b71b-0e701af7583d"
                     "/.well-known/smart-configuration",
                     need="example",
-                    reason="It has no OpenID Connect Discovery below the issuer, but a SMART "
-                    "document of the tenant.",
+                    reason="It has a SMART document in place of OpenID Connect Discovery.",
                 ),
                 RecipeOption(
                     name="metadata_issuer",
                     value="https://authorization.cerner.com/tenants/ec2458f2-1e24-41c8-b71b-0e701af7583d",
                     need="example",
-                    reason="This document names another issuer than ID Tokens (W120).",
+                    reason="The document names another issuer than ID Tokens (W120).",
                 ),
                 RecipeOption(
                     name="metadata_overrides",
@@ -81,7 +78,7 @@ RECORD_SYSTEMS = (
                         "subject_types_supported": ["public"],
                     },
                     need="example",
-                    reason="A SMART document does not list these (W045).",
+                    reason="The document does not list these (W045).",
                 ),
                 _TOKEN_ENDPOINT_AUDIENCE,
                 RecipeOption(
@@ -94,7 +91,7 @@ RECORD_SYSTEMS = (
                 ),
                 _FHIR_USER,
                 PUBLIC_SUBJECTS,
-                _NO_REAUTHENTICATION,
+                NO_REAUTHENTICATION,
             ),
         ),
     ),
@@ -112,14 +109,13 @@ RECORD_SYSTEMS = (
                     name="client_key_header",
                     value="x5c",
                     need="required",
-                    reason="Client assertions contain the certificate, which "
-                    "proves the membership in the network.",
+                    reason="Client assertions contain the certificate.",
                 ),
                 RecipeOption(
                     name="udap",
                     value=True,
                     need="required",
-                    reason="Client assertions are those of UDAP, and come with udap=1.",
+                    reason="Client assertions are those of UDAP.",
                 ),
                 RecipeOption(
                     name="token_endpoint_auth_signing_alg",
@@ -128,7 +124,7 @@ RECORD_SYSTEMS = (
                 ),
                 _TOKEN_ENDPOINT_AUDIENCE,
                 PUBLIC_SUBJECTS,
-                _NO_REAUTHENTICATION,
+                NO_REAUTHENTICATION,
                 NO_REVOCATION,
             ),
         ),

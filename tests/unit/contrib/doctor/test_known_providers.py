@@ -119,8 +119,6 @@ def test_further_parameters_and_algorithms_do_not_differ_from_a_recipe() -> None
         ("entra", {}, set()),
         ("entra", {"acr_values": ["mfa"]}, {("failure", "acr_insufficient")}),
         ("google", {"acr_values": ["mfa"]}, {("failure", "acr_insufficient")}),
-        ("glewlwyd", {}, set()),
-        ("glewlwyd", {"claims_request": "parameter"}, {("warning", "claims_parameter_unsupported")}),
         ("login-gov", {"acr_values": ["urn:acr.login.gov:verified-facial-match-required"]}, set()),
         ("login-gov", {"acr_values": [PREFERRED]}, {("warning", "acr_insufficient")}),
         ("login-gov", {"acr_values": [PREFERRED], "acr_accepted": ["urn:acr.login.gov:verified"]}, set()),
