@@ -371,7 +371,6 @@ def test_text_of_a_provider_is_shown_in_ascii() -> None:
 
 OKTA = {"issuer": "https://example.okta.com/oauth2/default"}
 COGNITO = {"issuer": "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_EXAMPLE"}
-GLEWLWYD = {"end_session_endpoint": "https://op.example/api/oidc/end_session"}
 SPRING = {"end_session_endpoint": "https://op.example/connect/logout"}
 KEYCLOAK = {"authorization_endpoint": "https://op.example/realms/r/protocol/openid-connect/auth"}
 LOGOUT_URI = {"end_session_parameters": {"logout_uri": "https://rp.example/oidc/logged-out/"}}
@@ -391,8 +390,6 @@ REQUIRED = "id_token_hint_required"
         (OKTA, {"end_session_method": "post"}, REQUIRED),
         (OKTA, {"end_session_method": "post", "id_token_hint": "always"}, ""),
         ({"issuer": "https://okta.com.example"}, {}, ""),
-        (GLEWLWYD, {}, REQUIRED),
-        (GLEWLWYD, {"id_token_hint": "always"}, ""),
         (SPRING, {}, REQUIRED),
         (SPRING, {"id_token_hint": "always"}, ""),
         (COGNITO, {}, "end_session_parameter_missing"),
