@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from ..config.roles import Role, RoleRule, get_managed_roles
+from ..config.roles import RoleRule, get_managed_roles
+from .roles import Role
 
 
 class RoleOutcome(StrEnum):

@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import router, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..config.roles import ACCOUNT_FLAGS, Role, RoleRule, get_managed_roles
+from ..config.roles import RoleRule, get_managed_roles
 from .role_events import build_role_events, collect_role_changes
+from .role_grants import change_roles, filter_groups
 from .role_mapping import RoleOutcome, get_administrative_groups, map_roles
+from .roles import ACCOUNT_FLAGS, Role
 
 logger = logging.getLogger("django_phi_oidc.roles")
 
@@ -44,7 +45,7 @@ def sync_roles(
     not exist yet if role changes end sessions.
     """
     plan = plan_roles(user, rules=rules, claims=claims)
-    if missing := list_role_names(plan, RoleOutcome.GROUP_MISSING):
+    if missing := list_planned_groups(plan, RoleOutcome.GROUP_MISSING):
         names = ", ".join(map(ascii, missing))
         logger.error(
             "Provider %s: these groups do not exist and were not granted: %s.", provider, names
@@ -73,67 +74,6 @@ def sync_roles(
         )
     enqueue_many(events)
     return plan
-
-
-def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
-    """Give the account these roles and record the changes, in one transaction. Return the roles
-    that it did not have.
-
-    Raises: KeyMissing, DatabaseError, and then nothing is granted.
-    """
-    return _change_roles(user, roles, RoleOutcome.ADDED)
-
-
-def withdraw_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
-    """Remove these roles from the account and record the changes, in one transaction. Return the
-    roles that it had.
-    """
-    return _change_roles(user, roles, RoleOutcome.REMOVED)
-
-
-def list_held_roles(user: Any, roles: Sequence[Role]) -> list[Role]:
-    """Return those of the roles that the account has."""
-    held_roles = []
-    for role in roles:
-        if _has_role(user, role):
-            held_roles.append(role)
-    return held_roles
-
-
-def _change_roles(user: Any, roles: Sequence[Role], outcome: RoleOutcome) -> list[Role]:
-    users = get_user_model()
-    with transaction.atomic(using=router.db_for_write(users)):
-        locked = users._base_manager.select_for_update(no_key=True).get(pk=user.pk)
-        held = list_held_roles(locked, roles)
-
-        if outcome is RoleOutcome.REMOVED:
-            changed = held
-        else:
-            changed = []
-            for role in roles:
-                if role not in held:
-                    changed.append(role)
-
-        _apply_plan(locked, dict.fromkeys(changed, outcome))
-    return changed
-
-
-def list_missing_groups(roles: Sequence[Role]) -> list[str]:
-    """Return the names of those roles that are groups which do not exist."""
-    names = []
-    for role in roles:
-        if role.kind == "group":
-            names.append(role.name)
-    if names:
-        existing = set(filter_groups(names).values_list("name", flat=True))
-    else:
-        existing = set()
-
-    missing_groups = []
-    for name in names:
-        if name not in existing:
-            missing_groups.append(name)
-    return missing_groups
 
 
 @sensitive_variables("claims")
@@ -174,13 +114,13 @@ def get_existing_and_held_roles(
     return frozenset(existing), frozenset(held)
 
 
-def list_role_names(plan: RolePlan, outcome: RoleOutcome, kind: str = "group") -> list[str]:
-    """Return the names of the roles with that outcome."""
-    role_names = []
+def list_planned_groups(plan: RolePlan, outcome: RoleOutcome) -> list[str]:
+    """Return the names of the groups with that outcome."""
+    names = []
     for role in plan:
-        if role.kind == kind and plan[role] is outcome:
-            role_names.append(role.name)
-    return role_names
+        if role.kind == "group" and plan[role] is outcome:
+            names.append(role.name)
+    return names
 
 
 def _find_last_administrator_roles(
@@ -197,22 +137,6 @@ def _find_last_administrator_roles(
     for role in get_administrative_groups(rules).intersection(removed):
         if not others.filter(groups__name=role.name).exists():
             yield role
-
-
-def _has_role(user: Any, role: Role) -> bool:
-    return bool(
-        user.groups.filter(name=role.name).exists()
-        if role.kind == "group"
-        else getattr(user, role.name)
-    )
-
-
-def filter_groups(names: Sequence[str] | QuerySet[Any]) -> Any:
-    return (
-        get_user_model()
-        ._meta.get_field("groups")
-        .related_model._default_manager.filter(name__in=names)
-    )
 
 
 def get_held_flags(user: Any) -> dict[str, bool]:
@@ -254,19 +178,11 @@ def lock_groups(names: Sequence[str] | QuerySet[Any]) -> None:
 
 
 def _apply_plan(user: Any, plan: RolePlan) -> None:
-    added = list_role_names(plan, RoleOutcome.ADDED)
-    removed = list_role_names(plan, RoleOutcome.REMOVED)
-    if added or removed:
-        pks = dict(filter_groups([*added, *removed]).values_list("name", "pk"))
-        # These calls send m2m_changed, which ends the person's other sessions if the project wants
-        # that.
-        if removed:
-            user.groups.remove(*(pks[name] for name in removed if name in pks))
-        if added:
-            user.groups.add(*(pks[name] for name in added if name in pks))
-    granted = list_role_names(plan, RoleOutcome.ADDED, "flag")
-    withdrawn = list_role_names(plan, RoleOutcome.REMOVED, "flag")
-    for flag in granted + withdrawn:
-        setattr(user, flag, flag in granted)
-    if granted or withdrawn:
-        user.save(update_fields=granted + withdrawn)
+    added = []
+    removed = []
+    for role, outcome in plan.items():
+        if outcome is RoleOutcome.ADDED:
+            added.append(role)
+        elif outcome is RoleOutcome.REMOVED:
+            removed.append(role)
+    change_roles(user, added=added, removed=removed)

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple
 
+from ..access.roles import ACCOUNT_FLAGS, AccountFlag, Role
 from .claims import ClaimDeclaration
 from .option_grades import LATER
 from .option_parsers import (
@@ -17,17 +18,8 @@ from .option_parsers import (
     parse_strings,
 )
 
-AccountFlag = Literal["is_staff", "is_superuser"]
-ACCOUNT_FLAGS: tuple[AccountFlag, ...] = get_args(AccountFlag)
 MAX_GROUP_NAME_LENGTH = 150
 """Characters of a Django group's name."""
-
-
-class Role(NamedTuple):
-    """A Django group by its name, or one of the two flags of an account."""
-
-    kind: Literal["group", "flag"]
-    name: str
 
 
 _parse_values = checked(

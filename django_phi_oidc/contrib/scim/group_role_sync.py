@@ -12,19 +12,20 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..._internal.app_labels import build_own_label_condition
 from ...access.role_events import build_role_events, collect_role_changes
+from ...access.role_grants import filter_groups
 from ...access.role_mapping import RoleOutcome, get_administrative_groups, map_roles
 from ...access.role_sync import (
     CHANGES,
     RolePlan,
-    filter_groups,
     get_held_flags,
-    list_role_names,
+    list_planned_groups,
     lock_groups,
     sync_roles,
 )
+from ...access.roles import Role
 from ...audit.events import Origin
 from ...audit.outbox import enqueue_many
-from ...config.roles import Role, RoleRule, get_managed_roles
+from ...config.roles import RoleRule, get_managed_roles
 
 logger = logging.getLogger("django_phi_oidc.roles")
 
@@ -53,7 +54,7 @@ def sync_roles_of_many(
         {
             name
             for plan in first.values()
-            for name in list_role_names(plan, RoleOutcome.GROUP_MISSING)
+            for name in list_planned_groups(plan, RoleOutcome.GROUP_MISSING)
         }
     ):
         names = ", ".join(map(ascii, missing))

@@ -15,12 +15,12 @@ from django.db.models import F, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from ..._internal import randomness
+from ...access.roles import Role
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import batch_delivery, enqueue_many
 from ...audit.request_context import use_origin
 from ...claims.retention import lock_subjects_of_users
 from ...config.providers import ProviderDeclaration
-from ...config.roles import Role
 from ...crypto import keyring
 from ...errors import IDTokenError, SubjectTaken
 from ...sessions.account_access import disable_account, enable_account

@@ -24,8 +24,14 @@ from ..._internal.command_arguments import (
 )
 from ..._internal.command_output import Output, format_untrusted, format_value
 from ..._internal.suggestions import suggest
-from ...access.role_sync import grant_roles, list_held_roles, list_missing_groups, withdraw_roles
-from ...config.roles import Role, get_managed_roles
+from ...access.role_grants import (
+    grant_roles,
+    list_held_roles,
+    list_missing_groups,
+    withdraw_roles,
+)
+from ...access.roles import Role
+from ...config.roles import get_managed_roles
 from ...provider.labels import find_provider_name
 from ...subjects.local_accounts import is_local_account
 from ...subjects.models import PairwiseSubject

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.access.role_mapping import RoleOutcome, get_administrative_groups, has_matching_value, map_roles
-from django_phi_oidc.config.roles import Role, RoleRule
+from django_phi_oidc.access.roles import Role
+from django_phi_oidc.config.roles import RoleRule
 
 pytestmark = pytest.mark.sqlite
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from django_phi_oidc.access.roles import Role
 from django_phi_oidc.config.claims import parse_claim
 from django_phi_oidc.config.roles import (
-    Role,
     RoleRule,
     get_managed_roles,
     list_role_rule_faults,
