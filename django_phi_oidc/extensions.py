@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from django.utils.functional import Promise
 
     from ._internal.overview_parts import LogTile, OverviewPanel, Trend
+    from .access.roles import Role
     from .audit.event_people import FoundPeople, People
     from .audit.events import NewEvent, Origin
     from .audit.request_context import Actor, Session, User
@@ -587,20 +588,23 @@ class RefusedSignInHandler:
 
 
 class RoleSource(Protocol):
-    """Supplies a claim about a person that the provider does not send, for the rules in ROLES."""
+    """Decides about groups and flags of accounts by what is known at a sign-in."""
 
-    claim: str
-    """The name of the claim in rules. A rule about it has no path."""
-    provider_option: str
-    """The option of a provider that the source needs."""
+    def sync_roles(self, sign_in: "SignIn", *, claims: Mapping[str, Any], origin: "Origin") -> None:
+        """Change the roles of the account and record the changes, in the transaction of the
+        sign-in.
 
-    def is_declared(self, provider: str) -> bool:
-        """Return whether the provider has the option."""
+        No session of the sign-in exists yet, because a change of roles may end the person's other
+        sessions. No row of an account was written, because a source may lock several of them in
+        order. claims: the declared ones, also those that are not stored.
+        """
 
-    def get_values(self, user_pk: Any, *, provider: str) -> Sequence[str]:
-        """Return the values of the claim.
+    def explain_role(self, role: "Role") -> Iterator[str]:
+        """Yield why accounts may have the role, translated, for the page of a person."""
 
-        Called in the transaction of a sign-in, if a rule of the provider uses the claim.
+    def list_withdrawals(self, roles: "Sequence[Role]") -> Iterator[str]:
+        """Yield a sentence for each provider whose sign-ins may withdraw some of these roles, which
+        are about to be granted.
         """
 
 
@@ -742,7 +746,7 @@ refused_sign_in_handlers: Registry[RefusedSignInHandler] = Registry(
 )
 retention_guards: Registry[RetentionGuard] = Registry("Preserve claims of persons from erasure.")
 role_sources: Registry[RoleSource] = Registry(
-    "Supply claims for the rules in ROLES, in addition to those of the provider."
+    "Change groups and flags of an account at a sign-in, before its session begins."
 )
 sign_in_demands: Registry[SignInDemand] = Registry(
     "Demand a new sign-in before the next guarded page."

@@ -11,6 +11,7 @@ from django.db import DatabaseError, connections
 
 from .. import conf
 from .._internal.check_messages import Messages, error, register_check, warning
+from ..access.claim_sources import claim_sources
 from ..claims.minimization import PROTOCOL_CLAIMS
 from ..config.roles import (
     SuppliedClaim,
@@ -18,7 +19,6 @@ from ..config.roles import (
     list_role_rule_faults,
     list_shared_roles,
 )
-from ..extensions import role_sources
 
 
 @register_check(Tags.security)
@@ -27,7 +27,7 @@ def check_role_rules(**kwargs: Any) -> Messages:
     rules = conf.roles()
     providers = conf.providers()
     supplied_claims = {}
-    for source in role_sources:
+    for source in claim_sources:
         supplied_claims[source.claim] = SuppliedClaim(
             provider_option=source.provider_option,
             providers=[name for name in providers if source.is_declared(name)],

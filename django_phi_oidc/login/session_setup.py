@@ -25,7 +25,6 @@ from django.views.decorators.debug import sensitive_variables
 from .. import conf
 from .._internal import clock, randomness
 from .._internal.inserts import combine_inserts, insert
-from ..access.role_sync import sync_roles
 from ..audit.events import Action, AuthenticatedEvent, NewEvent, Origin
 from ..audit.outbox import deliver_permit, enqueue_permit
 from ..audit.request_context import (
@@ -40,7 +39,6 @@ from ..claims.account_columns import build_account_claim_events
 from ..claims.overfetched import record_overfetched
 from ..claims.storage import store_claims
 from ..config.providers import ProviderDeclaration
-from ..config.roles import RoleRule
 from ..crypto import keyring
 from ..errors import AccountError, Code, NotProvisioned
 from ..extensions import SignIn, foreign_session_observers, role_sources, sign_in_observers
@@ -98,11 +96,11 @@ def establish_session(
                 mark_seen(new.subject, now=new.now)
             except PairwiseSubject.DoesNotExist as error:
                 raise NotProvisioned from error
+            sign_in = new.build_sign_in(last_seen_at=last_seen_at)
             # Before the new session exists, because a role change may end the person's other
             # sessions. And before the account's row is written: the check for the last
             # administrator locks several account rows in order.
-            new.sync_roles()
-            sign_in = new.build_sign_in(last_seen_at=last_seen_at)
+            new.sync_roles(sign_in)
             for observer in sign_in_observers:
                 observer.prepare_session(sign_in)
             new.log_in(sign_in)
@@ -181,30 +179,13 @@ class _NewSession:
         subject: PairwiseSubject = self.user.pairwise_link.subject
         return subject
 
-    def sync_roles(self) -> None:
-        rules = conf.roles().get(self.provider.name)
-        if not rules:
+    def sync_roles(self, sign_in: SignIn) -> None:
+        if not role_sources:
             return
         origin = Actor.from_request(self.request).origin
-        sync_roles(
-            self.user,
-            rules=rules,
-            claims=self._get_role_claims(rules),
-            provider=self.provider.name,
-            subject=str(self.subject.uuid),
-            origin=origin._replace(actor=str(self.user.pk), session=str(self.session_id)),
-            now=self.now,
-        )
-
-    @sensitive_variables()
-    def _get_role_claims(self, rules: Sequence[RoleRule]) -> Mapping[str, Any]:
-        """Return the claims of the sign-in, and those that apps supply, if a rule is about them."""
-        claims = dict(self.result.claims)
-        named = {rule.claim for rule in rules}
+        origin = origin._replace(actor=str(self.user.pk), session=str(self.session_id))
         for source in role_sources:
-            if source.claim in named:
-                claims[source.claim] = source.get_values(self.user.pk, provider=self.provider.name)
-        return claims
+            source.sync_roles(sign_in, claims=self.result.claims, origin=origin)
 
     def build_sign_in(self, *, last_seen_at: datetime) -> SignIn:
         """Return what observers see of this sign-in: no token and no claim but `sub`.

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy, pgettext, pgettext_lazy
 
 from ... import conf
 from ..._internal.admin_columns import AdminLink, format_utc
+from ...access.roles import ACCOUNT_FLAGS, AccountFlag, Role
 from ...audit import search
 from ...audit.admin.event_table import EventTableRow, build_event_table, find_people_of_events
 from ...audit.descriptions import get_purpose_label
@@ -28,7 +29,7 @@ from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names
 from ...claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ...errors import AuditUnavailable
-from ...extensions import person_sections
+from ...extensions import person_sections, role_sources
 from ...fields import MASK
 from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
@@ -108,29 +109,19 @@ def build_roles(request: SectionRequest) -> SectionContent:
     else:
         groups = ()
 
-    flags = []
-    for flag in ("is_staff", "is_superuser"):
+    flags: list[AccountFlag] = []
+    for flag in ACCOUNT_FLAGS:
         if getattr(request.person, flag, False):
             flags.append(flag)
+    roles = [Role("group", name) for name in groups]
+    roles += [Role("flag", flag) for flag in flags]
     rows = []
-    for kind, names in (("group", groups), ("flag", flags)):
-        for name in names:
-            rows.append(
-                (
-                    name,
-                    ", ".join(_role_sources(kind, name)) or _("assigned here: no rule manages it"),
-                )
-            )
+    for role in roles:
+        reasons: list[str] = []
+        for source in role_sources:
+            reasons.extend(source.explain_role(role))
+        rows.append((role.name, ", ".join(reasons) or _("assigned here: no rule manages it")))
     return SectionContent(rows=rows)
-
-
-def _role_sources(kind: str, name: str) -> Iterator[str]:
-    for provider, rules in conf.roles().items():
-        for number, rule in enumerate(rules):
-            if (kind, name) in rule.roles:
-                source = _("provider %(provider)s, rule %(number)d: claim %(claim)s")
-                claim = " > ".join([rule.claim, *rule.path])
-                yield source % {"provider": provider, "number": number, "claim": claim}
 
 
 def build_sessions(request: SectionRequest) -> SectionContent:

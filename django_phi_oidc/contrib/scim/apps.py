@@ -4,7 +4,8 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import personal_data_sources, role_sources
+from ...access.claim_sources import claim_sources
+from ...extensions import personal_data_sources
 from .declaration import SCIMDeclaration
 
 
@@ -26,9 +27,9 @@ class SCIMConfig(FeatureConfig):
 
     def ready(self) -> None:
         from . import receivers  # noqa: F401 -- connects them
-        from .memberships import group_role_source
+        from .memberships import group_claim_source
         from .personal_data import PROVISIONED_DATA
 
         personal_data_sources.register(PROVISIONED_DATA)
         super().ready()
-        role_sources.register(group_role_source)
+        claim_sources.register(group_claim_source)

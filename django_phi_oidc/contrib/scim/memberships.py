@@ -26,7 +26,7 @@ def _list_memberships(provider: str) -> QuerySet[SCIMMembership]:
     return SCIMMembership.objects.filter(member__provider=provider, member__deleted_at=None)
 
 
-class GroupRoleSource:
+class GroupClaimSource:
     """The groups of a person, for the rules in ROLES at a sign-in."""
 
     claim = SCIM_GROUPS_CLAIM
@@ -39,7 +39,7 @@ class GroupRoleSource:
         return list_group_names(user_pk, provider=provider)
 
 
-group_role_source = GroupRoleSource()
+group_claim_source = GroupClaimSource()
 
 
 def sync_group_roles(

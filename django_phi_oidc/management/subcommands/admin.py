@@ -31,7 +31,7 @@ from ...access.role_grants import (
     withdraw_roles,
 )
 from ...access.roles import Role
-from ...config.roles import get_managed_roles
+from ...extensions import role_sources
 from ...provider.labels import find_provider_name
 from ...subjects.local_accounts import is_local_account
 from ...subjects.models import PairwiseSubject
@@ -198,12 +198,8 @@ def _list_next_steps(user: Any, roles: Sequence[Role]) -> Iterator[str]:
             "The account has no permissions, so the admin is "
             "empty: add --group NAME, or --superuser."
         )
-    for provider, rules in conf.roles().items():
-        if managed := sorted(role.name for role in get_managed_roles(rules).intersection(roles)):
-            yield (
-                f"ROLES of {provider} manages {', '.join(managed)}: a "
-                "sign-in there withdraws what no rule grants."
-            )
+    for source in role_sources:
+        yield from source.list_withdrawals(roles)
 
 
 def _format_roles(roles: Sequence[Role]) -> str:
