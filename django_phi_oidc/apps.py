@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy
 
 from ._internal.app_configs import FeatureConfig
 from .config.core_options import CoreOptions
-from .extensions import event_words, role_sources
+from .extensions import event_words
 
 
 class PHIOIDCConfig(FeatureConfig):
@@ -35,7 +35,6 @@ class PHIOIDCConfig(FeatureConfig):
         "apps",
         "configuration",
         "groups",
-        "roles",
         "scrub",
         "sessions",
         "subject",
@@ -44,7 +43,6 @@ class PHIOIDCConfig(FeatureConfig):
 
     def ready(self) -> None:
         event_words.register(import_module(f"{self.name}.event_words").EVENT_WORDS)
-        role_sources.register(import_module(f"{self.name}.access.role_source").role_rules)
         import_module(f"{self.name}.checks").register_checks()
         import_module(f"{self.name}.receivers")
         # A worker has imported Celery before Django, also one that does not run the tasks of this

@@ -19,15 +19,12 @@ from django.utils.functional import Promise
 from .config.admin_assurance import AdminAssuranceDeclaration
 from .config.claims import ClaimDeclaration
 from .config.providers import Label, ProviderDeclaration
-from .config.roles import RoleRule
 from .options import cache_option, import_function, read_option
 
 Label.register(Promise)
 providers: Callable[[], Mapping[str, ProviderDeclaration]] = partial(read_option, "PROVIDERS")
 """Return the providers by name; the first is the default."""
 claims: Callable[[], Mapping[str, ClaimDeclaration]] = partial(read_option, "CLAIMS")
-roles: Callable[[], Mapping[str, tuple[RoleRule, ...]]] = partial(read_option, "ROLES")
-"""Return the rules from claims to roles, by the name of the provider."""
 sector_origins: Callable[[], tuple[str, ...]] = partial(read_option, "SECTOR_ORIGINS")
 """Return the origins of this sector in addition to that of the request."""
 idle_timeout: Callable[[], timedelta] = partial(read_option, "SESSIONS", "idle_timeout")

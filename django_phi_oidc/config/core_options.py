@@ -26,7 +26,6 @@ from .option_parsers import (
     parse_strings,
 )
 from .providers import ProviderDeclaration, parse_provider
-from .roles import RoleRule, parse_role_rules
 
 SESSION_ENDING_CHANGES = ("password", "roles")
 _parse_operational_retention = partial(
@@ -88,12 +87,6 @@ class CoreOptions:
         default_factory=dict, metadata=START_HERE
     )
     """Name → [claim](#a-claim); undeclared claims are dropped at sign-in. Default: none stored."""
-    ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(
-        default_factory=dict, metadata=LATER
-    )
-    """Provider → list of [rules](#a-rule-of-roles) that map claim values to groups, `is_staff` and
-    `is_superuser`. Default: none: groups are not changed.
-    """
     SESSIONS: SessionsDeclaration = field(default=SessionsDeclaration(), metadata=START_HERE)
     """[Timeouts](#sessions), and changes that end sessions. Default: see there."""
     SECTOR_ORIGINS: Annotated[tuple[str, ...], _parse_origins] = field(default=(), metadata=RARE)

@@ -84,7 +84,7 @@ QUESTIONS = (
     ),
     FileQuestion(
         question="Where are a user's roles computed from the claims of a sign-in?",
-        path="access/role_mapping.py",
+        path="contrib/role_mapping/role_mapping.py",
         name="map_roles",
     ),
     FileQuestion(

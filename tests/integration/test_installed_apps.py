@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
     "django_phi_oidc.contrib.adoption": ("django_phi_oidc.contrib.doctor",),
     "django_phi_oidc.contrib.invitations": ("django_phi_oidc.contrib.subject_links",),
+    "django_phi_oidc.contrib.scim": ("django_phi_oidc.contrib.role_mapping",),
 }
 SELECTIONS = {
     "core": (),
@@ -58,13 +59,14 @@ print(json.dumps({
     "link_options": [name for name in ("--user", "--csv", "--dry-run") if name in link_help],
     "link_pages": pages,
     "modules": sorted({name.split(".")[2] for name in sys.modules if name.startswith("django_phi_oidc.contrib.")}),
+    "role_sources": [source.__class__.__name__ for source in extensions.role_sources],
     "subcommands": sorted(SUBCOMMANDS),
     "tasks": sorted(schedule.beat_schedule()),
     "urls": sorted({pattern.name for pattern in urls.urlpatterns if hasattr(pattern, "name")} - {None}),
 }))
 """
 CORE = {
-    "subcommands": ["admin", "apps", "audit", "configuration", "groups", "roles", "scrub", "sessions", "subject"],
+    "subcommands": ["admin", "apps", "audit", "configuration", "groups", "scrub", "sessions", "subject"],
     "labels": ["django_phi_oidc", "phi_oidc_audit"],
 }
 
@@ -115,6 +117,15 @@ def test_accounts_are_linked_one_at_a_time_without_the_app_that_links_many() -> 
     assert content["link_pages"] == ["add", "import"]
     assert content["link_options"] == ["--user", "--csv", "--dry-run"]
     assert content["account_sources"] == ["VerifiedEmailSource"]
+
+
+def test_claims_change_no_role_without_the_app_that_maps_them() -> None:
+    content = read_content(())
+    assert content["role_sources"] == []
+    assert "roles" not in content["subcommands"]
+    content = read_content(("django_phi_oidc.contrib.role_mapping",))
+    assert content["role_sources"] == ["RoleRules"]
+    assert "roles" in content["subcommands"]
 
 
 @pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "core"])

@@ -115,7 +115,7 @@ def test_emergency_without_any_mail_address_is_refused(settings: Any) -> None:
 
 
 def test_top_level_options_of_the_core_are_few() -> None:
-    assert len(CoreOptions.__dataclass_fields__) == 14
+    assert len(CoreOptions.__dataclass_fields__) == 12
 
 
 def test_option_of_an_app_that_is_not_installed_is_reported_with_the_line_to_add(

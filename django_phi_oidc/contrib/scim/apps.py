@@ -4,7 +4,6 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...access.claim_sources import claim_sources
 from ...extensions import personal_data_sources
 from .declaration import SCIMDeclaration
 
@@ -25,7 +24,10 @@ class SCIMConfig(FeatureConfig):
     }
     subcommands = ("scim",)
 
+    requires = ("django_phi_oidc.contrib.role_mapping",)
+
     def ready(self) -> None:
+        from ..role_mapping.claim_sources import claim_sources
         from . import receivers  # noqa: F401 -- connects them
         from .memberships import group_claim_source
         from .personal_data import PROVISIONED_DATA

@@ -10,6 +10,7 @@ from ... import conf
 from ..._internal.check_messages import Messages, error, register_check, warning
 from ...checks.client_certificates import check_client_cert_header
 from ...extensions import client_authenticators
+from ..role_mapping import conf as role_mapping_conf
 from . import conf as scim_conf
 from .declaration import list_mixed_roles
 
@@ -65,7 +66,7 @@ def check_scim(**kwargs: Any) -> Messages:
             "other; only one can use introspection.",
         )
     hint = "A change of the groups removes a role that a claim has granted, until the next sign-in."
-    for provider, role in list_mixed_roles(conf.roles(), declared):
+    for provider, role in list_mixed_roles(role_mapping_conf.roles(), declared):
         yield warning(
             150,
             f"PHI_OIDC['ROLES'][{provider!r}]: {role!r} depends on scim_groups and on a claim.",

@@ -9,8 +9,8 @@ from typing import Literal
 from ...config.accepted_tokens import ClientTokensDeclaration
 from ...config.option_grades import LATER, RARE
 from ...config.providers import ProviderDeclaration
-from ...config.roles import RoleRule, get_managed_roles
 from ...config.sections import ProviderOption
+from ..role_mapping.declaration import RoleRule, get_managed_roles
 
 SCIM_GROUPS_CLAIM = "scim_groups"
 """In rules, the names of the groups in which SCIM clients have put the person. No claim of the

@@ -13,8 +13,12 @@ from django.views.decorators.debug import sensitive_variables
 from ..._internal.app_labels import build_own_label_condition
 from ...access.role_events import build_role_events, collect_role_changes
 from ...access.role_grants import filter_groups
-from ...access.role_mapping import RoleOutcome, get_administrative_groups, map_roles
-from ...access.role_sync import (
+from ...access.roles import Role
+from ...audit.events import Origin
+from ...audit.outbox import enqueue_many
+from ..role_mapping.declaration import RoleRule, get_managed_roles
+from ..role_mapping.role_mapping import RoleOutcome, get_administrative_groups, map_roles
+from ..role_mapping.role_sync import (
     CHANGES,
     RolePlan,
     get_held_flags,
@@ -22,10 +26,6 @@ from ...access.role_sync import (
     lock_groups,
     sync_roles,
 )
-from ...access.roles import Role
-from ...audit.events import Origin
-from ...audit.outbox import enqueue_many
-from ...config.roles import RoleRule, get_managed_roles
 
 logger = logging.getLogger("django_phi_oidc.roles")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from ... import conf
 from ...audit.events import Origin
+from ..role_mapping import conf as role_mapping_conf
 from . import conf as scim_conf
 from .declaration import SCIM_GROUPS_CLAIM
 from .group_role_sync import sync_roles_of_many
@@ -50,7 +50,7 @@ def sync_group_roles(
     Rules about other claims are left to the next sign-in. Requires: as of `sync_roles_of_many`.
     """
     rules = []
-    for rule in conf.roles().get(provider, ()):
+    for rule in role_mapping_conf.roles().get(provider, ()):
         if rule.claim == SCIM_GROUPS_CLAIM:
             rules.append(rule)
     if rules and user_pks:

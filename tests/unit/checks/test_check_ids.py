@@ -34,10 +34,10 @@ from django_phi_oidc.audit.checks import databases as audit_databases
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases, transmission
-from django_phi_oidc.checks import roles as role_checks
 from django_phi_oidc.claims.categories import create_category_permissions
 from django_phi_oidc.contrib.monitoring import checks as monitoring_checks
 from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
+from django_phi_oidc.contrib.role_mapping import checks as role_checks
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.decorators import phi_access, require_assurance

@@ -33,6 +33,7 @@ def without_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("AUDIT", "django_phi_oidc.audit"),
         ("EMERGENCY", "django_phi_oidc.contrib.emergency"),
+        ("ROLES", "django_phi_oidc.contrib.role_mapping"),
         ("SIEM", "django_phi_oidc.contrib.siem"),
         ("PROVIDERS", None),
         ("SEIM", None),

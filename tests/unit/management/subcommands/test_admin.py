@@ -162,15 +162,6 @@ def test_nothing_is_granted_if_its_event_cannot_be_written(user: Any, settings: 
     assert changes(user) == []
 
 
-def test_rules_that_withdraw_the_grant_are_named(user: Any, settings: Any) -> None:
-    rule = {"claim": "birthdate", "values": ["x"], "is_staff": True}
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": [rule]})
-    assert "ROLES of default manages is_staff: a sign-in there withdraws" in grant(user.username, "--yes")
-    rule["is_staff"], rule["groups"] = False, ["clinicians"]
-    settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, ROLES={"default": [rule]})
-    assert "ROLES" not in grant(user.username, "--yes")
-
-
 @pytest.mark.usefixtures("_groups")
 def test_sessions_that_the_change_of_groups_has_ended_are_mentioned(user: Any, settings: Any) -> None:
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, SESSIONS={"end_on": ["roles"]})

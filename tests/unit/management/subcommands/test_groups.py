@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError
 
 from django_phi_oidc._internal.officer_groups import OfficerGroup
-from django_phi_oidc.config.roles import parse_role_rules
+from django_phi_oidc.contrib.role_mapping.declaration import parse_role_rules
 from django_phi_oidc.management.subcommands.groups import get_required_permissions
 from tests.support.person_page_fixtures import make_groups
 

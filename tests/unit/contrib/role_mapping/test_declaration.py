@@ -6,7 +6,7 @@ import pytest
 
 from django_phi_oidc.access.roles import Role
 from django_phi_oidc.config.claims import parse_claim
-from django_phi_oidc.config.roles import (
+from django_phi_oidc.contrib.role_mapping.declaration import (
     RoleRule,
     get_managed_roles,
     list_role_rule_faults,

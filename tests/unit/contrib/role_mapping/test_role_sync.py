@@ -13,10 +13,10 @@ from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.access.role_sync import sync_roles
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.config.roles import RoleRule
+from django_phi_oidc.contrib.role_mapping.declaration import RoleRule
+from django_phi_oidc.contrib.role_mapping.role_sync import sync_roles
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 

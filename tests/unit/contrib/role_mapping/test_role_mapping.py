@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.access.role_mapping import RoleOutcome, get_administrative_groups, has_matching_value, map_roles
 from django_phi_oidc.access.roles import Role
-from django_phi_oidc.config.roles import RoleRule
+from django_phi_oidc.contrib.role_mapping.declaration import RoleRule
+from django_phi_oidc.contrib.role_mapping.role_mapping import (
+    RoleOutcome,
+    get_administrative_groups,
+    has_matching_value,
+    map_roles,
+)
 
 pytestmark = pytest.mark.sqlite
 

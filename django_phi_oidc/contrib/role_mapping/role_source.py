@@ -6,13 +6,13 @@ from typing import Any
 from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 
-from .. import conf
-from ..audit.events import Origin
-from ..config.roles import RoleRule, get_managed_roles
-from ..extensions import SignIn
+from ...access.roles import Role
+from ...audit.events import Origin
+from ...extensions import SignIn
+from . import conf
 from .claim_sources import claim_sources
+from .declaration import RoleRule, get_managed_roles
 from .role_sync import sync_roles
-from .roles import Role
 
 
 class RoleRules:

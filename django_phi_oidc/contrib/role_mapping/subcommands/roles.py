@@ -10,14 +10,15 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.views.decorators.debug import sensitive_variables
 
-from ... import conf
-from ..._internal.command_arguments import Options, add_command, build_argument_error
-from ..._internal.command_output import Output, format_untrusted
-from ...access.role_mapping import has_matching_value
-from ...access.role_sync import get_existing_and_held_roles, plan_roles
-from ...claims.minimization import minimize
-from ...config.roles import RoleRule, get_managed_roles
-from ._arguments import USER_FORMS, describe_user, get_provider, get_user
+from .... import conf
+from ...._internal.command_arguments import Options, add_command, build_argument_error
+from ...._internal.command_output import Output, format_untrusted
+from ....claims.minimization import minimize
+from ....management.subcommands._arguments import USER_FORMS, describe_user, get_provider, get_user
+from .. import conf as role_mapping_conf
+from ..declaration import RoleRule, get_managed_roles
+from ..role_mapping import has_matching_value
+from ..role_sync import get_existing_and_held_roles, plan_roles
 
 READING_COMMANDS = ("roles explain",)
 
@@ -54,7 +55,7 @@ def _explain(options: Options, output: Output) -> None:
     if options["user"] is None and options["claims"] is None:
         raise build_argument_error("Name a user, a file with claims, or both.")
     provider = get_provider(options["provider"] or next(iter(conf.providers()), "")).name
-    rules = conf.roles().get(provider, ())
+    rules = role_mapping_conf.roles().get(provider, ())
 
     if options["user"] is None:
         user = None

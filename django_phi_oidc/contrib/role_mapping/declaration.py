@@ -1,4 +1,4 @@
-"""The setting `ROLES`: which claim values of which provider grant which roles. No Django."""
+"""The option `ROLES`: which claim values of which provider grant which roles. No Django."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,12 +6,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
-from ..access.roles import ACCOUNT_FLAGS, AccountFlag, Role
-from .claims import ClaimDeclaration
-from .option_grades import LATER
-from .option_parsers import (
+from ...access.roles import ACCOUNT_FLAGS, AccountFlag, Role
+from ...config.claims import ClaimDeclaration
+from ...config.option_grades import LATER
+from ...config.option_parsers import (
     checked,
     fail,
+    mapping_of,
     parse_declaration,
     parse_each,
     parse_nonempty,
@@ -158,3 +159,15 @@ def list_shared_roles(
         names = tuple(provider for provider, roles in by_provider.items() if role in roles)
         if len(names) > 1:
             yield role, names
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleMappingOptions:
+    """The option of the mapping from claims to roles."""
+
+    ROLES: Annotated[Mapping[str, tuple[RoleRule, ...]], mapping_of(parse_role_rules)] = field(
+        default_factory=dict, metadata=LATER
+    )
+    """Provider → list of [rules](#a-rule-of-roles) that map claim values to groups, `is_staff` and
+    `is_superuser`. Default: none: groups are not changed.
+    """

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from ..config.roles import RoleRule, get_managed_roles
-from .roles import Role
+from ...access.roles import Role
+from .declaration import RoleRule, get_managed_roles
 
 
 class RoleOutcome(StrEnum):

@@ -20,7 +20,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 pytestmark = pytest.mark.django_db(databases=["default", "phi_audit"])
-PAGE = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "roles.md").read_text()
+PAGE = (Path(__file__).resolve().parents[5] / "docs" / "how-to" / "roles.md").read_text()
 CANARY = "role-canary-Bern-7c1f"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..extensions import Registry
+from ...extensions import Registry
 
 
 class ClaimSource(Protocol):

@@ -9,11 +9,12 @@ from django.contrib.auth.models import Group
 from django.core.checks import Tags
 from django.db import DatabaseError, connections
 
-from .. import conf
-from .._internal.check_messages import Messages, error, register_check, warning
-from ..access.claim_sources import claim_sources
-from ..claims.minimization import PROTOCOL_CLAIMS
-from ..config.roles import (
+from ... import conf
+from ..._internal.check_messages import Messages, error, register_check, warning
+from ...claims.minimization import PROTOCOL_CLAIMS
+from . import conf as role_mapping_conf
+from .claim_sources import claim_sources
+from .declaration import (
     SuppliedClaim,
     get_managed_roles,
     list_role_rule_faults,
@@ -24,7 +25,7 @@ from ..config.roles import (
 @register_check(Tags.security)
 def check_role_rules(**kwargs: Any) -> Messages:
     """E025: rules that can't work; W024: providers that manage the same role."""
-    rules = conf.roles()
+    rules = role_mapping_conf.roles()
     providers = conf.providers()
     supplied_claims = {}
     for source in claim_sources:
@@ -66,7 +67,7 @@ def check_role_groups(databases: Sequence[str] | None = None, **kwargs: Any) -> 
         return
     with suppress(DatabaseError):
         roles = set()
-        for rules in conf.roles().values():
+        for rules in role_mapping_conf.roles().values():
             for role in get_managed_roles(rules):
                 roles.add(role)
         names = set()
