@@ -53,7 +53,7 @@ def test_documented_end_reasons_are_those_of_the_code() -> None:
     rows = [
         cells[2]
         for line in page("explanation/how-sessions-end.md").splitlines()
-        if (cells := line.split("|"))[0] == "" and len(cells) == 6
+        if (cells := line.split("|"))[0] == "" and len(cells) == 5
     ]
     assert (rows[0].strip(), set(rows[1])) == ("reason", {"-"}), "the header of the table"
     reasons = [in_backticks(reason) for reason in rows[2:]]
