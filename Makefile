@@ -94,7 +94,7 @@ reference: $(VENV)/.dev ## write docs/reference/settings.md, python.md and choos
 	@$(BIN)/python -m tests.docs.manual.requirement_tables
 	@$(BIN)/python -m tests.docs.manual.interop_table
 
-messages: $(VENV)/.dev ## add new texts to the catalogues of translations, and compile them: needs GNU gettext
+messages: $(VENV)/.dev ## add new texts to the translations of each app, and compile them: needs GNU gettext
 	@$(BIN)/python -m tests.docs.translation.catalogues
 
 links: $(VENV)/.dev ## check the external links of the manual: needs the network

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,19 @@ print(json.dumps({
     "urls": sorted({pattern.name for pattern in urls.urlpatterns if hasattr(pattern, "name")} - {None}),
 }))
 """
+GERMAN = """
+import json
+import django
+django.setup()
+from django.conf import settings
+from django.test import Client
+from django.utils.translation import gettext, override
+settings.LANGUAGE_CODE = "de"
+with override("de"):
+    texts = {text: gettext(text) for text in ("Audit log", "Legal holds")}
+page = Client().get("/oidc/logged-out/", secure=True)
+print(json.dumps({"page": page.content.decode(), "texts": texts}))
+"""
 CORE = {
     "subcommands": ["admin", "apps", "audit", "configuration", "groups", "scrub", "sessions", "subject"],
     "labels": ["django_phi_oidc", "phi_oidc_audit"],
@@ -80,10 +94,10 @@ def build_environment(names: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def read_content(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return what a process with the core and these apps has."""
+def execute(script: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the script prints in a process with the core and these apps."""
     done = subprocess.run(
-        [sys.executable, "-c", CONTENT],
+        [sys.executable, "-c", script],
         env=build_environment(names),
         capture_output=True,
         text=True,
@@ -91,8 +105,13 @@ def read_content(names: tuple[str, ...]) -> dict[str, list[str]]:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    content: dict[str, list[str]] = json.loads(done.stdout)
-    return content
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def read_content(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return what a process with the core and these apps has."""
+    return execute(CONTENT, names)
 
 
 def test_core_has_nothing_of_an_app() -> None:
@@ -126,6 +145,17 @@ def test_claims_change_no_role_without_the_app_that_maps_them() -> None:
     content = read_content(("django_phi_oidc.contrib.role_mapping",))
     assert content["role_sources"] == ["RoleRules"]
     assert "roles" in content["subcommands"]
+
+
+@pytest.mark.parametrize(
+    ("names", "of_app"),
+    [((), "Legal holds"), (CONTRIB_APPS, "Gesetzliche Aufbewahrungen")],
+    ids=["core", "all"],
+)
+def test_translations_are_those_of_the_installed_apps(names: tuple[str, ...], of_app: str) -> None:
+    german = execute(GERMAN, names)
+    assert "abgemeldet" in german["page"]
+    assert german["texts"] == {"Audit log": "Audit-Protokoll", "Legal holds": of_app}
 
 
 @pytest.mark.parametrize("selection", [name for name in SELECTIONS if name != "core"])
