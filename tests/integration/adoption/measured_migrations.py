@@ -25,7 +25,6 @@ from django.utils import timezone
 User.objects.update(date_joined=timezone.now() - timedelta(days=60))
 """
 LINK_BY_EMAIL = """\
-INSTALLED_APPS += ["django_phi_oidc.contrib.subject_links"]
 PHI_OIDC["PROVIDERS"]["default"]["link_verified_email"] = {{"accounts_created_before": "{first}", "until": "{last}"}}
 """
 OTHER_DEVICES = 5

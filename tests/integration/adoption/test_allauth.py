@@ -113,7 +113,8 @@ def test_account_that_may_not_be_linked_is_refused_and_the_others_are_linked(pro
     change_account(project, "user4", "account.extra_data = {}; account.uid = 'user4@example.org'")
     change_account(project, "user7", "account.user.username = 'night'; account.user.save()")
     local = 'AUTHENTICATION_BACKENDS.append("django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend")\n'
-    project.append_settings(f'PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["night"]\n{local}')
+    app = 'INSTALLED_APPS.append("django_phi_oidc.contrib.local_accounts")\n'
+    project.append_settings(f'{app}PHI_OIDC["BREAK_GLASS_ACCOUNTS"] = ["night"]\n{local}')
     (other,) = project.sign_in(["user5"])
     assert other["user"] != ""
 
