@@ -11,7 +11,7 @@ from tests.integration.adoption.adoption_runs import OWN, Adoption, measure_adop
 from tests.support.manual_blocks import PAGES
 
 MAX_COMMANDS = 4
-MAX_SETTINGS = 16
+MAX_SETTINGS = 17
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
