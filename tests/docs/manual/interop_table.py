@@ -1,4 +1,4 @@
-"""The table of docs/explanation/provider-interop.md, generated from the profiles of the tests: `make reference`."""
+"""The table of docs/benchmarks/provider-interop.md, generated from the profiles of the tests: `make reference`."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tests.integration.interop.provider_profiles import FEDERATED_PROFILE, PROFILES, ProviderProfile
 from tests.support.manual_blocks import ROOT
 
-PAGE = ROOT / "docs" / "explanation" / "provider-interop.md"
+PAGE = ROOT / "docs" / "benchmarks" / "provider-interop.md"
 TABLE = re.compile(r"(?<=<!-- `make reference` writes this table -->\n).*?(?=<!-- end -->)", re.DOTALL)
 HEAD = (
     "| provider | runs on | sign-in | step-up | refresh token | signed out at | tokens valid after the logout"

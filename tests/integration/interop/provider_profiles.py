@@ -1,4 +1,4 @@
-"""The providers of docs/explanation/provider-interop.md: the software that stands for each, and what is asserted.
+"""The providers of docs/benchmarks/provider-interop.md: the software that stands for each, and what is asserted.
 
 The portal is configured by the recipe of `phi_oidc init --provider`, and what oidc-provider publishes in place of a
 service has the members of tests/support/published_metadata.py.

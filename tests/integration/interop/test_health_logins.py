@@ -1,4 +1,4 @@
-"""Sign-in, step-up, refresh and logout at each provider of docs/explanation/provider-interop.md.
+"""Sign-in, step-up, refresh and logout at each provider of docs/benchmarks/provider-interop.md.
 
 The software of others stands for each provider, configured as the original: provider_profiles.py.
 """
