@@ -1017,7 +1017,7 @@ ELSEWHERE = {
     "E040": "audit/test_triggers.py",
     "W081": "audit/test_partitions.py",
     **dict.fromkeys(("E106", "W106"), "checks/test_client_certificates.py"),
-    **dict.fromkeys(("E160", "E161"), "checks/test_installed_apps.py"),
+    **dict.fromkeys(("E160", "E161", "E162"), "checks/test_installed_apps.py"),
     **dict.fromkeys(("E131", "E132", "E133", "W131"), "contrib/federation/test_checks.py"),
     **dict.fromkeys(("E140", "E141"), "audit/checks/test_witnesses.py"),
     **dict.fromkeys(("E150", "E151", "W150"), "contrib/scim/test_checks.py"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
+from django_phi_oidc.checks.installed_apps import check_classes_of_apps
 from tests.support.temporary_databases import scratch_databases
 
 REMOVED = """
@@ -67,6 +68,21 @@ def test_app_with_rows_that_is_taken_out_is_an_error_of_check_migrate_and_apps(t
     assert "phi_oidc_legal_holds_legalhold" in migrate
     assert "phi_oidc_legal_holds_legalhold" in apps
     assert empty == [[], []]
+
+
+LOCAL_ACCOUNTS = "django_phi_oidc.contrib.local_accounts"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("setting", ["AUTHENTICATION_BACKENDS", "MIDDLEWARE"])
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_class_of_an_app_that_is_not_installed_is_an_error(settings: Any, setting: str, is_installed: bool) -> None:
+    apps = [name for name in settings.INSTALLED_APPS if name != LOCAL_ACCOUNTS]
+    settings.INSTALLED_APPS = [*apps, LOCAL_ACCOUNTS] if is_installed else apps
+    setattr(settings, setting, ["django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend"])
+    found = [message for message in check_classes_of_apps(None) if message.id == "django_phi_oidc.E162"]
+    assert [setting in str(message.msg) for message in found] == ([] if is_installed else [True])
+    assert all('INSTALLED_APPS += ["django_phi_oidc.contrib.local_accounts"]' in str(item.hint) for item in found)
 
 
 @pytest.mark.django_db
