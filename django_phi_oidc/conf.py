@@ -54,5 +54,8 @@ def person_label() -> Callable[[Any], Any]:
 def get_full_name(user: Any) -> Any:
     """Return the full name, or the user name without one: the default of PERSON_LABEL."""
     # A custom user model may have no such method.
-    full_name = getattr(user, "get_full_name", None)
-    return (str(full_name()).strip() if full_name else "") or user.get_username()
+    if hasattr(user, "get_full_name"):
+        full_name = str(user.get_full_name()).strip()
+        if full_name:
+            return full_name
+    return user.get_username()

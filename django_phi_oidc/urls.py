@@ -47,4 +47,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
 for _config in list_installed_features():
     if _config.name != __package__:
         _module = _config.find_module("urls")
-        urlpatterns += _module.urlpatterns if _module else []
+        if _module is not None:
+            urlpatterns += _module.urlpatterns

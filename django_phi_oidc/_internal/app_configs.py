@@ -46,8 +46,8 @@ class FeatureConfig(AppConfig):
     """
 
     link_sources: ClassVar[tuple[str, ...]] = ()
-    """The modules of `subcommands_package` whose `add_source` adds an option that says whom
-    `phi_oidc subject link` links.
+    """The modules of `subcommands_package` whose `add_source` adds an option of
+    `phi_oidc subject link` that selects the persons to link.
     """
 
     def __init__(self, app_name: str, app_module: Any) -> None:

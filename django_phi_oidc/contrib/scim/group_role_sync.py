@@ -1,8 +1,9 @@
 """Update the groups and flags of the accounts whose SCIM groups change, many at once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -48,32 +49,23 @@ def sync_roles_of_many(
     Requires: as of `sync_roles`. Sessions that the change of a group ends are revoked by the sweep.
     """
     users = get_user_model()._base_manager
+    sync_alone = partial(
+        sync_roles, rules=rules, subject="", provider=provider, origin=origin, now=now
+    )
     accounts = users.in_bulk(list(claims))
     first = _plan_many(accounts, rules, claims)
-    if missing := sorted(
-        {
-            name
-            for plan in first.values()
-            for name in list_planned_groups(plan, RoleOutcome.GROUP_MISSING)
-        }
-    ):
-        names = ", ".join(map(ascii, missing))
-        logger.error(
-            "Provider %s: these groups do not exist and were not granted: %s.", provider, names
-        )
-    changed = sorted(pk for pk, plan in first.items() if not CHANGES.isdisjoint(plan.values()))
-    alone = {pk for pk in changed if _needs_count_of_others(first[pk], rules)}
-    for pk in (pk for pk in changed if pk in alone):
-        sync_roles(
-            accounts[pk],
-            rules=rules,
-            claims=claims[pk],
-            subject="",
-            provider=provider,
-            origin=origin,
-            now=now,
-        )
-    together = [pk for pk in changed if pk not in alone]
+    _log_missing_groups(first.values(), provider=provider)
+
+    together = []
+    for pk in sorted(first):
+        if CHANGES.isdisjoint(first[pk].values()):
+            continue
+        if _needs_count_of_others(first[pk], rules):
+            sync_alone(accounts[pk], claims=claims[pk])
+        else:
+            together.append(pk)
+
+    # Evaluated for its locks.
     list(
         users.filter(pk__in=together)
         .order_by("pk")
@@ -82,23 +74,28 @@ def sync_roles_of_many(
     )
     # A concurrent sign-in may have committed before the lock: plan again, from what is written now.
     accounts = users.in_bulk(together)
-    plans = _plan_many(accounts, rules, claims)
-    for pk in [pk for pk in plans if _needs_count_of_others(plans[pk], rules)]:
-        sync_roles(
-            accounts[pk],
-            rules=rules,
-            claims=claims[pk],
-            subject="",
-            provider=provider,
-            origin=origin,
-            now=now,
-        )
-        del plans[pk]
+    plans = {}
+    for pk, plan in _plan_many(accounts, rules, claims).items():
+        if _needs_count_of_others(plan, rules):
+            sync_alone(accounts[pk], claims=claims[pk])
+        else:
+            plans[pk] = plan
     with collect_role_changes() as changes:
         _apply_group_plans(plans)
     enqueue_many(
         list(build_role_events(changes, subject="", provider=provider, origin=origin, now=now))
     )
+
+
+def _log_missing_groups(plans: Iterable[RolePlan], *, provider: str) -> None:
+    missing = set()
+    for plan in plans:
+        missing.update(list_planned_groups(plan, RoleOutcome.GROUP_MISSING))
+    if missing:
+        names = ", ".join(map(ascii, sorted(missing)))
+        logger.error(
+            "Provider %s: these groups do not exist and were not granted: %s.", provider, names
+        )
 
 
 def _plan_many(

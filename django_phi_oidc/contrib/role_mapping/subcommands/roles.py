@@ -54,28 +54,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 def _explain(options: Options, output: Output) -> None:
     if options["user"] is None and options["claims"] is None:
         raise build_argument_error("Name a user, a file with claims, or both.")
-    provider = get_provider(options["provider"] or next(iter(conf.providers()), "")).name
+    first_provider = next(iter(conf.providers()), "")
+    provider = get_provider(options["provider"] or first_provider).name
     rules = role_mapping_conf.roles().get(provider, ())
 
-    if options["user"] is None:
-        user = None
-    else:
+    user = None
+    user_description = ""
+    if options["user"] is not None:
         user = get_user(options["user"])
+        user_description = describe_user(user)
 
-    if options["claims"] is None:
-        minimized = None
-    else:
+    claims: Mapping[str, Any] | None = None
+    undeclared: list[str] = []
+    if options["claims"] is not None:
         minimized = minimize(_read_claims(options["claims"]), conf.claims())
-
-    if minimized is None:
-        claims = None
-    else:
         claims = minimized.kept
+        undeclared = list(minimized.undeclared_claims)
 
     explanation = {
         "provider": provider,
-        "user": "" if user is None else describe_user(user),
-        "undeclared": [] if minimized is None else list(minimized.undeclared_claims),
+        "user": user_description,
+        "undeclared": undeclared,
         "rules": [_describe_rule(number, rule, claims) for number, rule in enumerate(rules)],
         "roles": list(_list_role_outcomes(user, rules, claims)),
     }
@@ -83,14 +82,20 @@ def _explain(options: Options, output: Output) -> None:
 
 
 def _describe_rule(number: int, rule: RoleRule, claims: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the row of a rule. Without claims, `came` and `matches` are None."""
+    came = None
+    matches = None
+    if claims is not None:
+        came = rule.claim in claims
+        matches = has_matching_value(rule, claims)
     return {
         "rule": number,
         "claim": rule.claim,
         "path": list(rule.path),
         "values": list(rule.values),
         "gives": sorted(role.name for role in rule.roles),
-        "came": None if claims is None else rule.claim in claims,
-        "matches": None if claims is None else has_matching_value(rule, claims),
+        "came": came,
+        "matches": matches,
     }
 
 
@@ -102,27 +107,27 @@ def _list_role_outcomes(
     Claims of earlier sign-ins are not stored, so without claims this shows only the roles the user
     holds.
     """
+    outcomes = {}
     if claims is None:
         _, held = get_existing_and_held_roles(user, rules)
-        outcomes = {
-            role: "held" if role in held else "not_held"
-            for role in sorted(get_managed_roles(rules))
-        }
+        for role in sorted(get_managed_roles(rules)):
+            if role in held:
+                outcomes[role] = "held"
+            else:
+                outcomes[role] = "not_held"
     else:
-        outcomes = {
-            role: str(outcome)
-            for role, outcome in plan_roles(user, rules=rules, claims=claims).items()
-        }
+        for role, outcome in plan_roles(user, rules=rules, claims=claims).items():
+            outcomes[role] = str(outcome)
     matching = []
     for n, rule in enumerate(rules):
         if claims is None or has_matching_value(rule, claims):
             matching.append((n, rule))
-    for role, outcome in outcomes.items():
+    for role, text in outcomes.items():
         granting = []
         for number, rule in matching:
             if role in rule.roles:
                 granting.append(number)
-        yield {"kind": role.kind, "name": role.name, "outcome": outcome, "rules": granting}
+        yield {"kind": role.kind, "name": role.name, "outcome": text, "rules": granting}
 
 
 def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
@@ -165,9 +170,11 @@ def _format_lines(explanation: Mapping[str, Any]) -> Iterator[str]:
 def _read_claims(path: str) -> Mapping[str, Any]:
     """Return the claims in that file. Error messages contain nothing of its content."""
     try:
-        claims = json.loads(
-            sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        )
+        if path == "-":
+            text = sys.stdin.read()
+        else:
+            text = Path(path).read_text(encoding="utf-8")
+        claims = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise CommandError(f"{path} cannot be read as JSON: {type(error).__name__}.") from None
     if not isinstance(claims, dict):
