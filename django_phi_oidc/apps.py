@@ -31,10 +31,7 @@ class PHIOIDCConfig(FeatureConfig):
         "phi_oidc.prune": 60,
     }
     subcommands = (
-        "admin",
         "apps",
-        "configuration",
-        "groups",
         "scrub",
         "sessions",
         "subject",

@@ -42,4 +42,4 @@ class AuditConfig(FeatureConfig):
         # The whole log in two weeks.
         "phi_oidc.verify": 60,
     }
-    subcommands = ("audit",)
+    subcommands = ("audit", "configuration")

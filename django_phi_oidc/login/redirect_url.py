@@ -7,6 +7,7 @@ from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.views.generic import View
 
+from .._internal.app_configs import list_installed_features
 from .._internal.view_decorators import public_view
 from ..access.responses import find_start_url, find_url, has_page, set_private_headers
 
@@ -47,6 +48,7 @@ class SignedInView(View):
             "account": request.user.pk,
             "start_url": find_start_url(),
             "is_debug": settings.DEBUG,
+            "can_grant": any("admin" in config.subcommands for config in list_installed_features()),
             "is_unset": not _find_project_url(),
             "setting": settings.LOGIN_REDIRECT_URL,
         }

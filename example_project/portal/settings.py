@@ -140,6 +140,7 @@ INSTALLED_APPS = [
     "portal",
     "django_phi_oidc",
     "django_phi_oidc.audit",
+    "django_phi_oidc.contrib.administrators",
     "django_phi_oidc.contrib.adoption",
     "django_phi_oidc.contrib.apis",
     "django_phi_oidc.contrib.audit_exports",

@@ -79,8 +79,22 @@ with override("de"):
 page = Client().get("/oidc/logged-out/", secure=True)
 print(json.dumps({"page": page.content.decode(), "texts": texts}))
 """
+SIGNED_IN = """
+import json
+import django
+django.setup()
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import RequestFactory
+from django_phi_oidc.login.redirect_url import SignedInView
+settings.DEBUG = True
+request = RequestFactory().get("/oidc/signed-in/")
+request.user = User(pk=7)
+request.session = {}
+print(json.dumps({"page": SignedInView.as_view()(request).content.decode()}))
+"""
 CORE = {
-    "subcommands": ["admin", "apps", "audit", "configuration", "groups", "scrub", "sessions", "subject"],
+    "subcommands": ["apps", "audit", "configuration", "scrub", "sessions", "subject"],
     "labels": ["django_phi_oidc", "phi_oidc_audit"],
 }
 
@@ -145,6 +159,11 @@ def test_claims_change_no_role_without_the_app_that_maps_them() -> None:
     content = read_content(("django_phi_oidc.contrib.role_mapping",))
     assert content["role_sources"] == ["RoleRules"]
     assert "roles" in content["subcommands"]
+
+
+def test_page_after_a_sign_in_names_the_command_if_its_app_is_installed() -> None:
+    assert "phi_oidc admin grant" not in execute(SIGNED_IN, ())["page"]
+    assert "phi_oidc admin grant pk:7" in execute(SIGNED_IN, ("django_phi_oidc.contrib.administrators",))["page"]
 
 
 @pytest.mark.parametrize(

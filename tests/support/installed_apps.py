@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 CORE_APPS = ("django_phi_oidc", "django_phi_oidc.audit")
 CONTRIB_APPS = (
+    "django_phi_oidc.contrib.administrators",
     "django_phi_oidc.contrib.adoption",
     "django_phi_oidc.contrib.apis",
     "django_phi_oidc.contrib.audit_exports",

@@ -12,10 +12,10 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from ...access.role_events import build_role_events, collect_role_changes
-from ...access.role_grants import change_roles, filter_groups
 from ...access.roles import ACCOUNT_FLAGS, Role
 from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
+from ..common.role_grants import change_roles, filter_groups
 from .declaration import RoleRule, get_managed_roles
 from .role_mapping import RoleOutcome, get_administrative_groups, map_roles
 

@@ -13,10 +13,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..._internal.app_labels import build_own_label_condition
 from ...access.role_events import build_role_events, collect_role_changes
-from ...access.role_grants import filter_groups
 from ...access.roles import Role
 from ...audit.events import Origin
 from ...audit.outbox import enqueue_many
+from ..common.role_grants import filter_groups
 from ..role_mapping.declaration import RoleRule, get_managed_roles
 from ..role_mapping.role_mapping import RoleOutcome, get_administrative_groups, map_roles
 from ..role_mapping.role_sync import (

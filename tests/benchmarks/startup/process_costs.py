@@ -24,7 +24,11 @@ STARTED = ("bare", "phi_oidc", "mozilla", "allauth")
 SIGNED_IN = ("bare", "phi_oidc", "mozilla")
 ADMIN = " + admin"
 """The same contender in a project with Django's admin."""
-REQUIRED_APPS = {"django_phi_oidc.contrib.adoption": ["django_phi_oidc.contrib.doctor"]}
+REQUIRED_APPS = {
+    "django_phi_oidc.contrib.adoption": ["django_phi_oidc.contrib.doctor"],
+    "django_phi_oidc.contrib.invitations": ["django_phi_oidc.contrib.subject_links"],
+    "django_phi_oidc.contrib.scim": ["django_phi_oidc.contrib.role_mapping"],
+}
 """They are installed, and measured, with the app that requires them."""
 APPS = {f"phi_oidc + {name.rpartition('.')[2]}": [*REQUIRED_APPS.get(name, []), name] for name in CONTRIB_APPS}
 """The core with one app, and what is installed for it."""

@@ -69,7 +69,7 @@ def build_script(port: int, op_port: int) -> str:
                 parts.append("python ../beat.py")
                 parts.append("export PORTAL_DEBUG= OIDC_ISSUER=https://op.example.org PORTAL_SECRET_KEY=$(seq -s - 50)")
                 parts += commands(code)
-                parts.append("python manage.py phi_oidc apps | tee apps; test $(grep -c ': installed' apps) = 2")
+                parts.append("python manage.py phi_oidc apps | tee apps; test $(grep -c ': installed' apps) = 3")
             case _:
                 assert language == "python", name
                 parts.append(f"cat >> {name} <<'END'\n{code}END")

@@ -35,7 +35,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     f"{OURS}/end_session.html": ("url", "needs_click", "is_unavailable", "home_url"),
     "phi_oidc_local_accounts/local_account.html": ("emergency_url",),
     f"{OURS}/logged_out.html": ("signed_in", "expired", "at_provider", "home_url"),
-    f"{OURS}/signed_in.html": ("signed_in", "start_url", "is_debug", "is_unset"),
+    f"{OURS}/signed_in.html": ("signed_in", "start_url", "is_debug", "is_unset", "can_grant"),
     **dict.fromkeys((f"{OURS}/{name}.html" for name in ("leak_blocked", "trail_unavailable", "step_up")), ()),
 }
 """What each template asks whether it is so."""

@@ -43,7 +43,8 @@ from ._provider_recipe import (
 from ._sign_in_changes import list_new_backends, list_sign_in_changes
 from .migrate_from import LIBRARIES, read_plan
 
-AUDIT_APP = "django_phi_oidc.audit"
+INITIAL_APPS = ("django_phi_oidc.audit", "django_phi_oidc.contrib.administrators")
+"""What `init` always adds: the core needs the audit log, and the portal a first administrator."""
 READING_COMMANDS = ("init",)
 COMMANDS_WITHOUT_CHECKS = ("init",)
 
@@ -181,7 +182,7 @@ def handle(options: Options, output: Output) -> None:
 
 
 def _select_apps(listed: str | None) -> list[str]:
-    """Return the apps to add to INSTALLED_APPS: the audit log, what is listed, and what these need.
+    """Return the apps to add to INSTALLED_APPS: INITIAL_APPS, what is listed, and what these need.
 
     listed: the last parts of the names; None: ask on a terminal. Raises: CommandError.
     """
@@ -191,7 +192,7 @@ def _select_apps(listed: str | None) -> list[str]:
         available[label] = config.name
     if listed is None and sys.stdin.isatty():
         listed = input(f"Apps to install ({', '.join(available)}), or none: ")
-    names = [AUDIT_APP]
+    names = list(INITIAL_APPS)
     for word in (listed or "").replace(",", " ").split():
         if word not in available:
             known = ", ".join(available)

@@ -327,6 +327,8 @@ def test_apps_are_added_with_what_they_need_unless_they_are_installed(
 
 
 def test_unknown_app_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"There is no app 'scmi'\. The apps are: account_api, adoption"):
+    with pytest.raises(
+        CommandError, match=r"There is no app 'scmi'\. The apps are: account_api, administrators, adoption"
+    ):
         init(tmp_path / "secrets", "--with", "scmi")
     assert not (tmp_path / "secrets").exists()

@@ -12,8 +12,8 @@ from django.test import override_settings
 
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.operators import find_operator_actor
-from django_phi_oidc.management.subcommands.admin import STAFF
-from django_phi_oidc.management.subcommands.admin import _validate_roles as validate_roles
+from django_phi_oidc.contrib.administrators.subcommands.admin import STAFF
+from django_phi_oidc.contrib.administrators.subcommands.admin import _validate_roles as validate_roles
 from tests.support.person_page_fixtures import make_groups
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.subject_linking import sign_in

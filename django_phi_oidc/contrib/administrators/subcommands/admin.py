@@ -13,8 +13,8 @@ from django.core.exceptions import FieldDoesNotExist
 from django.core.management.base import CommandError
 from django.urls import NoReverseMatch, reverse
 
-from ... import conf
-from ..._internal.command_arguments import (
+from .... import conf
+from ...._internal.command_arguments import (
     Options,
     add_command,
     add_confirmation,
@@ -22,20 +22,25 @@ from ..._internal.command_arguments import (
     build_argument_error,
     require_confirmation,
 )
-from ..._internal.command_output import Output, format_untrusted, format_value
-from ..._internal.suggestions import suggest
-from ...access.role_grants import (
+from ...._internal.command_output import Output, format_untrusted, format_value
+from ...._internal.suggestions import suggest
+from ....access.roles import Role
+from ....extensions import role_sources
+from ....management.subcommands._arguments import (
+    USER_FORMS,
+    build_user_row,
+    describe_user,
+    get_user,
+)
+from ....provider.labels import find_provider_name
+from ....subjects.local_accounts import is_local_account
+from ....subjects.models import PairwiseSubject
+from ...common.role_grants import (
     grant_roles,
     list_held_roles,
     list_missing_groups,
     withdraw_roles,
 )
-from ...access.roles import Role
-from ...extensions import role_sources
-from ...provider.labels import find_provider_name
-from ...subjects.local_accounts import is_local_account
-from ...subjects.models import PairwiseSubject
-from ._arguments import USER_FORMS, build_user_row, describe_user, get_user
 from .groups import list_group_names
 
 STAFF = Role("flag", "is_staff")

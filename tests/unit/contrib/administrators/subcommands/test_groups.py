@@ -10,12 +10,12 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management import CommandError
 
 from django_phi_oidc._internal.officer_groups import OfficerGroup
+from django_phi_oidc.contrib.administrators.subcommands.groups import get_required_permissions
 from django_phi_oidc.contrib.role_mapping.declaration import parse_role_rules
-from django_phi_oidc.management.subcommands.groups import get_required_permissions
 from tests.support.person_page_fixtures import make_groups
 
 pytestmark = pytest.mark.django_db
-PAGE = (Path(__file__).resolve().parents[4] / "docs" / "how-to" / "admin-groups.md").read_text()
+PAGE = (Path(__file__).resolve().parents[5] / "docs" / "how-to" / "admin-groups.md").read_text()
 
 
 def test_rules_on_the_page_are_valid_and_map_to_these_groups() -> None:

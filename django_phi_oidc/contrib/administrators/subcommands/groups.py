@@ -12,11 +12,11 @@ from django.contrib.auth.models import Group, Permission
 from django.core.management.base import CommandError
 from django.db import transaction
 
-from ..._internal.app_configs import FeatureConfig
-from ..._internal.command_arguments import Options, add_dry_run
-from ..._internal.command_output import Output
-from ..._internal.officer_groups import OfficerGroup
-from ...claims.categories import get_category_permission, list_categories
+from ...._internal.app_configs import FeatureConfig
+from ...._internal.command_arguments import Options, add_dry_run
+from ...._internal.command_output import Output
+from ...._internal.officer_groups import OfficerGroup
+from ....claims.categories import get_category_permission, list_categories
 
 READING_OPTIONS = {"groups": "check"}
 

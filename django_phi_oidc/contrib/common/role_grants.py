@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.db import router, transaction
 from django.db.models import QuerySet
 
-from .roles import Role
+from ...access.roles import Role
 
 
 def grant_roles(user: Any, roles: Sequence[Role]) -> list[Role]:

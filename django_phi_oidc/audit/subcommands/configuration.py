@@ -10,14 +10,14 @@ from django.db import DatabaseError
 from ..._internal import clock
 from ..._internal.command_arguments import Options, add_command
 from ..._internal.command_output import Output
-from ...audit.configuration import (
+from ...config.option_parsers import parse_name
+from ...errors import DeclarationInvalid
+from ..configuration import (
     WORKER_COMPONENT,
     EffectiveConfiguration,
     read_configuration,
     record_configuration,
 )
-from ...config.option_parsers import parse_name
-from ...errors import DeclarationInvalid
 
 READING_COMMANDS = ("configuration show",)
 
