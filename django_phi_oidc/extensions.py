@@ -12,20 +12,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from django.contrib.admin import AdminSite, ModelAdmin
-    from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.admin import AdminSite
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
-    from django.urls import URLPattern
-    from django.utils.functional import Promise
 
-    from ._internal.overview_parts import LogTile, OverviewPanel, Trend
     from .access.roles import Role
     from .audit.event_people import FoundPeople, People
     from .audit.events import NewEvent, Origin
     from .audit.request_context import Actor, Session, User
-    from .claims.models import StoredClaim
-    from .config.accepted_tokens import ClientTokensDeclaration
     from .config.providers import ProviderDeclaration
     from .http.transport import Transport
     from .login.code_exchange import VerifiedSignIn
@@ -33,10 +27,8 @@ if TYPE_CHECKING:
     from .login.state_cookie import AuthorizationState
     from .oidc.jwks import JSONWebKeySet
     from .oidc.metadata import ProviderMetadata
-    from .provider.provider_findings import ProviderFinding
     from .subjects.account_changes import AccountChange
     from .subjects.models import PairwiseSubject
-    from .subjects.person_pages import PersonAction, PersonSection
 
 T = TypeVar("T")
 
@@ -109,24 +101,6 @@ class AccessOverrideSource(Protocol):
         """Store the event of a permit, because the audit log is unavailable.
 
         Requires: `has_spool`. Raises: AuditUnavailable, and then nothing may be permitted.
-        """
-
-
-class AccountingSuspensionSource(Protocol):
-    """Suspends the accounting of disclosures to an agency. Spec: 45 CFR 164.528(a)(2)."""
-
-    def find_suspended_purposes(self, user_pk: Any, *, now: datetime) -> Mapping[str, datetime]:
-        """Return the purposes whose disclosures the accounting of the user leaves out now, with the
-        end of each.
-        """
-
-    def hide_suspensions(
-        self, claims: "Sequence[StoredClaim]", *, now: datetime
-    ) -> "list[StoredClaim]":
-        """Return the claims that would be stored without what suspends the accounting, with
-        `held_until` as it would be then. The instances are changed, and not saved.
-
-        Requires: `find_suspended_purposes` returns purposes of the person of these claims.
         """
 
 
@@ -264,37 +238,6 @@ class AccountObserver:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthenticatedClient:
-    """A client of a provider that has authenticated with an access token of its own."""
-
-    provider: str
-    """The declared name."""
-    client_id: str
-
-
-class ClientAuthenticator(Protocol):
-    """Authenticates a client that calls an endpoint of another app with an access token."""
-
-    def __call__(
-        self,
-        request: "HttpRequest",
-        token: str,
-        *,
-        accepted: "Mapping[str, ClientTokensDeclaration]",
-        is_dpop: bool,
-        now: datetime,
-    ) -> AuthenticatedClient:
-        """Return the client of a token that a declared client requested for itself, with the
-        declared scope.
-
-        accepted: the accepted tokens by the name of the provider; not empty. is_dpop: whether the
-        scheme of the request is DPoP, which requires a proof.
-        Raises: ClientTokenInvalid; TransportError, MetadataError, IntrospectionFailed,
-        DatabaseError, if the token could not be verified.
-        """
-
-
 class DelegationSource(Protocol):
     """Finds the account for which a user acts, such as the child of a parent."""
 
@@ -381,17 +324,6 @@ class PersonDirectory(Protocol):
         """Return the people that match a text and that the user of the request may view."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetadataDiagnosis:
-    """What the source of a provider's metadata returns to `phi_oidc doctor`."""
-
-    findings: "Sequence[ProviderFinding]"
-    members: Mapping[str, Any] | None = None
-    """The published metadata; None if they could not be fetched."""
-    parse_metadata: "Callable[[], ProviderMetadata] | None" = None
-    """Validates the members. Raises: TransportError, MetadataError. None if there are none."""
-
-
 class MetadataSource(Protocol):
     """Fetches the metadata and the keys of some providers in place of OIDC Discovery.
 
@@ -430,16 +362,6 @@ class MetadataSource(Protocol):
         Requires: the statement of metadata contains no keys. Raises: TransportError, MetadataError.
         """
 
-    def diagnose(
-        self,
-        declaration: "ProviderDeclaration",
-        *,
-        transport: "Transport",
-        timeout_seconds: float,
-        now: datetime,
-    ) -> MetadataDiagnosis:
-        """Fetch the metadata for the doctor. timeout_seconds: for each document."""
-
 
 class LocalAccountSource(Protocol):
     """Declares accounts that sign in with a password while the provider is unavailable.
@@ -465,65 +387,6 @@ class LocalAccountSource(Protocol):
 
 MetadataNeed: TypeAlias = "Callable[[ProviderDeclaration], Collection[str]]"
 """Returns the names of the members that the metadata of the provider must have."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PersonalDataExport:
-    """An export of the data of a person, to which each app adds its own."""
-
-    user: "AbstractBaseUser"
-    subjects: "Sequence[PairwiseSubject]"
-    hides_suspensions: bool
-    """Whether the export omits what would show that an accounting of disclosures is suspended: the
-    person must not see it.
-    """
-    unreadable_items: list[str]
-    """Descriptions of items that cannot be decrypted. A source adds them here, and omits the
-    items.
-    """
-
-
-class PersonalDataSource:
-    """What an app stores about a person, for exports and erasures.
-
-    A subclass overrides what its app needs.
-    """
-
-    erased_names: Sequence[str] = ()
-    """The names of the numbers that `erase_account` returns, such as "invitations"."""
-
-    def export_account(self, export: PersonalDataExport) -> Mapping[str, Any]:
-        """Return the members of the document with what is stored for the account, as JSON
-        values.
-        """
-        return {}
-
-    def export_subjects(self, export: PersonalDataExport) -> Mapping[Any, Mapping[str, Any]]:
-        """Return what is stored for the subjects, by primary key: for each the same members, as
-        JSON values.
-
-        The number of statements must not depend on the number of subjects.
-        """
-        return {}
-
-    def erase_before_unlinking(self, user: "AbstractBaseUser") -> None:
-        """Erase rows before links of the user are deleted, in that transaction.
-
-        The subjects are locked, and not held. The user may have further links.
-        """
-
-    def erase_account(
-        self, user: "AbstractBaseUser", *, origin: "Origin", now: datetime
-    ) -> Mapping[str, int]:
-        """Erase or close the rows of an account whose last link was deleted, in that transaction.
-
-        Return how many rows were erased, by `erased_names`.
-        """
-        return {}
-
-    def count_account(self, user: "AbstractBaseUser") -> Mapping[str, int]:
-        """Return what `erase_account` would return."""
-        return {}
 
 
 class RetentionGuard(Protocol):
@@ -646,18 +509,6 @@ class SignInObserver:
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubjectListPage:
-    """A page of an app below the list of subjects of `contrib.officer_admin`."""
-
-    label: "str | Promise"
-    """The text of the link above the list. It needs the permission to add subjects."""
-    url_name: str
-    """The name of the page's URL, with its namespace."""
-    build_urls: "Callable[[ModelAdmin[Any]], list[URLPattern]]"
-    """Returns the URL patterns of the page. The given list of subjects records their refusals."""
-
-
 AuditLogCopy: TypeAlias = Callable[[], bool]
 """Returns whether the settings declare a system that receives each event of the audit log."""
 OwnResourceRule: TypeAlias = Callable[[Any, str], bool]
@@ -677,17 +528,11 @@ account_observers: Registry[AccountObserver] = Registry(
 account_sources: Registry[AccountSource] = Registry(
     "Find the existing account of a first sign-in. The first one that is in force is used."
 )
-accounting_suspensions: Registry[AccountingSuspensionSource] = Registry(
-    "Suspend the accounting of disclosures to an agency."
-)
 audit_job_pages: Registry[AuditJobPages] = Registry(
     "Offer exports and verifications on the pages of the audit log. The first one is used."
 )
 audit_log_copies: Registry[AuditLogCopy] = Registry(
     "Return whether the settings copy the audit log to another system."
-)
-client_authenticators: Registry[ClientAuthenticator] = Registry(
-    "Authenticate clients by access tokens, at endpoints of other apps. The first one is used."
 )
 delegation_sources: Registry[DelegationSource] = Registry(
     "Find the account for which a user acts. The first answer counts."
@@ -717,29 +562,11 @@ metadata_needs: Registry[MetadataNeed] = Registry(
 metadata_sources: Registry[MetadataSource] = Registry(
     "Fetch the metadata and keys of a provider in place of OIDC Discovery."
 )
-overview_log_tiles: "Registry[LogTile]" = Registry(
-    "Show the state of the audit log on the overview of the officers."
-)
-overview_panels: "Registry[OverviewPanel]" = Registry(
-    "Show a number of rows on the overview of the officers."
-)
-overview_trends: "Registry[Trend]" = Registry(
-    "Show a chart of hourly counts on the overview of the officers."
-)
 own_resource_rules: Registry[OwnResourceRule] = Registry(
     "Recognize resources that are about the user."
 )
-person_actions: "Registry[PersonAction]" = Registry(
-    "Offer an action on the page of a person for officers."
-)
 person_directories: Registry[PersonDirectory] = Registry(
     "Find the people that events name. The first one is used."
-)
-person_sections: "Registry[PersonSection]" = Registry(
-    "Show a section on the page of a person for officers."
-)
-personal_data_sources: Registry[PersonalDataSource] = Registry(
-    "Export and erase what an app stores about a person."
 )
 refused_sign_in_handlers: Registry[RefusedSignInHandler] = Registry(
     "Act on a sign-in that is refused, and offer a page on which the person can go on."
@@ -753,7 +580,4 @@ sign_in_demands: Registry[SignInDemand] = Registry(
 )
 sign_in_observers: Registry[SignInObserver] = Registry(
     "Act in the transaction of a sign-in, and add to its Django session."
-)
-subject_list_pages: Registry[SubjectListPage] = Registry(
-    "Add a page to the list of subjects of the officers."
 )

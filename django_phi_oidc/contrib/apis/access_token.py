@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ...config.accepted_tokens import ClientTokensDeclaration, is_scope_token
 from ...config.providers import ProviderDeclaration
 from ...errors import AccessTokenInvalid, Code, IDTokenError
 from ...oidc import id_token
@@ -17,6 +16,7 @@ from ...oidc.id_token import Claims
 from ...oidc.jose import JWS, parse_compact_jws
 from ...oidc.jwks import KeySet
 from ...oidc.token import HEART_MAX_ACCESS_TOKEN_LIFETIME
+from ..common.accepted_tokens import ClientTokensDeclaration, is_scope_token
 from .confirmation import Confirmation, parse_confirmation, validate_confirmation
 from .declaration import APIDeclaration
 

@@ -3,7 +3,8 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...extensions import access_token_sources, client_authenticators, metadata_needs
+from ...extensions import access_token_sources, metadata_needs
+from ..common.client_authentication import client_authenticators
 from .declaration import APIsOptions
 
 

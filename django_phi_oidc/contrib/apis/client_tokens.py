@@ -9,9 +9,9 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
-from ...config.accepted_tokens import ClientTokensDeclaration
 from ...errors import AccessTokenInvalid, ClientTokenInvalid
-from ...extensions import AuthenticatedClient
+from ..common.accepted_tokens import ClientTokensDeclaration
+from ..common.client_authentication import AuthenticatedClient
 from .access_token import ResourceServer, get_resource_server
 from .api_tokens import verify_request_proof, verify_request_token
 from .dpop_proof import accept_proof
@@ -29,7 +29,7 @@ def authenticate_client(
     """Return the client of a token that a declared client requested for itself, with the declared
     scope.
 
-    accepted, is_dpop, errors: see `extensions.ClientAuthenticator`.
+    accepted, is_dpop, errors: see `common.client_authentication.ClientAuthenticator`.
     """
     providers = conf.providers()
     servers = []

@@ -7,12 +7,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
 
-from ...config.accepted_tokens import (
-    TokenVerificationMethod,
-    is_scope_token,
-    parse_audience,
-    parse_cache_duration,
-)
 from ...config.option_grades import LATER, RARE
 from ...config.option_parsers import (
     checked,
@@ -21,6 +15,12 @@ from ...config.option_parsers import (
     parse_declaration,
     parse_mapping,
     parse_strings,
+)
+from ..common.accepted_tokens import (
+    TokenVerificationMethod,
+    is_scope_token,
+    parse_audience,
+    parse_cache_duration,
 )
 
 

@@ -20,8 +20,8 @@ from django.utils.translation import gettext_lazy
 from ...audit.admin_actions import RowActionsAdmin
 from ...audit.admin_base import AuditedAdmin, CascadeOnlyAdmin, NamedRow
 from ...audit.bounded_lists import BoundedChangeList
-from ...extensions import person_sections
 from ...subjects.people import find_people
+from .person_pages import person_sections
 
 MAX_ACCOUNTS = 50
 """Accounts that a search by name looks up."""

@@ -6,7 +6,7 @@ from django import forms
 from django.utils.translation import gettext_lazy
 
 from ... import conf
-from ...subjects.person_pages import ActionForm, Choices
+from .person_pages import ActionForm, Choices
 
 
 class ConsentForm(ActionForm):

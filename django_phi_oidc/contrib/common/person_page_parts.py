@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from ..._internal.admin_columns import AdminLink
 from ...claims.models import get_claim_label
-from ...subjects.person_pages import ActionResult
+from .person_pages import ActionResult
 
 
 def build_disclosure_result(claims: Collection[Any]) -> ActionResult:

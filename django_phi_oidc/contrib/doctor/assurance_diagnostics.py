@@ -5,7 +5,7 @@ from typing import Any
 
 from ...config.providers import ProviderDeclaration
 from ...errors import Code
-from ...provider.provider_findings import ProviderFinding, sanitize_text
+from ..common.provider_findings import ProviderFinding, sanitize_text
 
 
 def check_assurance(

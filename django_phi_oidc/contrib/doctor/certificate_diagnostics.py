@@ -7,7 +7,7 @@ from ...config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ...config.providers import ProviderDeclaration
 from ...errors import DeclarationInvalid, TransportError
 from ...provider.mutual_tls import list_certificate_expiries, validate_client_certificate
-from ...provider.provider_findings import ProviderFinding
+from ..common.provider_findings import ProviderFinding
 
 
 def check_client_certificates(

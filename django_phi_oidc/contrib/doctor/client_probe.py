@@ -37,7 +37,7 @@ from ...oidc.remedies import find_remedy
 from ...oidc.request_object import build_signed_parameters
 from ...oidc.token import build_token_request, process_token_response
 from ...provider.dpop_requests import send_with_proof
-from ...provider.provider_findings import (
+from ..common.provider_findings import (
     FindingLevel,
     ProviderFinding,
     diagnose_request_error,

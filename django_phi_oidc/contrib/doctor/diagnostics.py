@@ -27,7 +27,7 @@ from ...oidc.metadata import (
 )
 from ...oidc.remedies import find_remedy
 from ...oidc.revocation import process_revocation_response
-from ...provider.provider_findings import ProviderFinding, sanitize_text
+from ..common.provider_findings import ProviderFinding, sanitize_text
 from .known_providers import find_known_provider
 
 _LIST_MEMBERS = (

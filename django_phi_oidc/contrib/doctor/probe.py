@@ -15,7 +15,6 @@ from ...audit.search import EventFilters, RowUnreadable, list_events
 from ...config.claims import ClaimDeclaration
 from ...config.providers import ProviderDeclaration
 from ...errors import AuditUnavailable, Code, SignInRefused, TransportError
-from ...extensions import MetadataSource
 from ...http.connection_pool import translate_error
 from ...http.http_transport import create_ssl_context
 from ...http.transport import Transport, TransportRequest, TransportResponse
@@ -36,7 +35,12 @@ from ...provider.metadata_documents import (
     list_members_needed_by_apps,
 )
 from ...provider.mutual_tls import load_client_certificate
-from ...provider.provider_findings import ProviderFinding, diagnose_request_error
+from ..common.provider_findings import (
+    MetadataDiagnoser,
+    ProviderFinding,
+    diagnose_request_error,
+    metadata_diagnosers,
+)
 from . import diagnostics
 from .assurance_diagnostics import check_assurance
 from .certificate_diagnostics import check_client_certificates
@@ -76,10 +80,12 @@ def probe_provider(
     A random token is sent to the revocation endpoint, which shows whether it knows the client; with
     a callback URL, `client_probe` sends further requests. Nothing is changed.
     """
-    source = find_metadata_source(declaration)
-    if source is not None:
-        yield from _probe_source(source, declaration, context, transport=transport, clock=clock)
-        return
+    for diagnoser in metadata_diagnosers:
+        if diagnoser.is_declared(declaration):
+            yield from _probe_source(
+                diagnoser, declaration, context, transport=transport, clock=clock
+            )
+            return
     requested_at = clock()
     try:
         response = transport.send(
@@ -119,7 +125,7 @@ def probe_provider(
 
 
 def _probe_source(
-    source: MetadataSource,
+    diagnoser: MetadataDiagnoser,
     declaration: ProviderDeclaration,
     context: ProbeContext,
     *,
@@ -128,7 +134,7 @@ def _probe_source(
 ) -> Iterator[ProviderFinding]:
     """Yield the findings about a provider whose metadata come from a source of another app."""
     now = clock()
-    diagnosis = source.diagnose(
+    diagnosis = diagnoser.diagnose(
         declaration, transport=transport, timeout_seconds=TIMEOUT_SECONDS, now=now
     )
     yield from diagnosis.findings

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ...config.providers import ProviderDeclaration
 from ...provider.metadata_documents import find_metadata_source
-from ...provider.provider_findings import ProviderFinding, sanitize_text
+from ..common.provider_findings import ProviderFinding, sanitize_text
 from .known_providers import find_known_provider
 from .known_providers.definitions import KnownProvider, list_differences
 

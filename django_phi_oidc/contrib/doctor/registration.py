@@ -19,7 +19,7 @@ from ...oidc.metadata import (
     validate_issuer,
 )
 from ...provider.metadata_documents import find_metadata_source
-from ...provider.provider_findings import FindingLevel, ProviderFinding, sanitize_text
+from ..common.provider_findings import FindingLevel, ProviderFinding, sanitize_text
 from ..common.registration import (
     ClientURLs,
     build_client_metadata,

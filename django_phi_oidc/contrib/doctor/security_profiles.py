@@ -6,7 +6,7 @@ from typing import Any
 from ...config.providers import FAPI2_ALGS, MTLS_METHODS, ProviderDeclaration
 from ...errors import Code
 from ...oidc.remedies import find_remedy
-from ...provider.provider_findings import ProviderFinding
+from ..common.provider_findings import ProviderFinding
 
 _FAPI2_METHODS = frozenset({"private_key_jwt", *MTLS_METHODS})
 

@@ -7,12 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import (
-    access_overrides,
-    event_queues,
-    personal_data_sources,
-    sign_in_observers,
-)
+from ...extensions import access_overrides, event_queues, sign_in_observers
 from .declaration import EmergencyOptions
 
 
@@ -37,6 +32,7 @@ class EmergencyConfig(FeatureConfig):
 
     def ready(self) -> None:
         # These modules import models.
+        from ..common.personal_data_sources import personal_data_sources
         from .access_override import EMERGENCY_OVERRIDES, SPOOL_QUEUE
         from .emergency_assurance import OFFERED_ACR_OBSERVER
         from .personal_data import EMERGENCY_DATA

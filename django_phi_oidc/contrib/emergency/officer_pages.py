@@ -6,10 +6,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..._internal.admin_columns import format_utc
-from ..._internal.overview_parts import OverviewPanel
 from ...audit.descriptions import get_purpose_label
-from ...extensions import overview_panels, person_actions, person_sections
-from ...subjects.person_pages import (
+from ..common.overview_parts import OverviewPanel, overview_panels
+from ..common.person_forms import MultipleChoiceForm
+from ..common.person_page_parts import build_admin_link, list_unavailable
+from ..common.person_pages import (
     MAX_ROWS,
     ActionRequest,
     Choices,
@@ -17,9 +18,9 @@ from ...subjects.person_pages import (
     PersonSection,
     SectionContent,
     SectionRequest,
+    person_actions,
+    person_sections,
 )
-from ..common.person_forms import MultipleChoiceForm
-from ..common.person_page_parts import build_admin_link, list_unavailable
 from .lifecycle import close_selected_emergencies
 from .models import EmergencyAccess
 from .queries import REVIEW_PERMISSION

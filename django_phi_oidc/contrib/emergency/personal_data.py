@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from ...audit.events import Origin
-from ...extensions import PersonalDataExport, PersonalDataSource
+from ..common.personal_data_sources import PersonalDataExport, PersonalDataSource
 from ..common.serialized_rows import serialize_row
 from .lifecycle import close_emergencies
 from .models import CloseReason, EmergencyAccess

@@ -17,7 +17,9 @@ class FederationConfig(FeatureConfig):
     provider_option = ("federation", FederationDeclaration)
 
     def ready(self) -> None:
+        from ..common.provider_findings import metadata_diagnosers
         from .metadata_source import trust_chain_source
 
         super().ready()
         metadata_sources.register(trust_chain_source)
+        metadata_diagnosers.register(trust_chain_source)

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from ...config.providers import ProviderDeclaration
 from ...errors import Code
-from ...provider.provider_findings import ProviderFinding, sanitize_text
+from ..common.provider_findings import ProviderFinding, sanitize_text
 from .trust_chain import TrustChain
 
 SHORT_VALIDITY = timedelta(hours=1)

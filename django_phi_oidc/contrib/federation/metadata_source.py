@@ -8,11 +8,10 @@ from functools import partial
 
 from ...config.providers import ProviderDeclaration
 from ...errors import SignInRefused
-from ...extensions import MetadataDiagnosis
 from ...http.transport import Transport
 from ...oidc.jwks import JSONWebKeySet
 from ...oidc.metadata import ProviderMetadata
-from ...provider.provider_findings import ProviderFinding, diagnose_request_error
+from ..common.provider_findings import MetadataDiagnosis, ProviderFinding, diagnose_request_error
 from .declaration import FederationDeclaration
 from .entity_statement import OPENID_RELYING_PARTY
 from .entity_statements import fetch_trust_chain

@@ -15,9 +15,9 @@ from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
 from ...claims.models import StoredClaim
 from ...errors import HeldForLegalReasons
-from ...extensions import personal_data_sources
 from ...sessions.models import OIDCSession
 from ...subjects.models import PairwiseIdentifier, PairwiseSubject
+from ..common.personal_data_sources import personal_data_sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

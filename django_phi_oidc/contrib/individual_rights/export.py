@@ -26,10 +26,10 @@ from ...claims.models import StoredClaim
 from ...config.claims import ClaimDeclaration
 from ...crypto import keyring
 from ...errors import KeyRingError, RevealRefused
-from ...extensions import PersonalDataExport, personal_data_sources
 from ...oidc.jose import parse_compact_jws
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ...subjects.models import PairwiseIdentifier, PairwiseSubject
+from ..common.personal_data_sources import PersonalDataExport, personal_data_sources
 from ..common.serialized_rows import format_datetime, serialize_row
 from .models import AccountingCopy
 from .recipients import list_stored_names

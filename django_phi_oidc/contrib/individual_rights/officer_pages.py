@@ -10,9 +10,8 @@ from ... import conf
 from ...access.no_store import add_notice
 from ...audit.descriptions import get_purpose_label
 from ...audit.purposes import EXPORT_PURPOSES
-from ...extensions import person_actions
-from ...subjects.person_pages import ActionRequest, ActionResult, PersonAction
 from ..common.person_forms import ConsentForm
+from ..common.person_pages import ActionRequest, ActionResult, PersonAction, person_actions
 from .export import export_person
 from .recipients import remember_recipient
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from ...claims.models import StoredClaim
-from ...extensions import accounting_suspensions
+from ..common.accounting_suspension_sources import accounting_suspensions
 
 
 def find_suspended_purposes(user_pk: Any, *, now: datetime) -> dict[str, datetime]:

@@ -7,11 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import (
-    account_observers,
-    personal_data_sources,
-    refused_sign_in_handlers,
-)
+from ...extensions import account_observers, refused_sign_in_handlers
 from .declaration import InvitationsOptions
 
 
@@ -37,6 +33,7 @@ class InvitationsConfig(FeatureConfig):
     }
 
     def ready(self) -> None:
+        from ..common.personal_data_sources import personal_data_sources
         from .observers import (
             activation_code_observer,
             activation_page_handler,

@@ -6,9 +6,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ..._internal.admin_columns import format_utc
-from ...extensions import person_actions, person_sections
 from ...provider.labels import get_provider_label
-from ...subjects.person_pages import (
+from ..common.person_forms import MultipleChoiceForm, SingleChoiceForm
+from ..common.person_page_parts import build_admin_link, list_unavailable
+from ..common.person_pages import (
     MAX_ROWS,
     ActionRequest,
     ActionResult,
@@ -17,9 +18,9 @@ from ...subjects.person_pages import (
     PersonSection,
     SectionContent,
     SectionRequest,
+    person_actions,
+    person_sections,
 )
-from ..common.person_forms import MultipleChoiceForm, SingleChoiceForm
-from ..common.person_page_parts import build_admin_link, list_unavailable
 from .admin import invite_user, revoke_selected_codes
 from .invitations import can_invite
 from .models import ActivationCode

@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import accounting_suspensions, personal_data_sources, retention_guards
+from ...extensions import retention_guards
 
 
 class LegalHoldsConfig(FeatureConfig):
@@ -28,6 +28,8 @@ class LegalHoldsConfig(FeatureConfig):
 
     def ready(self) -> None:
         # These modules import models.
+        from ..common.accounting_suspension_sources import accounting_suspensions
+        from ..common.personal_data_sources import personal_data_sources
         from .personal_data import LEGAL_HOLD_DATA, LEGAL_HOLD_SUSPENSIONS
         from .retention_guard import LEGAL_HOLD_GUARD
 

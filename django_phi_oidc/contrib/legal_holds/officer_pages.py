@@ -10,8 +10,9 @@ from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from ..._internal.admin_columns import format_utc
-from ...extensions import person_actions, person_sections
-from ...subjects.person_pages import (
+from ..common.person_forms import ConsentForm, MultipleChoiceForm, SingleChoiceForm
+from ..common.person_page_parts import build_admin_link, build_disclosure_result, list_unavailable
+from ..common.person_pages import (
     MAX_ROWS,
     ActionRequest,
     ActionResult,
@@ -20,9 +21,9 @@ from ...subjects.person_pages import (
     PersonSection,
     SectionContent,
     SectionRequest,
+    person_actions,
+    person_sections,
 )
-from ..common.person_forms import ConsentForm, MultipleChoiceForm, SingleChoiceForm
-from ..common.person_page_parts import build_admin_link, build_disclosure_result, list_unavailable
 from ..common.visible_text import validate_visible_text
 from .forms import FutureUntilMixin
 from .legal_hold_disclosure import DISCLOSE_PERMISSION, disclose_held_claims

@@ -7,7 +7,7 @@ from typing import Any
 from ... import conf
 from ...claims.models import FOREVER, StoredClaim
 from ...claims.retention_limits import get_expiry
-from ...extensions import PersonalDataExport, PersonalDataSource
+from ..common.personal_data_sources import PersonalDataExport, PersonalDataSource
 from ..common.serialized_rows import serialize_row
 from .legal_holds import find_suspended_purposes, list_active_holds
 from .models import LegalHold
@@ -32,7 +32,7 @@ class LegalHoldData(PersonalDataSource):
 
 
 class LegalHoldSuspensions:
-    """The source of suspensions of this app: see `extensions.AccountingSuspensionSource`."""
+    """The source of suspensions of this app: see `AccountingSuspensionSource`."""
 
     def find_suspended_purposes(self, user_pk: Any, *, now: datetime) -> Mapping[str, datetime]:
         return find_suspended_purposes(user_pk, now=now)

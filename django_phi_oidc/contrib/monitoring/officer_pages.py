@@ -2,8 +2,7 @@
 
 from django.utils.translation import gettext_lazy
 
-from ..._internal.overview_parts import OverviewPanel, Trend
-from ...extensions import overview_panels, overview_trends
+from ..common.overview_parts import OverviewPanel, Trend, overview_panels, overview_trends
 from .models import SecurityAlert
 
 

@@ -6,12 +6,7 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...extensions import (
-    account_observers,
-    personal_data_sources,
-    refused_sign_in_handlers,
-    sign_in_observers,
-)
+from ...extensions import account_observers, refused_sign_in_handlers, sign_in_observers
 from .declaration import NoticesOptions
 
 
@@ -28,6 +23,7 @@ class NoticesConfig(FeatureConfig):
     }
 
     def ready(self) -> None:
+        from ..common.personal_data_sources import personal_data_sources
         from .observers import (
             new_device_observer,
             notice_writer,

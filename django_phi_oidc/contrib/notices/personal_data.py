@@ -9,7 +9,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ...audit.events import Origin
 from ...errors import KeyRingError
-from ...extensions import PersonalDataExport, PersonalDataSource
+from ..common.personal_data_sources import PersonalDataExport, PersonalDataSource
 from ..common.serialized_rows import serialize_row
 from .models import AccountNotice, KnownDevice
 

@@ -13,14 +13,13 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from ..._internal.overview_parts import CanView, LogTile, OverviewPanel, OverviewTile
 from ...audit import search
 from ...audit.admin.audit_log import UNREADABLE_MESSAGE, build_verification_context
 from ...audit.search import RowUnreadable
 from ...claims.models import StoredClaim
-from ...extensions import overview_panels
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ..common.admin_urls import find_page_url
+from ..common.overview_parts import CanView, LogTile, OverviewPanel, OverviewTile, overview_panels
 from .hourly_counts import Series, find_last_measurement
 from .row_counts import count_rows
 from .trends import TrendChart

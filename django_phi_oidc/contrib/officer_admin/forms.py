@@ -7,8 +7,8 @@ from django.utils.translation import gettext_lazy
 
 from ... import conf
 from ...audit.descriptions import get_purpose_label
-from ...subjects.person_pages import Choices
 from ..common.person_forms import ConsentForm, MultipleChoiceForm
+from ..common.person_pages import Choices
 
 REVEAL_REASONS = (
     ("identity_check", gettext_lazy("the identity of the person is verified")),

@@ -21,8 +21,8 @@ from ...audit.models import AuditEvent, AuditUnsealed, get_text_end
 from ...audit.storage import translate_database_errors
 from ...claims.models import StoredClaim
 from ...claims.retention_report import get_overdue_condition
-from ...extensions import overview_trends
 from ...sessions.recent_logouts import SIGN_IN_REFUSAL_REASONS
+from ..common.overview_parts import overview_trends
 from .models import HourlyCount
 
 HOUR = timedelta(hours=1)

@@ -1,13 +1,8 @@
 """The parts of the officers' pages: of the core, of the audit log, and of other apps."""
 
 from ..._internal.app_configs import list_installed_features
-from ...extensions import (
-    overview_log_tiles,
-    overview_panels,
-    overview_trends,
-    person_actions,
-    person_sections,
-)
+from ..common.overview_parts import overview_log_tiles, overview_panels, overview_trends
+from ..common.person_pages import person_actions, person_sections
 from .dashboard import LOG_TILES, PANELS
 from .person_actions import ACTIONS
 from .person_sections import SECTIONS

@@ -18,14 +18,20 @@ from ...claims.categories import REVEAL_PERMISSION, can_reveal
 from ...claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ...claims.retention import scrub_user
 from ...config.claims import ClaimDeclaration
-from ...extensions import person_actions, person_sections
 from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
 from ...subjects.models import PairwiseSubject
-from ...subjects.person_pages import ActionRequest, ActionResult, Choices, PersonAction
 from ..common.person_forms import MultipleChoiceForm
 from ..common.person_page_parts import build_disclosure_result
+from ..common.person_pages import (
+    ActionRequest,
+    ActionResult,
+    Choices,
+    PersonAction,
+    person_actions,
+    person_sections,
+)
 from .forms import RevealForm
 from .sessions_admin import end_selected_sessions
 

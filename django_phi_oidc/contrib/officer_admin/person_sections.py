@@ -29,14 +29,20 @@ from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names
 from ...claims.models import NO_SESSION, StoredClaim, get_claim_label
 from ...errors import AuditUnavailable
-from ...extensions import person_sections, role_sources
+from ...extensions import role_sources
 from ...fields import MASK
 from ...provider.labels import get_provider_label
 from ...sessions.models import OIDCSession
 from ...sessions.sign_in_places import get_device_label
 from ...subjects.models import PairwiseSubject
-from ...subjects.person_pages import MAX_ROWS, PersonSection, SectionContent, SectionRequest
 from ..common.person_page_parts import build_admin_link, list_unavailable
+from ..common.person_pages import (
+    MAX_ROWS,
+    PersonSection,
+    SectionContent,
+    SectionRequest,
+    person_sections,
+)
 
 MAX_EVENTS = 25
 """Events of a list of the timeline: the newest."""

@@ -27,12 +27,17 @@ from ...audit.recorder import record
 from ...audit.refusals import RecordedRefusal
 from ...audit.request_context import Actor
 from ...errors import AuditUnavailable, PhiOidcError, RevealRefused
-from ...extensions import person_actions
 from ...subjects.models import PairwiseSubject
 from ...subjects.people import get_person
 from ...subjects.person_label import get_label
-from ...subjects.person_pages import MAX_ROWS, ActionRequest, ActionResult, PersonAction
 from ...subjects.person_search import AccountMatches, find_accounts
+from ..common.person_pages import (
+    MAX_ROWS,
+    ActionRequest,
+    ActionResult,
+    PersonAction,
+    person_actions,
+)
 from .person_actions import get_person_actions
 from .person_lookup import find_people_by_id
 from .person_sections import ShownSection, list_viewable_sections, show_sections

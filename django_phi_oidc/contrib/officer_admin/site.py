@@ -11,10 +11,9 @@ from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponseBase
 
 from ..._internal import clock
-from ..._internal.overview_parts import OverviewTile
 from ...errors import AuditUnavailable
-from ...extensions import overview_log_tiles
 from ..common.admin_urls import find_page_url
+from ..common.overview_parts import OverviewTile, overview_log_tiles
 from . import charts, dashboard, trends
 from .person_views import can_find_people
 

@@ -30,13 +30,13 @@ from ...audit.bounded_lists import CappedPaginator
 from ...audit.request_context import Actor
 from ...crypto import keyring
 from ...errors import HeldForLegalReasons
-from ...extensions import subject_list_pages
 from ...provider.labels import list_provider_choices
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
 from ..common.admin_fields import build_technical_fieldset
 from ..common.people_admin import PeopleAdmin
 from ..common.privileges import has_more_privileges
+from ..common.subject_list_pages import subject_list_pages
 
 
 def _validate_not_more_privileged(request: HttpRequest, user: Any) -> None:

@@ -17,11 +17,10 @@ from django.utils.formats import date_format
 from django.utils.html import format_html_join
 from django.utils.translation import gettext_lazy as _
 
-from ..._internal.overview_parts import Trend
 from ...audit.descriptions import get_reason_label
 from ...audit.events import Action
-from ...extensions import overview_trends
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
+from ..common.overview_parts import Trend, overview_trends
 from .charts import CHART_HEIGHT, Chart, ChartPart, build_chart
 from .hourly_counts import AGE_GROUPS, DAY, HOUR, OLDER, Series
 from .models import HourlyCount

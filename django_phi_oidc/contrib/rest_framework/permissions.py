@@ -35,10 +35,10 @@ from ...access.policy import (
 )
 from ...audit.events import Origin
 from ...audit.request_context import Actor
-from ...config.accepted_tokens import is_scope_token
 from ...errors import AuditUnavailable, DeclarationInvalid
 from ..apis import conf as apis_conf
 from ..apis.access_token import AccessToken
+from ..common.accepted_tokens import is_scope_token
 from .exceptions import (
     SCOPE_MISSING,
     insufficient_scope,

@@ -4,7 +4,6 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import personal_data_sources
 from .declaration import SCIMDeclaration
 
 
@@ -27,6 +26,7 @@ class SCIMConfig(FeatureConfig):
     requires = ("django_phi_oidc.contrib.role_mapping",)
 
     def ready(self) -> None:
+        from ..common.personal_data_sources import personal_data_sources
         from ..role_mapping.claim_sources import claim_sources
         from . import receivers  # noqa: F401 -- connects them
         from .memberships import group_claim_source

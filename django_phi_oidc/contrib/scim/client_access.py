@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from ...errors import ClientTokenInvalid
-from ...extensions import client_authenticators
+from ..common.client_authentication import client_authenticators
 from . import conf as scim_conf
 from .clients import SCIMTokenRefused
 

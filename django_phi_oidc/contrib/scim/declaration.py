@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...config.accepted_tokens import ClientTokensDeclaration
 from ...config.option_grades import LATER, RARE
 from ...config.providers import ProviderDeclaration
 from ...config.sections import ProviderOption
+from ..common.accepted_tokens import ClientTokensDeclaration
 from ..role_mapping.declaration import RoleRule, get_managed_roles
 
 SCIM_GROUPS_CLAIM = "scim_groups"

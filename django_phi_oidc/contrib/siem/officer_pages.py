@@ -6,9 +6,8 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext
 
-from ..._internal.overview_parts import CanView, LogTile, OverviewTile
-from ...extensions import overview_log_tiles
 from ..common.admin_urls import find_page_url
+from ..common.overview_parts import CanView, LogTile, OverviewTile, overview_log_tiles
 from .admin import STATE_LABELS
 from .status import list_sink_statuses
 from .tasks import get_declared_sinks

@@ -5,7 +5,7 @@ from typing import Any
 from django.urls import URLPattern
 from django.utils.translation import gettext_lazy
 
-from ...extensions import SubjectListPage, subject_list_pages
+from ..common.subject_list_pages import SubjectListPage, subject_list_pages
 from .csv_import.admin import LINKS, CSVImportPages
 
 

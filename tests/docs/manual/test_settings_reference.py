@@ -72,7 +72,8 @@ def test_tables_match_the_code_and_a_stale_one_is_found() -> None:
 
 def test_every_declaration_has_a_table_and_no_row_is_written_by_hand() -> None:
     source = "".join(path.read_text() for path in PACKAGE.rglob("*declaration.py"))
-    source += "".join(path.read_text() for path in PACKAGE.glob("config/*.py"))
+    for pattern in ("config/*.py", "contrib/common/*.py"):
+        source += "".join(path.read_text() for path in PACKAGE.glob(pattern))
     declared = re.findall(r"^class (\w+(?:Declaration|Options))\b", source, re.M)
     # The two options of a scope are in the row of `resource_scopes`.
     assert {kind.__name__ for kind in KINDS.values()} == {*declared, "RoleRule"} - {"ScopeDeclaration"}

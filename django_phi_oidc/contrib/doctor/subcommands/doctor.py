@@ -13,8 +13,8 @@ from ...._internal.command_output import Output
 from ....audit.triggers import list_deviations
 from ....http.http_transport import HTTPTransport
 from ....management.subcommands._arguments import get_provider
-from ....provider.provider_findings import ProviderFinding, sanitize_text
 from ...common.portal_origin import parse_portal_origin
+from ...common.provider_findings import ProviderFinding, sanitize_text
 from ..callback_path import build_callback_path
 from ..diagnostics import check_audit_log
 from ..probe import ProbeContext, probe_provider

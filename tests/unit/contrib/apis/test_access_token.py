@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_phi_oidc.config.accepted_tokens import ClientTokensDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.contrib.apis.access_token import (
     AccessToken,
@@ -20,6 +19,7 @@ from django_phi_oidc.contrib.apis.access_token import (
     verify_access_token,
 )
 from django_phi_oidc.contrib.apis.declaration import APIDeclaration
+from django_phi_oidc.contrib.common.accepted_tokens import ClientTokensDeclaration
 from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet

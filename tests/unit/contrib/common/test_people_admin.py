@@ -20,11 +20,11 @@ from django_phi_oidc.contrib.common.people_admin import (
     can_view_person_pages,
     list_matching_accounts,
 )
+from django_phi_oidc.contrib.common.person_pages import person_sections
 from django_phi_oidc.contrib.individual_rights.models import AccountingCopy
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
-from django_phi_oidc.extensions import person_sections
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
 from tests.support.manual_blocks import block

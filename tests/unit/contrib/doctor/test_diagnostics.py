@@ -13,6 +13,7 @@ import pytest
 
 from django_phi_oidc.config.claims import ClaimDeclaration
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
+from django_phi_oidc.contrib.common.provider_findings import ProviderFinding, sanitize_text
 from django_phi_oidc.contrib.doctor import diagnostics
 from django_phi_oidc.contrib.doctor.assurance_diagnostics import check_assurance
 from django_phi_oidc.contrib.doctor.diagnostics import TLSPeer
@@ -20,7 +21,6 @@ from django_phi_oidc.contrib.doctor.recipe_diagnostics import check_known_provid
 from django_phi_oidc.errors import PhiOidcError
 from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.metadata import process_metadata_response
-from django_phi_oidc.provider.provider_findings import ProviderFinding, sanitize_text
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.client_keys import create_private_key_pem
 from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY

@@ -19,6 +19,8 @@ from django_phi_oidc.audit.log.sequencer import append_all_to_log
 from django_phi_oidc.audit.log.verifier import VerificationSummary, verify_log
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import destroy_unused_keys
+from django_phi_oidc.contrib.common.accounting_suspension_sources import accounting_suspensions
+from django_phi_oidc.contrib.common.personal_data_sources import personal_data_sources
 from django_phi_oidc.contrib.individual_rights.erasure import ErasureResult, erase_person, preview_erasure
 from django_phi_oidc.contrib.individual_rights.export import export_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
@@ -26,7 +28,6 @@ from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.retention_keys import person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons
-from django_phi_oidc.extensions import accounting_suspensions, personal_data_sources
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.linking import mark_seen

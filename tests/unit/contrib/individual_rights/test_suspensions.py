@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.common.accounting_suspension_sources import accounting_suspensions
 from django_phi_oidc.contrib.individual_rights.suspensions import find_suspended_purposes, hide_suspensions
-from django_phi_oidc.extensions import accounting_suspensions
 from tests.support.claims_fixtures import DAY, NOW
 
 

@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.router import AUDIT_ALIAS
+from django_phi_oidc.contrib.common.overview_parts import overview_panels
 from django_phi_oidc.contrib.officer_admin import dashboard
 from django_phi_oidc.contrib.officer_admin.hourly_counts import update_counts
 from django_phi_oidc.contrib.officer_admin.models import HourlyCount
@@ -23,7 +24,6 @@ from django_phi_oidc.contrib.officer_admin.site import install_dashboard
 from django_phi_oidc.contrib.officer_admin.trends import PERIODS
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.contrib.siem.tasks import deliver_to_due_sinks
-from django_phi_oidc.extensions import overview_panels
 from tests.support.audit_log import events, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, is_postgresql, sql, without_triggers
 from tests.support.dashboard_fixtures import (

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.checks import run_checks
 from django.test import override_settings
 
-from django_phi_oidc.extensions import client_authenticators
+from django_phi_oidc.contrib.common.client_authentication import client_authenticators
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.scim_fixtures import OTHER_PROVIDER
 

@@ -1,7 +1,7 @@
 """The parts of the overview on the index page of the admin: panels, tiles and charts.
 
-Apps create them in their module `officer_pages` and add them to the registries of `extensions`. A
-part is shown to users who may view the rows of its model.
+Apps create them in their module `officer_pages` and add them to the registries
+below. A part is shown to users who may view the rows of its model.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.db.models import QuerySet
+
+from ...extensions import Registry
 
 CanView = Callable[[str], bool]
 """Returns whether the user may view the rows of a model, by its label."""
@@ -94,3 +96,14 @@ class Trend:
         else:
             times = {}
         return urlencode({**self.url_query, **times})
+
+
+overview_log_tiles: Registry[LogTile] = Registry(
+    "Show the state of the audit log on the overview of the officers."
+)
+overview_panels: Registry[OverviewPanel] = Registry(
+    "Show a number of rows on the overview of the officers."
+)
+overview_trends: Registry[Trend] = Registry(
+    "Show a chart of hourly counts on the overview of the officers."
+)

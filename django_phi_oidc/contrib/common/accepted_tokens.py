@@ -6,8 +6,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from .option_grades import RARE
-from .option_parsers import checked, fail, parse_duration, parse_mapping, parse_raw
+from ...config.option_grades import RARE
+from ...config.option_parsers import checked, fail, parse_duration, parse_mapping, parse_raw
 
 TokenVerificationMethod = Literal["jwt", "introspection"]
 MAX_INTROSPECTION_CACHE = timedelta(seconds=60)

@@ -1,7 +1,7 @@
 """The parts of the page of a person in the admin: sections, and the actions below them.
 
-Apps create them in their module `officer_pages` and add them to `extensions.person_sections` and
-`extensions.person_actions`.
+Apps create them in their module `officer_pages` and add them to `person_sections` and
+`person_actions`.
 """
 
 import uuid
@@ -14,9 +14,10 @@ from django import forms
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils.functional import Promise
 
-from ..audit.events import Origin
-from ..audit.request_context import Actor
-from .models import PairwiseSubject
+from ...audit.events import Origin
+from ...audit.request_context import Actor
+from ...extensions import Registry
+from ...subjects.models import PairwiseSubject
 
 MAX_ROWS = 50
 """Rows of a section: the newest."""
@@ -159,3 +160,11 @@ class PersonAction:
 
     def is_permitted(self, user: Any, person: Any) -> bool:
         return self.has_permission(user, person) and self.may_concern(user, person)
+
+
+person_actions: Registry[PersonAction] = Registry(
+    "Offer an action on the page of a person for officers."
+)
+person_sections: Registry[PersonSection] = Registry(
+    "Show a section on the page of a person for officers."
+)
