@@ -155,6 +155,33 @@ class HTTPTransport:
                 manager.clear()
 
 
+def send_on_new_connection(
+    request: TransportRequest,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    timeout_seconds: float,
+    max_body_bytes: int,
+    allow_encoded_body: bool = False,
+) -> TransportResponse:
+    """Return the response of any status but 3xx from a server that is no provider: the connection
+    is closed afterwards, and no limit of calls applies.
+
+    ssl_context: None for a URL with http. timeout_seconds: for the whole exchange.
+    allow_encoded_body: as in `send_once`.
+    Raises: TransportError.
+    """
+    manager = urllib3.PoolManager(maxsize=1, ssl_context=ssl_context, cert_reqs=ssl.CERT_REQUIRED)
+    manager.pool_classes_by_scheme = {"http": TimedConnectionPool, "https": TimedTLSConnectionPool}
+    with manager, TimedExchange(timeout_seconds) as exchange:
+        return send_once(
+            request,
+            manager=manager,
+            exchange=exchange,
+            max_body_bytes=max_body_bytes,
+            allow_encoded_body=allow_encoded_body,
+        )
+
+
 def send_once(
     request: TransportRequest,
     *,

@@ -4,21 +4,18 @@ The requests run in parallel after the seal is committed, and end together at a 
 that is away delays neither a seal nor the other witnesses. Only this thread uses the database.
 """
 
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import urllib3
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from ..._internal import metrics, randomness
 from ..._internal.retry import compute_backoff
 from ...errors import Code, TransportError
-from ...http.connection_pool import TimedConnectionPool, TimedExchange, TimedTLSConnectionPool
-from ...http.http_transport import create_ssl_context, send_once
+from ...http.http_transport import create_ssl_context, send_on_new_connection
 from ...http.transport import TransportRequest
 from .. import conf
 from ..declaration import WitnessDeclaration
@@ -212,20 +209,16 @@ def _post(
         body=body,
         operation="add_checkpoint",
     )
+    ssl_context = None
     if request.url.startswith("https:"):
-        context = create_ssl_context(declaration.ca_bundle)
-        pool = urllib3.PoolManager(maxsize=1, ssl_context=context, cert_reqs=ssl.CERT_REQUIRED)
-    else:
-        pool = urllib3.PoolManager(maxsize=1)
+        ssl_context = create_ssl_context(declaration.ca_bundle)
 
-    with pool as manager, TimedExchange(timeout_seconds) as exchange:
-        manager.pool_classes_by_scheme = {
-            "http": TimedConnectionPool,
-            "https": TimedTLSConnectionPool,
-        }
-        response = send_once(
-            request, manager=manager, exchange=exchange, max_body_bytes=MAX_RESPONSE_BYTES
-        )
+    response = send_on_new_connection(
+        request,
+        ssl_context=ssl_context,
+        timeout_seconds=timeout_seconds,
+        max_body_bytes=MAX_RESPONSE_BYTES,
+    )
     return response.status, response.body
 
 

@@ -13,19 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import urllib3
-
 from ...audit.formats import item_to_line
 from ...audit.formats.items import LogItem
 from ...audit.formats.rfc5424 import build_frame
 from ...errors import Code, TransportError
-from ...http.connection_pool import (
-    TimedConnectionPool,
-    TimedExchange,
-    TimedTLSConnectionPool,
-    translate_error,
-)
-from ...http.http_transport import create_ssl_context, send_once
+from ...http.connection_pool import TimedExchange, translate_error
+from ...http.http_transport import create_ssl_context, send_on_new_connection
 from ...http.transport import TransportRequest, TransportResponse
 from .declaration import SinkDeclaration, is_valid_header_value
 from .http_protocol import (
@@ -274,21 +267,14 @@ def _post(
     An encoded body is accepted, because the status is the acknowledgement: a refusal would send the
     batch again.
     """
+    ssl_context = None
     if request.url.startswith("https:"):
-        context = build_ssl_context(declaration)
-        pool = urllib3.PoolManager(maxsize=1, ssl_context=context, cert_reqs=ssl.CERT_REQUIRED)
-    else:
-        pool = urllib3.PoolManager(maxsize=1)
+        ssl_context = build_ssl_context(declaration)
 
-    with pool as manager, TimedExchange(timeout_seconds) as exchange:
-        manager.pool_classes_by_scheme = {
-            "http": TimedConnectionPool,
-            "https": TimedTLSConnectionPool,
-        }
-        return send_once(
-            request,
-            manager=manager,
-            exchange=exchange,
-            max_body_bytes=MAX_RESPONSE_BYTES,
-            allow_encoded_body=True,
-        )
+    return send_on_new_connection(
+        request,
+        ssl_context=ssl_context,
+        timeout_seconds=timeout_seconds,
+        max_body_bytes=MAX_RESPONSE_BYTES,
+        allow_encoded_body=True,
+    )
