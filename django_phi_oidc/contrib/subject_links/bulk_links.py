@@ -33,9 +33,9 @@ def link_existing_users(
     keys: Sequence[SymmetricKey],
     origin: Origin,
     now: datetime,
-) -> None:
+) -> dict[str, PairwiseSubject]:
     """Link each person to a user, or none, as `link_existing_user` does, with a few statements for
-    all.
+    all. Return the subjects by sub.
 
     users: by the sub of the person; each user once. A user with a link at that provider is refused:
     another person would get access to the same record. Subs are not validated.
@@ -87,6 +87,7 @@ def link_existing_users(
             )
             events.append(event)
         enqueue_many(events)
+    return subjects
 
 
 @sensitive_variables()

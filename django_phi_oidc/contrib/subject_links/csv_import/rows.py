@@ -4,7 +4,7 @@ the wrong column.
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -59,6 +59,8 @@ class ImportRow:
     """There is nothing to do."""
     is_forbidden: bool = False
     """The administrator lacks a permission, which the audit log records."""
+    conflicting_user: Any = None
+    """The user with the link that prevents the link of this row. Pages do not show it."""
 
     @property
     def is_applicable(self) -> bool:
@@ -107,15 +109,27 @@ class CheckedFile:
 
 @sensitive_variables()
 def check_links(
-    content: bytes, *, provider: ProviderDeclaration, actor: Any, now: datetime
+    content: bytes,
+    *,
+    provider: ProviderDeclaration | None,
+    actor: Any,
+    now: datetime,
+    max_rows: int | None = MAX_ROWS,
+    report_progress: Callable[[int], None] | None = None,
 ) -> CheckedFile:
     """Return the rows with the persons that actor may link. Raises: ImportRefused, CSVTableError,
     PhiOidcError.
 
-    provider: of the rows without a provider of their own.
+    provider: of the rows without a provider of their own; None: such rows are refused.
+    actor: an administrator; None: the operator of a command, who may link every account.
+    report_progress: called with the number of rows that were checked.
     """
     checked = parse_rows(
-        content, required=(USER_COLUMN, SUB_COLUMN), reserved=(), provider=provider
+        content,
+        required=(USER_COLUMN, SUB_COLUMN),
+        reserved=(),
+        provider=provider,
+        max_rows=max_rows,
     )
     lines_by_sub: dict[tuple[str, str], int] = {}
     for row in list_unrefused(checked):
@@ -129,10 +143,14 @@ def check_links(
             validate_linkable_sub(get_sub(checked, row), provider=row.provider)
         except PhiOidcError as error:
             row.refuse(get_error_message(error))
+    checked_count = 0
     for declaration in _list_providers(checked.rows):
         rows = [row for row in list_unrefused(checked) if row.provider == declaration]
         for batch in split_into_batches(rows, BATCH_SIZE):
             _check_links_of_provider(checked, batch, declaration, actor)
+            checked_count += len(batch)
+            if report_progress is not None:
+                report_progress(checked_count)
     return checked
 
 
@@ -151,7 +169,9 @@ def _check_links_of_provider(
     checked: CheckedFile, batch: Sequence[ImportRow], provider: ProviderDeclaration, actor: Any
 ) -> None:
     users = {row.user.pk: row.user for row in batch}
-    more_privileged = find_more_privileged(users, actor)
+    more_privileged = set()
+    if actor is not None:
+        more_privileged = find_more_privileged(users, actor)
     subs = {row.line_number: get_sub(checked, row) for row in batch}
     subjects = find_linked_subjects(
         list(subs.values()), issuer=provider.issuer, keys=keyring.get_keys("subject")
@@ -168,7 +188,9 @@ def _check_links_of_provider(
             row.is_done = True
         elif subject is not None:
             row.refuse(gettext("This person is already linked to another account."))
+            row.conflicting_user = subject.user
         elif row.user.pk in linked_users:
+            row.conflicting_user = row.user
             row.refuse(
                 gettext("Another person of this provider is already linked to this account.")
             )
@@ -223,7 +245,8 @@ def parse_rows(
     *,
     required: Sequence[str],
     reserved: Collection[str],
-    provider: ProviderDeclaration,
+    provider: ProviderDeclaration | None,
+    max_rows: int | None = MAX_ROWS,
 ) -> CheckedFile:
     """Return the rows with their users. Raises: ImportRefused, CSVTableError."""
     if not content.strip():
@@ -231,9 +254,9 @@ def parse_rows(
     table = parse_csv_table(content, required=required, reserved=reserved)
     rows = list[ImportRow]()
     for line_number, cells in table.rows:
-        if len(rows) == MAX_ROWS:
+        if len(rows) == max_rows:
             message = gettext("The file has more than %(count)d rows. Split it into several files.")
-            raise ImportRefused(message % {"count": MAX_ROWS})
+            raise ImportRefused(message % {"count": max_rows})
         rows.append(ImportRow(line_number=line_number, cells=cells, provider=provider))
     if not rows:
         raise ImportRefused(gettext("The file has no row below the column names."))
@@ -278,8 +301,11 @@ def _set_user(
         row.refuse(
             gettext("There is no such user. Write the user name, or “pk:” and the primary key.")
         )
-    elif row.provider is None:
+    elif row.provider is None and cells.get(PROVIDER_COLUMN):
         row.refuse(gettext("There is no such provider."))
+    elif row.provider is None:
+        # Only of a command, whose messages are not translated.
+        row.refuse("The provider is missing: add --provider.")
     else:
         first = lines_by_user.setdefault((row.provider.issuer, row.user.pk), row.line_number)
         if first != row.line_number:

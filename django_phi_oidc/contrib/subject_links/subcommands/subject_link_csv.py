@@ -6,18 +6,16 @@ the wrong column.
 
 import stat
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError
-from django.db import transaction
+from django.db import IntegrityError
+from django.utils.translation import override
 from django.views.decorators.debug import sensitive_variables
 
-from .... import conf
 from ...._internal import clock
 from ...._internal.batches import split_into_batches
 from ...._internal.command_arguments import (
@@ -29,45 +27,24 @@ from ...._internal.command_arguments import (
 from ...._internal.command_output import Output, ProgressLine
 from ....audit.outbox import batch_delivery
 from ....audit.request_context import current_origin
-from ....config.providers import ProviderDeclaration
 from ....crypto import keyring
-from ....errors import PhiOidcError, SubjectKeyMissing
+from ....errors import PhiOidcError, SubjectTaken
 from ....management.subcommands._arguments import (
-    USER_FORMS,
     build_user_row,
     describe_user,
     find_default_provider,
-    get_user,
 )
-from ....subjects.linking import find_linked_subject, link_existing_user, validate_linkable_sub
-from ....subjects.models import PairwiseSubject
-from ..csv_files import read_csv_table
+from ..bulk_links import link_existing_users
+from ..csv_files import read_csv_file
+from ..csv_import.rows import CheckedFile, ImportRefused, ImportRow, check_links, get_sub
+from ..csv_tables import CSVTableError
 
-USER_COLUMN = "user"
-SUB_COLUMN = "sub"
-PROVIDER_COLUMN = "provider"
 BATCH_SIZE = 100
 """Rows whose events are moved to the audit log together."""
 LINKED = "linked"
 ALREADY_LINKED = "already_linked"
 WOULD_BE_LINKED = "would_be_linked"
 REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkRow:
-    """A valid row of the CSV file."""
-
-    line_number: int
-    user: Any
-    provider: ProviderDeclaration
-    sub: str = field(repr=False)
-    is_linked: bool
-    """The person is linked to this user already."""
-
-
-class RowRefused(Exception):
-    """The row cannot be applied; the message gives the reason without a cell of the row."""
 
 
 def add_source(parser: ArgumentParser, sources: Any) -> None:
@@ -100,16 +77,13 @@ def link_csv(options: Options, output: Output) -> None:
     """
     path = options["csv"]
     _warn_about_permissions(path, output)
-    rows, refusals = _parse_rows(
-        path, default_provider=find_default_provider(options["provider"]), output=output
-    )
+    checked = _check_file(path, options, output)
+    refusals = {row.line_number: _describe_problem(row) for row in checked.problems}
     if refusals:
         _write_refusals(refusals, output)
         raise CommandError(f"{len(refusals)} rows are invalid. Nothing was linked.")
-    new = []
-    for row in rows:
-        if not row.is_linked:
-            new.append(row)
+    rows = checked.rows
+    new = checked.applicable
     before = f"{len(rows) - len(new)} were linked before"
     if options["dry_run"]:
         _write_rows({row.line_number: _build_row(row, is_dry_run=True) for row in rows}, output)
@@ -117,7 +91,7 @@ def link_csv(options: Options, output: Output) -> None:
             _count(len(new), len(rows)), f"{len(new)} persons would be linked, {before}."
         )
         return
-    uuids = _link_rows(new, refusals, output)
+    uuids = _link_rows(checked, refusals, output)
     applied = []
     for row in rows:
         if row.line_number not in refusals:
@@ -141,17 +115,44 @@ def link_csv(options: Options, output: Output) -> None:
 
 
 @sensitive_variables()
-def _link_rows(rows: Sequence[LinkRow], refusals: dict[int, str], output: Output) -> dict[int, str]:
+def _check_file(path: str, options: Options, output: Output) -> CheckedFile:
+    """Raises: CommandError for the file."""
+    content = read_csv_file(path)
+    provider = find_default_provider(options["provider"])
+    try:
+        # The texts of commands are in English.
+        with override(None), ProgressLine(output, "lines read") as progress:
+            return check_links(
+                content,
+                provider=provider,
+                actor=None,
+                now=clock.now(),
+                max_rows=None,
+                report_progress=progress,
+            )
+    except (CSVTableError, ImportRefused) as error:
+        raise CommandError(str(error)) from error
+
+
+def _describe_problem(row: ImportRow) -> str:
+    if row.conflicting_user is None:
+        return row.problem
+    return f"{row.problem} The user is {describe_user(row.conflicting_user)}."
+
+
+@sensitive_variables()
+def _link_rows(checked: CheckedFile, refusals: dict[int, str], output: Output) -> dict[int, str]:
     """Link each row; return the subjects' UUIDs by line number, and add the others to refusals."""
+    rows = checked.applicable
     uuids: dict[int, str] = {}
     with ProgressLine(output, "persons linked", len(rows)) as progress:
         for batch in split_into_batches(enumerate(rows, start=1), BATCH_SIZE):
             with batch_delivery():
                 for number, row in batch:
                     try:
-                        uuids[row.line_number] = _link(row)
-                    except RowRefused as refusal:
-                        refusals[row.line_number] = str(refusal)
+                        uuids[row.line_number] = _link(row, sub=get_sub(checked, row))
+                    except (PhiOidcError, ObjectDoesNotExist, IntegrityError) as error:
+                        refusals[row.line_number] = _describe_refusal(row, error)
                     progress(number)
     return uuids
 
@@ -177,8 +178,8 @@ def _write_refusals(refusals: Mapping[int, str], output: Output) -> None:
             output.warn(f"Line {line_number}: {reason}")
 
 
-def _build_row(row: LinkRow, *, uuid: str = "", is_dry_run: bool = False) -> dict[str, Any]:
-    if row.is_linked:
+def _build_row(row: ImportRow, *, uuid: str = "", is_dry_run: bool = False) -> dict[str, Any]:
+    if row.is_done:
         status = ALREADY_LINKED
     elif is_dry_run:
         status = WOULD_BE_LINKED
@@ -203,108 +204,26 @@ def _warn_about_permissions(path: str, output: Output) -> None:
 
 
 @sensitive_variables()
-def _parse_rows(
-    path: str, *, default_provider: ProviderDeclaration | None, output: Output
-) -> tuple[list[LinkRow], dict[int, str]]:
-    """Return the valid rows, and the reasons against the others by line number. Raises:
-    CommandError for the file.
-    """
-    header, lines = read_csv_table(path, required=[USER_COLUMN, SUB_COLUMN])
-    rows = list[LinkRow]()
-    refusals = dict[int, str]()
-    lines_of_users = dict[Any, int]()
-    lines_of_persons = dict[Any, int]()
-    with ProgressLine(output, "lines read") as progress:
-        for number, cells in progress.track(lines):
-            try:
-                if len(cells) != len(header):
-                    raise RowRefused(f"{len(cells)} columns, but {len(header)} in the first line.")
-                row = _parse_row(number, dict(zip(header, cells, strict=True)), default_provider)
-                issuer = row.provider.issuer
-                _refuse_repetition(lines_of_users, (issuer, row.user.pk), number, "this user")
-                _refuse_repetition(lines_of_persons, (issuer, row.sub), number, "this sub")
-                rows.append(row)
-            except RowRefused as refusal:
-                refusals[number] = str(refusal)
-    if not rows and not refusals:
-        raise CommandError("The file contains no rows.")
-    return rows, refusals
-
-
-def _refuse_repetition(lines: dict[Any, int], key: Any, line_number: int, name: str) -> None:
-    if lines.setdefault(key, line_number) != line_number:
-        raise RowRefused(f"{name} is already in line {lines[key]}.")
-
-
-@sensitive_variables()
-def _parse_row(
-    line_number: int, cells: Mapping[str, str], default_provider: ProviderDeclaration | None
-) -> LinkRow:
-    """Raises: RowRefused; SubjectKeyMissing, which concerns the whole file."""
-    sub = cells[SUB_COLUMN].strip()
-    provider_name = cells.get(PROVIDER_COLUMN, "").strip()
-    if provider_name:
-        provider = conf.providers().get(provider_name)
-    else:
-        provider = default_provider
-
-    if provider is None:
-        raise RowRefused(
-            "there is no such provider."
-            if provider_name
-            else "the provider is missing: add --provider."
-        )
-    try:
-        user = get_user(cells[USER_COLUMN].strip())
-    except CommandError as error:
-        raise RowRefused(f"there is no such user, or several: {USER_FORMS}.") from error
-    try:
-        validate_linkable_sub(sub, provider=provider)
-        linked = find_linked_subject(
-            issuer=provider.issuer, sub=sub, keys=keyring.get_keys("subject")
-        )
-    except SubjectKeyMissing:
-        raise
-    except PhiOidcError as error:
-        raise RowRefused(str(error)) from error
-    if linked is not None and linked.user_id != user.pk:
-        raise RowRefused(f"this person is linked to user {describe_user(linked.user)} already.")
-    if linked is None:
-        _refuse_second_person(user, provider)
-    return LinkRow(
-        line_number=line_number, user=user, provider=provider, sub=sub, is_linked=linked is not None
-    )
-
-
-def _refuse_second_person(user: Any, provider: ProviderDeclaration) -> None:
-    """Raises: RowRefused. A second person would get access to the same record: `subject link
-    --user` permits that.
-    """
-    if PairwiseSubject.objects.filter(user=user.pk, issuer=provider.issuer).exists():
-        raise RowRefused(
-            f"another person of this provider is linked to user {describe_user(user)} already."
-        )
-
-
-@sensitive_variables()
-def _link(row: LinkRow) -> str:
+def _link(row: ImportRow, *, sub: str) -> str:
     """Link the person in a transaction of its own, and return the subject's UUID. Raises:
-    RowRefused.
+    PhiOidcError, ObjectDoesNotExist, IntegrityError, as `link_existing_users`.
     """
-    users = get_user_model()._base_manager.select_for_update(no_key=True, of=("self",))
-    try:
-        with transaction.atomic():
-            # Another link of this account since the rows were validated is seen here.
-            users.get(pk=row.user.pk)
-            _refuse_second_person(row.user, row.provider)
-            subject = link_existing_user(
-                row.user,
-                sub=row.sub,
-                provider=row.provider,
-                keys=keyring.get_keys("subject"),
-                origin=current_origin(),
-                now=clock.now(),
-            )
-    except (PhiOidcError, ObjectDoesNotExist) as error:
-        raise RowRefused(str(error)) from error
-    return str(subject.uuid)
+    subjects = link_existing_users(
+        {sub: row.user},
+        provider=row.provider,
+        keys=keyring.get_keys("subject"),
+        origin=current_origin(),
+        now=clock.now(),
+    )
+    return str(subjects[sub].uuid)
+
+
+def _describe_refusal(row: ImportRow, error: Exception) -> str:
+    """Return why a row was refused that was valid when the file was checked."""
+    has_second_person = isinstance(error, SubjectTaken) and error.user == row.user.pk
+    if has_second_person:
+        return f"Another person of this provider is linked to user {describe_user(row.user)} now."
+    if isinstance(error, IntegrityError):
+        # The message of the database has values of the row.
+        return "The person was linked at the same time."
+    return str(error)

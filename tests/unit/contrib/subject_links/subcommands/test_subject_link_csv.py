@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.utils.translation import override
 
 from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
@@ -20,6 +21,7 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.operators import find_operator_actor
 from django_phi_oidc.contrib.notices.models import AccountNotice
+from django_phi_oidc.contrib.subject_links.csv_import.rows import BATCH_SIZE, MAX_ROWS
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.linking import find_linked_subject, link_existing_user
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -130,17 +132,17 @@ def test_dry_run_needs_no_actor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # cells of the invalid row, the reason
 INVALID = {
-    "unknown user": ("nobody,{sub}", "there is no such user"),
-    "sub in the column of the user": ("{sub},amina", "there is no such user"),
-    "primary key without a prefix": ("1,{sub}", "there is no such user"),
-    "empty user": (",{sub}", "there is no such user"),
+    "unknown user": ("nobody,{sub}", "There is no such user."),
+    "sub in the column of the user": ("{sub},amina", "There is no such user."),
+    "primary key without a prefix": ("1,{sub}", "There is no such user."),
+    "empty user": (",{sub}", "There is no such user."),
     "empty sub": ("{user},", "255 ASCII characters"),
     "long sub": ("{user}," + "x" * 256, "255 ASCII characters"),
-    "sub that is an address": ("{user},amina@example.org", "other clients"),
-    "too few columns": ("{user}", "1 columns, but 2"),
-    "too many columns": ("{user},{sub},", "3 columns, but 2"),
-    "user twice": ("{first},{sub}", "this user is already in line 2"),
-    "sub twice": ("{user},{first_sub}", "this sub is already in line 2"),
+    "sub that is an address": ("{user},amina@example.org", "the same for all clients"),
+    "too few columns": ("{user}", "1 cell, but 2"),
+    "too many columns": ("{user},{sub},", "3 cells, but 2"),
+    "user twice": ("{first},{sub}", "This user is already in line 2."),
+    "sub twice": ("{user},{first_sub}", "This sub is already in line 2."),
 }
 
 
@@ -171,11 +173,11 @@ def test_all_invalid_rows_are_reported() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no column user"),
+        (b"", "The file is empty"),
         (b"user,name\r\n", "no column sub"),
         (b"amina,sub-canary-1\r\n", "no column user"),
         (b"user,sub,sub\r\n", "two columns"),
-        (b"user,sub\r\n", "contains no rows"),
+        (b"user,sub\r\n", "no row below the column names"),
         (b"user,sub\r\n\xff,x\r\n", "Line 2: not valid UTF-8"),
         (b'user,sub\r\n"amina,x\r\n', "Line 2: not a valid CSV record: unexpected end of data"),
     ],
@@ -190,7 +192,7 @@ def test_person_who_is_linked_to_another_user_is_a_conflict() -> None:
     user, other = make_user(), make_user()
     Ran(written(f"{other},{SUBS[0]}"))
     ran = Ran(written(f"{user},{SUBS[0]}", f"{make_user()},{SUBS[1]}"))
-    assert ran.err == f"Line 2: this person is linked to user {other} already.\n"
+    assert ran.err == f"Line 2: This person is already linked to another account. The user is {other}.\n"
     assert ran.error == "1 rows are invalid. Nothing was linked."
     assert links() == {SUBS[0]: other.get_username()}
 
@@ -200,7 +202,8 @@ def test_second_person_for_a_user_is_a_conflict_but_not_at_another_provider(sett
     user = make_user()
     Ran(written(f"{user},{SUBS[0]}"), "--provider", "default")
     ran = Ran(written(f"{user},{SUBS[1]}"), "--provider", "default")
-    assert ran.err == f"Line 2: another person of this provider is linked to user {user} already.\n"
+    text = "Another person of this provider is already linked to this account."
+    assert ran.err == f"Line 2: {text} The user is {user}.\n"
     assert Ran(written(f"{user},{SUBS[1]}"), "--provider", "other").error == ""
     assert user.pairwise_subjects.count() == 2
 
@@ -211,7 +214,7 @@ def test_provider_is_that_of_the_row_or_of_the_option_or_the_only_one(settings: 
     header = "provider,sub,user"
     rows = [f"other,{SUBS[0]},{first}", f",{SUBS[1]},{second}", f"elsewhere,{SUBS[2]},{third}"]
     ran = Ran(written(*rows, header=header))
-    assert ran.err == "Line 3: the provider is missing: add --provider.\nLine 4: there is no such provider.\n"
+    assert ran.err == "Line 3: The provider is missing: add --provider.\nLine 4: There is no such provider.\n"
     assert Ran(written(*rows[:2], header=header), "--provider", "default").error == ""
     assert [subject.issuer for subject in PairwiseSubject.objects.order_by("pk")] == [
         "https://other.example.test",
@@ -263,7 +266,7 @@ def test_links_in_the_meantime_refuse_their_rows_only() -> None:
     file = written(*(f"{user},{sub}" for user, sub in zip(users, (*SUBS, "sub of the last"), strict=True)))
     ran = Ran(file, stderr=terminal)
     assert "Line 3: This person is linked to user" in ran.err
-    assert f"Line 4: another person of this provider is linked to user {users[2]} already." in ran.err
+    assert f"Line 4: Another person of this provider is linked to user {users[2]} now." in ran.err
     assert ran.error == "2 persons were linked, 0 were linked before. 2 rows were refused."
     assert [user.pairwise_subjects.count() for user in users] == [1, 0, 1, 1]
 
@@ -287,6 +290,22 @@ def test_progress_is_shown_on_a_terminal() -> None:
     Ran(written(f"{make_user()},{SUBS[0]}"), stderr=terminal)
     assert "1 lines read" in terminal.getvalue()
     assert "100% 1 of 1 persons linked" in terminal.getvalue()
+
+
+def test_messages_are_in_english_in_a_german_portal() -> None:
+    with override("de"):
+        ran = Ran(written(f"{make_user()},{SUBS[0]}", "nobody,x"))
+    assert ran.err.startswith("Line 3: There is no such user.")
+
+
+def test_file_may_have_more_rows_than_an_upload_and_needs_few_statements(
+    django_assert_max_num_queries: Any,
+) -> None:
+    rows = [f"nobody-{number},{number}" for number in range(MAX_ROWS + 1)]
+    file = written(*rows)
+    with django_assert_max_num_queries(5 * (len(rows) // BATCH_SIZE + 1)):
+        ran = Ran(file, "--dry-run")
+    assert ran.error == f"{len(rows)} rows are invalid. Nothing was linked."
 
 
 def test_missing_subject_key_refuses_the_whole_file(settings: Any) -> None:
