@@ -7,7 +7,7 @@ docs/reference/codes.md, and the account); callers that treat one rule different
 `error.code`. Host projects catch the other errors by class.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -16,8 +16,8 @@ _ = str  # Marks a message for makemessages; the page that shows it translates i
 _HELD = _("A legal hold protects the data of this person. Release it first.")
 
 
-class Code(StrEnum):
-    """A stable code for each rule."""
+class RuleCode(StrEnum):
+    """A stable code for each rule. The core and each app have a subclass with theirs."""
 
     rule: str
     """R1 to R7, `account`, or empty outside a sign-in."""
@@ -27,13 +27,17 @@ class Code(StrEnum):
 
     def __new__(
         cls, value: str, rule: str, description: str, is_provider_fault: bool = False
-    ) -> "Code":
+    ) -> "RuleCode":
         code = str.__new__(cls, value)
         code._value_ = value
         code.rule = rule
         code.description = description
         code.is_provider_fault = is_provider_fault
         return code
+
+
+class Code(RuleCode):
+    """The codes of the core."""
 
     SIGN_IN_REFUSED = "sign_in_refused", "", "The sign-in was refused."
     PROVIDER_SUSPENDED = (
@@ -123,24 +127,6 @@ class Code(StrEnum):
         "profile_unsupported",
         "R2",
         "The metadata lacks what the declared profile requires.",
-    )
-    ENTITY_STATEMENT_INVALID = (
-        "entity_statement_invalid",
-        "R2",
-        "An entity statement is invalid or expired.",
-        True,
-    )
-    TRUST_CHAIN_INVALID = (
-        "trust_chain_invalid",
-        "R2",
-        "No valid trust chain leads to the trust anchor.",
-        True,
-    )
-    METADATA_POLICY_ERROR = (
-        "metadata_policy_error",
-        "R2",
-        "The metadata violate the policies of the federation.",
-        True,
     )
     KEY_NOT_FOUND = "key_not_found", "R2", "No published key fits the token (Core 10.1.1).", True
     # R3: pushed authorization request
@@ -328,37 +314,10 @@ class Code(StrEnum):
         "The logout token is not valid (Back-Channel Logout 2.6).",
     )
     LOGOUT_TOKEN_REPLAYED = "logout_token_replayed", "", "The logout token was used before."
-    SET_INVALID = (
-        "set_invalid",
-        "",
-        "The security event token is not valid (RFC 8417 2; SSF 1.0 4.1).",
-    )
-    STREAM_REFUSED = "stream_refused", "", "The transmitter does not answer as SSF 1.0 8 requires."
-    ACCESS_TOKEN_INVALID = (
-        "access_token_invalid",
-        "",
-        "The access token is not valid at this API now.",
-    )
-    INTROSPECTION_FAILED = (
-        "introspection_failed",
-        "",
-        "The provider does not answer introspection (RFC 7662 2.2, 2.3).",
-    )
     AUDIT_UNAVAILABLE = (
         "audit_unavailable",
         "",
         "The audit log cannot be written, so nothing is permitted.",
-    )
-    SEALING_REFUSED = (
-        "sealing_refused",
-        "",
-        "The log does not continue what was signed, or the key is missing.",
-    )
-    PROOF_INVALID = "proof_invalid", "", "The proof does not lead to the root (RFC 6962 2.1)."
-    CHECKPOINT_INVALID = (
-        "checkpoint_invalid",
-        "",
-        "Not a checkpoint signed by a known key (C2SP tlog-checkpoint).",
     )
     REVEAL_REFUSED = (
         "reveal_refused",
@@ -372,31 +331,6 @@ class Code(StrEnum):
     )
     HELD_FOR_LEGAL_REASONS = "held_for_legal_reasons", "", _HELD
     SUBJECT_TAKEN = "subject_taken", "", "The subject is linked to a user already."
-    INVITATION_REFUSED = (
-        "invitation_refused",
-        "",
-        "No activation code can be created for this account.",
-    )
-    ACTIVATION_REFUSED = (
-        "activation_refused",
-        "",
-        "The activation code is not valid, or not for this subject.",
-    )
-    REGISTRATION_UNSUPPORTED = (
-        "registration_unsupported",
-        "",
-        "The provider has no registration endpoint.",
-    )
-    REGISTRATION_REFUSED = (
-        "registration_refused",
-        "",
-        "The provider did not register the client (RFC 7591 3.2.2).",
-    )
-    EMERGENCY_REFUSED = (
-        "emergency_refused",
-        "",
-        "The emergency access is not opened, closed or reviewed.",
-    )
     DECLARATION_INVALID = (
         "declaration_invalid",
         "",
@@ -408,7 +342,6 @@ class Code(StrEnum):
         "",
         "A key ring is empty, or a key in it is not 32 bytes of base64url.",
     )
-    KEY_IN_USE = "key_in_use", "", "Something made with the key is still needed."
     UNDECRYPTABLE = (
         "undecryptable",
         "",
@@ -416,10 +349,16 @@ class Code(StrEnum):
     )
 
 
+def list_codes() -> Iterator[RuleCode]:
+    """Yield the codes of the core, and those that apps have imported with their `errors`."""
+    for kind in RuleCode.__subclasses__():
+        yield from kind
+
+
 class PhiOidcError(Exception):
     """Base of every error that this app raises on purpose."""
 
-    code: Code
+    code: RuleCode
 
     def __init__(self, message: str = "", **details: object) -> None:
         """message: in English, with a `%(name)s` for each of details, so that a page can translate
@@ -444,11 +383,11 @@ class PhiOidcError(Exception):
 class SignInRefused(PhiOidcError):
     """The sign-in was refused. `code` goes to the audit log, never to the browser."""
 
-    code = Code.SIGN_IN_REFUSED
+    code: RuleCode = Code.SIGN_IN_REFUSED
     retry_after: timedelta | None = None
     """How long the provider asks to wait."""
 
-    def __init__(self, code: Code | None = None, message: str = "", **details: object) -> None:
+    def __init__(self, code: RuleCode | None = None, message: str = "", **details: object) -> None:
         self.code = code or self.code
         super().__init__(message, **details)
 
@@ -498,7 +437,7 @@ class _ErrorResponse(SignInRefused):
     specification.
     """
 
-    answer: tuple[Code, str, str]
+    answer: tuple[RuleCode, str, str]
 
     def __init__(
         self, *, status: int, error: str = "other", retry_after: timedelta | None = None
@@ -615,14 +554,16 @@ class RefreshInsideTransaction(PhiOidcError):
     code = Code.REFRESH_INSIDE_TRANSACTION
 
 
-class _TokenRefused(PhiOidcError):
+class TokenRefused(PhiOidcError):
+    """A token that was sent to the portal is not valid; `rule` is the code of the violated rule."""
+
     def __init__(self, rule: str) -> None:
         """rule: the code of the violated rule, one of R6 or like it. Not for the client."""
         super().__init__()
         self.rule = rule
 
 
-class LogoutTokenInvalid(_TokenRefused):
+class LogoutTokenInvalid(TokenRefused):
     """R9: the logout token is not valid for this provider, client and time (Back-Channel Logout
     2.6).
     """
@@ -636,66 +577,10 @@ class LogoutTokenReplayed(PhiOidcError):
     code = Code.LOGOUT_TOKEN_REPLAYED
 
 
-class SecurityEventTokenInvalid(_TokenRefused):
-    """The security event token is not valid for this provider, receiver and time (RFC 8417 2; SSF
-    1.0 4.1).
-    """
-
-    code = Code.SET_INVALID
-
-
-class AccessTokenInvalid(_TokenRefused):
-    """The access token is not valid at this API now (RFC 9068 4; RFC 7662 2.2), or its subject has
-    no account.
-    """
-
-    code = Code.ACCESS_TOKEN_INVALID
-
-
-class ClientTokenInvalid(AccessTokenInvalid):
-    """An access token that a client requested for itself is not valid at this endpoint. provider:
-    that of the token; empty if it is not known.
-    """
-
-    def __init__(self, rule: str, *, provider: str) -> None:
-        super().__init__(rule)
-        self.provider = provider
-
-
-class DPoPProofInvalid(AccessTokenInvalid):
-    """The DPoP proof of a request does not fit it (RFC 9449 4.3); `rule` names the check that
-    failed.
-    """
-
-
-class IntrospectionFailed(PhiOidcError):
-    """The provider does not answer introspection (RFC 7662 2.2, 2.3)."""
-
-    code = Code.INTROSPECTION_FAILED
-
-
 class AuditUnavailable(PhiOidcError):
     """The audit log cannot be written, so nothing is permitted."""
 
     code = Code.AUDIT_UNAVAILABLE
-
-
-class SealingRefused(PhiOidcError):
-    """Signing now would fork the log, or the signing key is not available."""
-
-    code = Code.SEALING_REFUSED
-
-
-class ProofInvalid(PhiOidcError):
-    """The proof does not lead to the root (RFC 6962 2.1)."""
-
-    code = Code.PROOF_INVALID
-
-
-class CheckpointInvalid(PhiOidcError):
-    """Not a checkpoint signed by a known key (C2SP tlog-checkpoint)."""
-
-    code = Code.CHECKPOINT_INVALID
 
 
 class RevealRefused(PhiOidcError):
@@ -735,59 +620,6 @@ class SubjectTaken(PhiOidcError):
         self.user = user
 
 
-class InvitationRefused(PhiOidcError):
-    """No activation code can be created; the message gives the reason, for administrators only."""
-
-    code = Code.INVITATION_REFUSED
-
-
-class ActivationRefused(PhiOidcError):
-    """The activation code is not valid, or not for this subject; `reason` is for the audit log
-    only.
-    """
-
-    code = Code.ACTIVATION_REFUSED
-
-    def __init__(self, reason: str, *, user: object = "") -> None:
-        """user: the primary key of the user that the code was created for; empty if the code is
-        unknown.
-        """
-        super().__init__()
-        self.reason = reason
-        self.user = user
-
-
-class RegistrationUnsupported(PhiOidcError):
-    """The provider has no registration endpoint (Discovery 3)."""
-
-    code = Code.REGISTRATION_UNSUPPORTED
-
-
-class RegistrationRefused(PhiOidcError):
-    """The provider did not register the client (RFC 7591 3.2.2)."""
-
-    code = Code.REGISTRATION_REFUSED
-
-    def __init__(self, error: str) -> None:
-        """error: an error code of the specifications, or `status_` and the status of the
-        response.
-        """
-        super().__init__(f"The provider did not register the client: {error}.")
-        self.error = error
-
-
-class EmergencyRefused(PhiOidcError):
-    """The emergency access is not opened, closed or reviewed; `reason` names the rule that
-    refused.
-    """
-
-    code = Code.EMERGENCY_REFUSED
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"Emergency access is refused: {reason}.")
-        self.reason = reason
-
-
 class DeclarationInvalid(PhiOidcError):
     """A setting is not valid; the message names the option."""
 
@@ -797,7 +629,7 @@ class DeclarationInvalid(PhiOidcError):
 class KeyRingError(PhiOidcError):
     """A key ring cannot do what was requested."""
 
-    code = Code.KEY_RING_ERROR
+    code: RuleCode = Code.KEY_RING_ERROR
     is_key_missing = False
     """The key is not available in this process at this time. The ciphertext may be intact, so
     nothing discards it.
@@ -809,14 +641,6 @@ class KeyMissing(KeyRingError):
 
     code = Code.KEY_MISSING
     is_key_missing = True
-
-
-class KeyInUse(KeyRingError):
-    """Something made with the key is still needed: the key is configured, or subjects are
-    identified by it alone.
-    """
-
-    code = Code.KEY_IN_USE
 
 
 class Undecryptable(KeyRingError):

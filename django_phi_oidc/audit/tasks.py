@@ -7,9 +7,9 @@ from datetime import datetime
 
 from .._internal import clock
 from .._internal.periodic_task import periodic_task, row_pruner
-from ..errors import SealingRefused
 from ..extensions import event_queues
 from . import configuration, outbox, partitions, throttling, triggers
+from .errors import SealingRefused
 from .log import (
     cosigned_checkpoints,
     sequencer,

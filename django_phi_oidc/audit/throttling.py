@@ -39,6 +39,10 @@ _ATTEMPT_REASON_PREFIX = "try:"
 """Prefix of rows that count attempts and not refusals: deleted after their minute, without an
 event.
 """
+_ACTIVATION_REASON = "activation_refused"
+"""The code of a refused activation code."""
+_SIGNAL_REASON = "set_invalid"
+"""The code of a refused security event token."""
 _LOGOUT_REASONS = (Code.LOGOUT_TOKEN_INVALID, Code.LOGOUT_TOKEN_REPLAYED)
 _UNKNOWN_NETWORK = "unknown"
 _ANY_NETWORK = ""
@@ -196,9 +200,9 @@ def _get_action(reason: str) -> Action:
         return Action.API_REFUSED
     if reason.startswith(SCIM_REASON_PREFIX):
         return Action.SCIM_REFUSED
-    if reason == Code.ACTIVATION_REFUSED:
+    if reason == _ACTIVATION_REASON:
         return Action.ACTIVATION_REFUSED
-    if reason == Code.SET_INVALID:
+    if reason == _SIGNAL_REASON:
         return Action.SIGNAL_REFUSED
 
     if reason in _LOGOUT_REASONS:

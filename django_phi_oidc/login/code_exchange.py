@@ -12,7 +12,7 @@ from ..audit.events import Origin
 from ..claims import minimization
 from ..config.claims import ClaimDeclaration
 from ..config.providers import AMR_PATTERN
-from ..errors import Code, IDTokenError
+from ..errors import IDTokenError, RuleCode
 from ..extensions import AccountSource
 from ..http.transport import TransportRequest
 from ..oidc.client_auth import AssertionFreshness
@@ -53,7 +53,7 @@ MAX_AMR_VALUES = 16
 class IdentifiedSignInRefused(IDTokenError):
     """A valid ID Token names the person, whose authentication is too weak or too old."""
 
-    def __init__(self, code: Code, *, sub: str) -> None:
+    def __init__(self, code: RuleCode, *, sub: str) -> None:
         super().__init__(code)
         self.sub = sub
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from ..errors import Code, TransportError
+from ..errors import Code, RuleCode, TransportError
 
 STALLED_SECONDS = 1.0
 """A call that has waited for longer does not count as progress."""
@@ -85,7 +85,7 @@ class CircuitBreaker:
         if self._failures >= MAX_FAILURES:
             self._suspended_until = now + SUSPENSION_SECONDS
 
-    def record_end(self, now: float, *, started_at: float, error_code: Code | None) -> None:
+    def record_end(self, now: float, *, started_at: float, error_code: RuleCode | None) -> None:
         """Record the result of a call. error_code: of its TransportError; None if there was a
         response.
         """
@@ -124,7 +124,7 @@ class CallLimit:
         started_at = self._wait_for_turn(
             ends_at, start_times, max_calls=self._max_calls[is_background]
         )
-        error_code: Code | None = None
+        error_code: RuleCode | None = None
         try:
             yield ends_at - started_at
         except TransportError as error:

@@ -24,7 +24,7 @@ from .._internal.retry import compute_backoff
 from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
-from ..errors import AccountError, Code, KeyRingError, MetadataError, TransportError
+from ..errors import AccountError, Code, KeyRingError, MetadataError, RuleCode, TransportError
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.remedies import get_remedy
 from ..oidc.revocation import build_revocation_request, process_revocation_response
@@ -325,7 +325,7 @@ def _revoke_row(
         token = row.decrypt_token()
     except KeyRingError as error:
         if error.is_key_missing:
-            error_code = Code.KEY_MISSING
+            error_code: RuleCode = Code.KEY_MISSING
         else:
             error_code = error.code
         return RevocationAttemptResult(

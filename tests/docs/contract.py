@@ -13,6 +13,8 @@ from celery import current_app
 from django.apps import apps
 from django.core.management import load_command_class
 
+from tests.support.rule_code_catalogue import list_all_codes
+
 ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_name("contract.json")
 VARIABLE = re.compile(r"[\"']((?:OIDC|PHI)_[A-Z_]+)[\"']")
@@ -22,14 +24,14 @@ def read_contract() -> dict[str, Any]:
     """Return rule codes, event actions, URLs, environment variables, commands with their options, checks and tasks."""
     if not apps.ready:
         django.setup()
-    events, errors, schedule, urls, _ = (
-        import_module(f"django_phi_oidc.{name}") for name in ("audit.events", "errors", "schedule", "urls", "tasks")
+    events, schedule, urls, _ = (
+        import_module(f"django_phi_oidc.{name}") for name in ("audit.events", "schedule", "urls", "tasks")
     )
     return {
         "actions": sorted(action.value for action in events.Action),
         "beat": {name: entry["task"] for name, entry in sorted(schedule.beat_schedule().items())},
         "checks": sorted(set(re.findall(r"\b[EW]\d\d\d\b", (ROOT / "docs/reference/checks.md").read_text()))),
-        "codes": sorted(code.value for code in errors.Code),
+        "codes": sorted(code.value for code in list_all_codes()),
         "commands": _list_options(
             load_command_class("django_phi_oidc", "phi_oidc").create_parser("manage.py", "phi_oidc")
         ),

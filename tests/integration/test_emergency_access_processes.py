@@ -16,10 +16,10 @@ from django.core import mail
 
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush as drain_outbox
+from django_phi_oidc.contrib.emergency.errors import EmergencyRefused
 from django_phi_oidc.contrib.emergency.lifecycle import close_emergencies, review_emergency
 from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
 from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
-from django_phi_oidc.errors import EmergencyRefused
 from tests.support.emergency_access import OFFICER, REASON, actor, allow, declared, list_events, opened
 from tests.support.guarded_views import PERMISSION
 from tests.support.http_browser import Browser

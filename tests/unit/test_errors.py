@@ -7,6 +7,7 @@ import pytest
 
 from django_phi_oidc import errors
 from django_phi_oidc.errors import Code
+from tests.support.rule_code_catalogue import list_all_codes
 
 ERRORS = [
     errors.CallbackError(Code.STATE_MISSING),
@@ -32,3 +33,9 @@ def test_default_message_is_the_description_of_the_code() -> None:
 def test_error_of_an_endpoint_is_the_providers_fault_by_its_status(status: int, is_provider_fault: bool) -> None:
     assert errors.TokenError(status=status).is_provider_fault is is_provider_fault
     assert errors.PARError(status=status).is_provider_fault is is_provider_fault
+
+
+def test_codes_of_the_core_and_of_apps_are_different() -> None:
+    codes = [str(code) for code in list_all_codes()]
+    assert {"state_missing", "proof_invalid", "trust_chain_invalid", "access_token_invalid"} <= {*codes}
+    assert len(codes) == len(set(codes))

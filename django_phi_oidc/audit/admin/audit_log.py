@@ -19,10 +19,11 @@ from ..._internal import clock
 from ..._internal.admin_columns import AdminLink
 from ..._internal.admin_theme import ThemedModelAdmin
 from ..._internal.randomness import get_id_time
-from ...errors import CheckpointInvalid, KeyMissing
+from ...errors import KeyMissing
 from ...extensions import audit_job_pages
 from .. import conf, search
 from ..admin_base import TrailAdminMixin, record_request_event, require_view_permission
+from ..errors import CheckpointInvalid
 from ..event_people import FoundPeople, search_people
 from ..events import Action, NewEvent, parse_detail
 from ..filters import (

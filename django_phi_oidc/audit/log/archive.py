@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..._internal.batches import split_into_batches
-from ...errors import ProofInvalid
+from ..errors import ProofInvalid
 from ..events import MAX_ITEMS, is_restore_event
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.compact import CompactRange

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import AuditUnavailable, CheckpointInvalid, KeyMissing, ProofInvalid
+from ...errors import AuditUnavailable, KeyMissing
 from .. import conf
+from ..errors import CheckpointInvalid, ProofInvalid
 from ..events import find_event, is_restore_event
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..models import AuditEvent

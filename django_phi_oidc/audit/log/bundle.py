@@ -23,7 +23,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from ...errors import KeyMissing, PhiOidcError, ProofInvalid
+from ...errors import KeyMissing, PhiOidcError
+from ..errors import ProofInvalid
 from ..events import canonical_json
 from ..merkle.checkpoint import Checkpoint, parse_verifier_key, verify_checkpoint
 from ..merkle.cosignature import WitnessKey, parse_witness_key, require_quorum

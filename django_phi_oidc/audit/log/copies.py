@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import CheckpointInvalid, PhiOidcError, ProofInvalid
+from ...errors import PhiOidcError
+from ..errors import CheckpointInvalid, ProofInvalid
 from ..events import canonical_json, is_restore_event
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.compact import CompactRange

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from django.db.models import Count, Q
 
 from ..._internal.sql import delete_in_batches
-from ...errors import CheckpointInvalid, KeyMissing
+from ...errors import KeyMissing
 from .. import conf
+from ..errors import CheckpointInvalid
 from ..merkle.checkpoint import Checkpoint, LogKey, parse_checkpoint, verify_checkpoint
 from ..merkle.cosignature import (
     WitnessKey,

@@ -18,7 +18,7 @@ from functools import lru_cache
 from django.utils.translation import gettext as _
 
 from ..._internal.batches import split_into_batches
-from ...errors import ProofInvalid
+from ..errors import ProofInvalid
 from ..events import AuthenticatedEvent, Event, canonical_bytes, parse_event
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.proof import NodesReader, build_inclusion_proof, verify_inclusion

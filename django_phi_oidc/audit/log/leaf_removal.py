@@ -8,7 +8,7 @@ from then on the hashes of these leaves are read from the tiles.
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from ...errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, ProofInvalid
 from ..merkle.checkpoint import LogKey
 from ..merkle.compact import CompactRange
 from ..merkle.rfc6962 import HASH_BYTES

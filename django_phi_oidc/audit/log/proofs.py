@@ -5,8 +5,9 @@ only grown.
 import uuid
 from collections.abc import Sequence
 
-from ...errors import CheckpointInvalid, KeyMissing, ProofInvalid
+from ...errors import KeyMissing
 from .. import conf
+from ..errors import CheckpointInvalid, ProofInvalid
 from ..merkle.checkpoint import parse_checkpoint
 from ..merkle.proof import (
     build_consistency_proof,

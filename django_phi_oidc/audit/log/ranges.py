@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..._internal.randomness import token_bytes
-from ...errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, ProofInvalid
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.compact import CompactRange
 from ..merkle.proof import build_consistency_proof, verify_consistency

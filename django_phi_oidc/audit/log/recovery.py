@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..._internal.inserts import insert
-from ...errors import CheckpointInvalid, SealingRefused
+from ..errors import CheckpointInvalid, SealingRefused
 from ..events import Action, NewEvent, Origin, canonical_bytes
 from ..merkle.checkpoint import Checkpoint, NoteSigner, verify_checkpoint
 from ..merkle.rfc6962 import hash_leaf

@@ -22,7 +22,8 @@ from ..._internal.inserts import RowNotStored, insert, require_rows
 from ..._internal.randomness import lowest_uuid7
 from ..._internal.sql import is_lock_timeout
 from ...crypto import keyring
-from ...errors import AuditUnavailable, CheckpointInvalid, SealingRefused
+from ...errors import AuditUnavailable
+from ..errors import CheckpointInvalid, SealingRefused
 from ..events import (
     Action,
     AuthenticatedEvent,

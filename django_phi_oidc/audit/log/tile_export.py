@@ -9,7 +9,7 @@ replaced by something else.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, ProofInvalid
 from ..merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ..merkle.proof import compute_root_at_size
 from ..merkle.tiles import TILE_WIDTH, Tile, build_tiles, get_tile_path

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..._internal.randomness import lowest_uuid7
-from ...errors import CheckpointInvalid, SealingRefused
+from ..errors import CheckpointInvalid, SealingRefused
 from ..merkle.checkpoint import (
     Checkpoint,
     LogKey,

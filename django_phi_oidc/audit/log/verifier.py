@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
-from ...errors import CheckpointInvalid
+from ..errors import CheckpointInvalid
 from ..events import is_restore_event, is_valid_event
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import CheckpointInvalid, SealingRefused
 from .. import conf
+from ..errors import CheckpointInvalid, SealingRefused
 from ..merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ..models import AuditWitness
 from .models import LogWitness

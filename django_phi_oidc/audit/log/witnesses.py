@@ -14,7 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from ..._internal import metrics, randomness
 from ..._internal.retry import compute_backoff
-from ...errors import Code, TransportError
+from ...errors import Code, RuleCode, TransportError
 from ...http.http_transport import create_ssl_context, send_on_new_connection
 from ...http.transport import TransportRequest
 from .. import conf
@@ -108,7 +108,7 @@ def submit_newest_checkpoint(
         # The size of a witness never decreases. If it is larger, another process was faster, and
         # the next run asks the witness again.
         is_contradiction = second_size is not None and second_size <= other_sizes[name]
-        final: WitnessAnswer | Code
+        final: WitnessAnswer | RuleCode
         if is_contradiction:
             final = WitnessAnswer(fault=WitnessFault.SIZE_INVALID)
         else:
@@ -166,7 +166,7 @@ def _ask(
     *,
     clock: Callable[[], datetime],
     seconds: float,
-) -> Iterator[tuple[str, WitnessAnswer | Code]]:
+) -> Iterator[tuple[str, WitnessAnswer | RuleCode]]:
     """Yield the answer of each witness as it arrives, and a code for those that gave none in
     time.
     """
@@ -228,7 +228,7 @@ def _read_answer(
     key: WitnessKey,
     *,
     clock: Callable[[], datetime],
-) -> WitnessAnswer | Code:
+) -> WitnessAnswer | RuleCode:
     try:
         status, body = future.result()
     except TransportError as error:
@@ -255,11 +255,11 @@ def _report_forgotten_size(
 
 
 def _record_answer(
-    state: LogWitness, newest: _NewestCheckpoint, answer: WitnessAnswer | Code, *, now: datetime
+    state: LogWitness, newest: _NewestCheckpoint, answer: WitnessAnswer | RuleCode, *, now: datetime
 ) -> SubmissionResult:
     """Commit the cosignature or the fault, with an alert about a new fault."""
     fault: str
-    if isinstance(answer, Code):
+    if isinstance(answer, RuleCode):
         fault = answer
     else:
         fault = answer.fault or ""

@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from ...errors import CheckpointInvalid
+from ..errors import CheckpointInvalid
 from .rfc6962 import HASH_BYTES, MAX_TREE_SIZE
 
 MAX_NOTE_BYTES = 65536

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ...errors import CheckpointInvalid
+from ..errors import CheckpointInvalid
 from .checkpoint import (
     EM_DASH,
     compute_key_id,

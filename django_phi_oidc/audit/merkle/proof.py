@@ -9,7 +9,7 @@ new one. Verification computes and compares the roots.
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 
-from ...errors import ProofInvalid
+from ..errors import ProofInvalid
 from .compact import compute_root_of_subtrees, list_perfect_subtrees
 from .rfc6962 import EMPTY_ROOT, HASH_BYTES, MAX_TREE_SIZE, hash_node
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ...errors import ProofInvalid
+from ..errors import ProofInvalid
 from .compact import CompactRange, compute_root_of_subtrees
 from .rfc6962 import HASH_BYTES
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ...errors import CheckpointInvalid
+from ..errors import CheckpointInvalid
 from .checkpoint import EM_DASH, encode_base64
 from .cosignature import WitnessKey, add_signature_lines, verify_cosignatures
 from .rfc6962 import MAX_TREE_SIZE

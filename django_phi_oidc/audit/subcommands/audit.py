@@ -25,9 +25,10 @@ from ..._internal.command_arguments import (
     parse_time,
 )
 from ..._internal.command_output import Output, ProgressLine
-from ...errors import AuditUnavailable, CheckpointInvalid
+from ...errors import AuditUnavailable
 from ...extensions import event_queues
 from .. import conf, db_privileges, outbox, partitions, throttling, triggers
+from ..errors import CheckpointInvalid
 from ..events import OUTCOMES, Action, list_actions, serialize_event
 from ..log import archive as archives
 from ..log import (

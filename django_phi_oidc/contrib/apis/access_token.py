@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from ...config.providers import ProviderDeclaration
-from ...errors import AccessTokenInvalid, Code, IDTokenError
+from ...errors import Code, IDTokenError
 from ...oidc import id_token
 from ...oidc.id_token import Claims
 from ...oidc.jose import JWS, parse_compact_jws
 from ...oidc.jwks import KeySet
 from ...oidc.token import HEART_MAX_ACCESS_TOKEN_LIFETIME
 from ..common.accepted_tokens import ClientTokensDeclaration, is_scope_token
+from ..common.api_errors import AccessTokenInvalid
 from .confirmation import Confirmation, parse_confirmation, validate_confirmation
 from .declaration import APIDeclaration
 

@@ -17,9 +17,10 @@ from ...audit.declaration import Network
 from ...audit.request_context import is_from_trusted_proxy
 from ...config.certificates import compute_certificate_thumbprint
 from ...config.providers import ProviderDeclaration
-from ...errors import AccessTokenInvalid, KeyNotFound
-from ...oidc.dpop import VerifiedProof, verify_proof
+from ...errors import KeyNotFound
 from ...provider.registry import get_provider
+from ..common.api_errors import AccessTokenInvalid
+from ..common.dpop_proofs import VerifiedProof, verify_proof
 from . import conf as apis_conf
 from .access_token import AccessToken, ResourceServer, verify_access_token
 from .introspection_cache import introspect_token

@@ -9,8 +9,8 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
-from ...errors import AccessTokenInvalid, ClientTokenInvalid
 from ..common.accepted_tokens import ClientTokensDeclaration
+from ..common.api_errors import AccessTokenInvalid, ClientTokenInvalid
 from ..common.client_authentication import AuthenticatedClient
 from .access_token import ResourceServer, get_resource_server
 from .api_tokens import verify_request_proof, verify_request_token

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import AccessTokenInvalid
+from ..common.api_errors import AccessTokenInvalid
 
 CONFIRMATION_METHODS = frozenset({"x5t#S256", "jkt"})
 """Members of `cnf` whose proof can be verified: a TLS client certificate, or a DPoP proof. Each

@@ -12,11 +12,11 @@ from django.db import router, transaction
 
 from ...access.responses import format_challenge
 from ...crypto import keyring
-from ...errors import DPoPProofInvalid
-from ...oidc.dpop import ACCEPTED_PROOF_ALGS, MAX_PROOF_AGE, MAX_PROOF_AHEAD, VerifiedProof
 from ...oidc.jose import decode_b64url, encode_b64url
 from ...replay.cache import mark_used, mark_used_in_transaction
 from ...replay.models import UsedIdentifier
+from ..common.api_errors import DPoPProofInvalid
+from ..common.dpop_proofs import ACCEPTED_PROOF_ALGS, MAX_PROOF_AGE, MAX_PROOF_AHEAD, VerifiedProof
 
 NONCE_LIFETIME = timedelta(minutes=5)
 NONCE_REQUIRED = "dpop_nonce_required"

@@ -3,11 +3,12 @@
 from datetime import datetime
 from typing import Unpack
 
-from ...errors import AccessTokenInvalid, IDTokenError, IntrospectionFailed
+from ...errors import IDTokenError
 from ...http.transport import TransportRequest, TransportResponse, parse_json_body
 from ...oidc.client_auth import ClientContext, build_client_request
 from ...oidc.dpop import DPOP_TOKEN_TYPE
 from ...oidc.id_token import validate_iss
+from ..common.api_errors import AccessTokenInvalid, IntrospectionFailed
 from .access_token import (
     BEARER_TOKEN_TYPE,
     AccessToken,

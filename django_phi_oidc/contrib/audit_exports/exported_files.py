@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 from ..._internal import clock
 from ..._internal.admin_theme import ThemedFileInput
 from ...audit.admin.event_list_filters import describe_filters
+from ...audit.errors import CheckpointInvalid
 from ...audit.events import Action, NewEvent
 from ...audit.filters import EventFiltersForm
 from ...audit.log.file_verification import FileVerification, verify_exported_file
@@ -24,7 +25,7 @@ from ...audit.log.tree_storage import LogDamaged
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, RowUnreadable
-from ...errors import CheckpointInvalid, KeyMissing
+from ...errors import KeyMissing
 from ...subjects.people import find_people
 
 logger = logging.getLogger("django_phi_oidc.admin")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from ...config.certificates import get_subject_dn
 from ...config.providers import ProviderDeclaration
-from ...errors import RegistrationRefused
 from ...http.transport import TransportRequest, TransportResponse, parse_json_body
+from .registration_errors import RegistrationRefused
 
 REGISTRATION_ERROR_CODES = frozenset(
     {

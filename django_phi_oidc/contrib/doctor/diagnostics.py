@@ -27,6 +27,7 @@ from ...oidc.metadata import (
 )
 from ...oidc.remedies import find_remedy
 from ...oidc.revocation import process_revocation_response
+from ..common.api_errors import APICode
 from ..common.provider_findings import ProviderFinding, sanitize_text
 from .known_providers import find_known_provider
 
@@ -481,7 +482,7 @@ def check_introspection(members: Mapping[str, Any]) -> ProviderFinding:
     if not isinstance(members.get("introspection_endpoint"), str):
         remedy = "Ask the provider for RFC 7662, or declare the method jwt."
         text = "no introspection endpoint, so every token is refused"
-        return _failure("api", Code.INTROSPECTION_FAILED, text, remedy)
+        return _failure("api", APICode.INTROSPECTION_FAILED, text, remedy)
     return _ok("api", "introspection is offered")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..._internal import clock, randomness
 from ...config.certificates import read_certificate_chain
 from ...config.providers import ProviderDeclaration
-from ...errors import Code, MetadataError, RegistrationUnsupported
+from ...errors import Code, MetadataError
 from ...http.transport import Transport
 from ...oidc.client_auth import AssertionFreshness
 from ...oidc.metadata import (
@@ -27,6 +27,7 @@ from ..common.registration import (
     compare_registration,
     process_registration_response,
 )
+from ..common.registration_errors import RegistrationUnsupported
 from . import diagnostics
 from .udap import UDAPClientInformation, build_udap_metadata, build_udap_registration_request
 

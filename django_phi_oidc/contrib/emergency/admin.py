@@ -36,13 +36,14 @@ from ...audit.events import Action, parse_detail
 from ...audit.models import AuditEvent
 from ...audit.request_context import Actor
 from ...audit.search import RowUnreadable
-from ...errors import AuditUnavailable, EmergencyRefused, KeyMissing, Undecryptable
+from ...errors import AuditUnavailable, KeyMissing, Undecryptable
 from ...sessions.refusal_pages import find_permission_name
 from ...subjects.people import find_people
 from ..common.admin_fields import keep_dates_together
 from ..common.admin_filters import create_state_filter
 from ..common.people_admin import can_view_person_pages
 from . import conf
+from .errors import EmergencyRefused
 from .forms import EmergencyReviewForm
 from .lifecycle import (
     ALREADY_REVIEWED,

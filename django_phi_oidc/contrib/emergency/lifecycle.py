@@ -32,10 +32,10 @@ from ...audit.purposes import EMERGENCY_PURPOSES
 from ...audit.recorder import record, record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, iterate_events
-from ...errors import EmergencyRefused
 from ..common.visible_text import has_visible_text
 from . import conf
 from .declaration import EmergencyDeclaration
+from .errors import EmergencyRefused
 from .models import ALL_RESOURCES, CloseReason, EmergencyAccess, ReviewVerdict
 from .queries import REVIEW_PERMISSION, can_open, has_session
 

@@ -20,10 +20,11 @@ from ...access.no_store import mark_response_private
 from ...access.policy import PERMISSION_MISSING, Assurance
 from ...access.responses import set_private_headers
 from ...audit.request_context import Actor, keep_reference
-from ...errors import AuditUnavailable, EmergencyRefused
+from ...errors import AuditUnavailable
 from . import conf
 from .declaration import EmergencyDeclaration
 from .emergency_assurance import get_emergency_assurance
+from .errors import EmergencyRefused
 from .forms import EmergencyForm
 from .lifecycle import (
     TOO_MANY_UNREVIEWED,

@@ -15,9 +15,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ...audit.errors import ProofInvalid
 from ...audit.events import canonical_json
 from ...audit.merkle.checkpoint import NoteSigner, sign_statement, verify_statement
-from ...errors import ProofInvalid
 
 FORMAT = "phi-oidc-evidence/1"
 MAX_PACK_BYTES = 32 * 1024 * 1024

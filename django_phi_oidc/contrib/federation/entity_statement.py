@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
-from ...errors import Code, IDTokenError, KeyNotFound, MetadataError
+from ...errors import IDTokenError, KeyNotFound, MetadataError
 from ...http.transport import TransportRequest, TransportResponse, add_query
 from ...oidc.id_token import parse_numeric_date
 from ...oidc.jose import JWS, parse_compact_jws
 from ...oidc.jwks import JSONWebKeySet, parse_jwks
 from .declaration import is_entity_identifier
+from .errors import FederationCode
 
 WELL_KNOWN_PATH = "/.well-known/openid-federation"
 ENTITY_STATEMENT_TYP = "entity-statement+jwt"
@@ -100,13 +101,13 @@ def process_statement_response(
     """
     if response.status != 200:
         raise MetadataError(
-            Code.TRUST_CHAIN_INVALID, "An entity of the federation has no such statement."
+            FederationCode.TRUST_CHAIN_INVALID, "An entity of the federation has no such statement."
         )
     # Each byte is a character in latin-1, and the parser refuses those that are not ASCII.
     statement = parse_entity_statement(response.body.decode("latin-1").strip())
     if (statement.iss, statement.sub) != (iss, sub):
         raise MetadataError(
-            Code.ENTITY_STATEMENT_INVALID, "An entity statement is not the requested one."
+            FederationCode.ENTITY_STATEMENT_INVALID, "An entity statement is not the requested one."
         )
     return statement
 
@@ -143,7 +144,8 @@ def parse_entity_statement(token: str) -> EntityStatement:
         _fail("it has a critical claim, and none is supported")
     if "metadata_policy_crit" in claims:
         raise MetadataError(
-            Code.METADATA_POLICY_ERROR, "A policy operator is critical, and not supported."
+            FederationCode.METADATA_POLICY_ERROR,
+            "A policy operator is critical, and not supported.",
         )
     _validate_metadata_claim(claims)
     if "authority_hints" in claims and not _is_identifier_list(claims["authority_hints"]):
@@ -272,4 +274,4 @@ def _is_identifier_list(value: Any) -> bool:
 
 
 def _fail(reason: str) -> NoReturn:
-    raise MetadataError(Code.ENTITY_STATEMENT_INVALID, f"Entity statement: {reason}.")
+    raise MetadataError(FederationCode.ENTITY_STATEMENT_INVALID, f"Entity statement: {reason}.")

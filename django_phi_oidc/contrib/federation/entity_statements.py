@@ -20,6 +20,7 @@ from .entity_statement import (
     process_statement_response,
     verify_entity_statement,
 )
+from .errors import FederationCode
 from .trust_chain import MAX_STATEMENTS, TrustChain, validate_trust_chain
 
 MAX_FETCHES = 16
@@ -47,7 +48,7 @@ def fetch_trust_chain(
     """
     federation = declaration.find_option(FederationDeclaration)
     if federation is None:
-        raise MetadataError(Code.TRUST_CHAIN_INVALID)
+        raise MetadataError(FederationCode.TRUST_CHAIN_INVALID)
     search = _ChainSearch(
         declaration=declaration,
         federation=federation,
@@ -70,7 +71,9 @@ class _ChainSearch:
     now: datetime
     entity_type: str
     fetch_count: int = 0
-    error: SignInRefused = field(default_factory=lambda: MetadataError(Code.TRUST_CHAIN_INVALID))
+    error: SignInRefused = field(
+        default_factory=lambda: MetadataError(FederationCode.TRUST_CHAIN_INVALID)
+    )
     """Why a path does not lead to the trust anchor. An outage is reported before a fault of another
     path.
     """
@@ -153,7 +156,7 @@ class _ChainSearch:
         )
         if not isinstance(endpoint, str):
             raise MetadataError(
-                Code.TRUST_CHAIN_INVALID, "A superior has no federation_fetch_endpoint."
+                FederationCode.TRUST_CHAIN_INVALID, "A superior has no federation_fetch_endpoint."
             )
         validate_https_url(endpoint, allow_loopback_http=self.declaration.allow_loopback_http)
         request = build_subordinate_statement_request(endpoint, iss=superior.sub, sub=sub)
@@ -163,7 +166,8 @@ class _ChainSearch:
         self.fetch_count += 1
         if self.fetch_count > MAX_FETCHES:
             raise MetadataError(
-                Code.TRUST_CHAIN_INVALID, "The search for a trust chain needs too many requests."
+                FederationCode.TRUST_CHAIN_INVALID,
+                "The search for a trust chain needs too many requests.",
             )
         response = self.transport.send(request, timeout_seconds=self.ends_at - time.monotonic())
         if response.status >= 500 or response.status == 429:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from ...config.providers import ProviderDeclaration
-from ...errors import Code
 from ..common.provider_findings import ProviderFinding, sanitize_text
+from .errors import FederationCode
 from .trust_chain import TrustChain
 
 SHORT_VALIDITY = timedelta(hours=1)
@@ -54,7 +54,7 @@ def check_own_trust_chain(
     if changed:
         text = f"the policies of the federation change {', '.join(changed)} of the portal"
         remedy = "Declare what the federation requires."
-        code = Code.METADATA_POLICY_ERROR
+        code = FederationCode.METADATA_POLICY_ERROR
         return ProviderFinding(
             check="membership", level="failure", code=code, text=text, remedy=remedy
         )

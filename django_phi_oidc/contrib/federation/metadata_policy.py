@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ...errors import Code, MetadataError
+from ...errors import MetadataError
+from .errors import FederationCode
 
 OPERATORS = ("value", "add", "default", "one_of", "subset_of", "superset_of", "essential")
 """The standard operators, in their order of application."""
@@ -243,7 +244,7 @@ def _get_list(name: str, value: Any) -> list[Any]:
 
 def _get_object(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise MetadataError(Code.METADATA_POLICY_ERROR, "metadata_policy is malformed.")
+        raise MetadataError(FederationCode.METADATA_POLICY_ERROR, "metadata_policy is malformed.")
     return value
 
 
@@ -253,4 +254,6 @@ def _fail(name: str, reason: str) -> NoReturn:
         shown = name
     else:
         shown = "a parameter"
-    raise MetadataError(Code.METADATA_POLICY_ERROR, f"Metadata policy of {shown}: {reason}.")
+    raise MetadataError(
+        FederationCode.METADATA_POLICY_ERROR, f"Metadata policy of {shown}: {reason}."
+    )

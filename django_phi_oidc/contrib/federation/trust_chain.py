@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from ...errors import Code, MetadataError
+from ...errors import MetadataError
 from ...oidc.jwks import JSONWebKeySet
 from .entity_statement import FEDERATION_ENTITY, EntityStatement, verify_entity_statement
+from .errors import FederationCode
 from .metadata_policy import apply_policy, merge_policies
 
 MAX_STATEMENTS = 8
@@ -175,4 +176,4 @@ def _is_string_list(value: Any) -> bool:
 
 
 def _fail(reason: str) -> NoReturn:
-    raise MetadataError(Code.TRUST_CHAIN_INVALID, f"Trust chain: {reason}.")
+    raise MetadataError(FederationCode.TRUST_CHAIN_INVALID, f"Trust chain: {reason}.")

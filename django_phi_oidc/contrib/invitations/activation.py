@@ -30,7 +30,7 @@ from ...audit.request_context import Actor
 from ...audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ...crypto import keyring
 from ...crypto.keyring import SymmetricKey
-from ...errors import ActivationRefused, Code, NotProvisioned, SubjectAltered, SubjectKeyMissing
+from ...errors import NotProvisioned, SubjectAltered, SubjectKeyMissing
 from ...login.code_exchange import VerifiedSignIn
 from ...login.failures import LoginError, SignInAttempt, report_failure
 from ...login.provider_selection import build_sign_in_url, parse_next_url
@@ -44,6 +44,7 @@ from ...subjects.account_changes import AccountChange, report_suspicion
 from ...subjects.identifiers import compute_subject_digest
 from ...subjects.linking import find_linked_subject
 from .activation_redemption import redeem_code
+from .errors import ActivationRefused, InvitationCode
 
 logger = logging.getLogger("django_phi_oidc.login")
 LOG_MESSAGE = (
@@ -202,7 +203,7 @@ def _deny_activation(
         origin=origin,
         now=now,
         log=RefusalLog(logger, LOG_MESSAGE, {"reason": reason, "provider": unlinked.provider}),
-        throttle_key=Code.ACTIVATION_REFUSED,
+        throttle_key=InvitationCode.ACTIVATION_REFUSED,
         provider=unlinked.provider,
         resource=resource,
     )

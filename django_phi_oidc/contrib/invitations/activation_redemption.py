@@ -15,11 +15,12 @@ from ...audit.events import Action, Origin
 from ...audit.outbox import enqueue
 from ...config.providers import ProviderDeclaration
 from ...crypto.keyring import SymmetricKey
-from ...errors import ActivationRefused, SubjectTaken
+from ...errors import SubjectTaken
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ...subjects.linking import link_existing_user
 from ...subjects.models import PairwiseSubject
 from .activation_codes import parse_code
+from .errors import ActivationRefused
 from .invitations import have_privileges_grown, revoke_activation_codes
 from .models import ActivationCode
 

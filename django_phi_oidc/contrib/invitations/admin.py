@@ -30,13 +30,14 @@ from ...audit.admin_base import (
 from ...audit.events import Origin
 from ...audit.request_context import Actor
 from ...crypto import keyring
-from ...errors import InvitationRefused, PhiOidcError
+from ...errors import PhiOidcError
 from ...provider.labels import get_provider_label, list_provider_choices
 from ..common.admin_fields import keep_dates_together
 from ..common.admin_filters import create_state_filter
 from ..common.people_admin import PeopleAdmin
 from ..subject_links.csv_import.admin import CSVImportPages
 from . import conf as invitations_conf
+from .errors import InvitationRefused
 from .invitation_import import INVITATIONS
 from .invitations import (
     Invitation,

@@ -16,7 +16,6 @@ from ...audit.events import Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
 from ...config.providers import ProviderDeclaration
 from ...crypto.keyring import SymmetricKey
-from ...errors import InvitationRefused
 from ...subjects.identifiers import compute_activation_binding, compute_activation_digest
 from ...subjects.models import PairwiseSubject
 from ..common.privileges import (
@@ -26,6 +25,7 @@ from ..common.privileges import (
     list_privileges_of_all,
 )
 from .activation_codes import create_code, format_code
+from .errors import InvitationRefused
 from .models import ActivationCode, ActivationCodeQuerySet
 
 LINK_PERMISSION = "django_phi_oidc.add_pairwisesubject"

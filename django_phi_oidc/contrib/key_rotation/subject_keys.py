@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, QuerySet
 
-from ...errors import KeyInUse
 from ...subjects.models import PairwiseSubject, SubjectDigest
+from .errors import KeyInUse
 
 BATCH_SIZE = 10_000
 """Digests deleted in one transaction."""

@@ -10,12 +10,12 @@ from django.utils.translation import gettext
 
 from ...audit.events import Action, parse_detail
 from ...audit.models import AuditEvent
-from ...errors import Code
+from ...errors import Code, list_codes
 from ...http.transport import is_outage_status
 from ...login.failures import PAGES_BY_CODE, PAGES_BY_PROVIDER_ERROR, FailurePage
 
 _ = str  # Marks a text for makemessages; `get_advice` translates it.
-_PROVIDER_FAULTS = frozenset(str(code) for code in Code if code.is_provider_fault)
+_PROVIDER_FAULTS = frozenset(str(code) for code in list_codes() if code.is_provider_fault)
 _OPERATORS = _(
     "The caller cannot correct this. Pass the reference on to the operators of the portal."
 )

@@ -21,10 +21,7 @@ from ...audit.events import Origin
 from ...audit.request_context import get_client_ip, get_request_id
 from ...crypto import keyring
 from ...errors import (
-    AccessTokenInvalid,
     Code,
-    DPoPProofInvalid,
-    IntrospectionFailed,
     KeyRingError,
     MetadataError,
     SubjectAltered,
@@ -44,6 +41,7 @@ from ..apis.access_token import (
 from ..apis.api_tokens import verify_request_proof, verify_request_token
 from ..apis.declaration import APIDeclaration
 from ..apis.dpop_proof import NONCE_REQUIRED, accept_proof, create_nonce, format_dpop_challenge
+from ..common.api_errors import AccessTokenInvalid, DPoPProofInvalid, IntrospectionFailed
 from .exceptions import (
     REALM,
     TOKEN_MISPLACED,

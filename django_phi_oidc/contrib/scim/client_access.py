@@ -8,7 +8,7 @@ from datetime import datetime
 from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
-from ...errors import ClientTokenInvalid
+from ..common.api_errors import ClientTokenInvalid
 from ..common.client_authentication import client_authenticators
 from . import conf as scim_conf
 from .clients import SCIMTokenRefused

@@ -11,13 +11,13 @@ from scim2_models import BaseModel, Context, Error, ResponseParameters, SCIMExce
 
 from ...errors import (
     AuditUnavailable,
-    IntrospectionFailed,
     KeyRingError,
     MetadataError,
     SubjectAltered,
     SubjectKeyMissing,
     TransportError,
 )
+from ..common.api_errors import IntrospectionFailed
 from .scim_groups import MemberUnknown
 from .scim_users import SCIMRefused, parse_id
 

@@ -11,9 +11,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from ... import conf
 from ...audit.events import Origin
-from ...errors import Code, MetadataError, SecurityEventTokenInvalid, TransportError
+from ...errors import Code, MetadataError, TransportError
 from ...sessions.models import PendingRevocation
 from ...sessions.token_revocation import retry_due
+from .errors import SecurityEventTokenInvalid, SignalCode
 from .event_reception import (
     RETRIABLE_ERRORS,
     log_fault,
@@ -74,7 +75,9 @@ def poll_events(
             streams.append(stream)
     if not streams:
         # A stream that the transmitter has lost sends no events, not even one about its end.
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter has no stream that is polled.")
+        raise MetadataError(
+            SignalCode.STREAM_REFUSED, "The transmitter has no stream that is polled."
+        )
     for stream in streams:
         _poll_stream(transmitter, stream.endpoint_url, result, clock=clock, ends_at=ends_at)
     return result

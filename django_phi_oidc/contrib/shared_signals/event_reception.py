@@ -26,7 +26,6 @@ from ...errors import (
     KeyRingError,
     MetadataError,
     PhiOidcError,
-    SecurityEventTokenInvalid,
     SubjectKeyMissing,
     TransportError,
 )
@@ -39,6 +38,7 @@ from ...sessions.recent_logouts import remember_logout
 from ...subjects.linking import list_subject_digests, list_subject_ids
 from ...subjects.models import PairwiseSubject
 from .declaration import SignalsDeclaration
+from .errors import SecurityEventTokenInvalid
 from .security_event_token import (
     ENDING_EVENTS,
     IDENTIFIER_CHANGED,

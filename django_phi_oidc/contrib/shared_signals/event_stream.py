@@ -20,6 +20,7 @@ from ...http.transport import (
 from ...oidc.id_token import get_audiences
 from ...oidc.metadata import validate_https_url, validate_issuer
 from .declaration import Delivery, SignalsDeclaration
+from .errors import SignalCode
 from .security_event_token import get_transmitter_issuer
 
 DELIVERY_METHODS: Mapping[Delivery, str] = {
@@ -140,7 +141,7 @@ def build_stream_request(
     """
     if not url:
         raise MetadataError(
-            Code.STREAM_REFUSED, "The transmitter has no endpoint for this (SSF 1.0 7.1)."
+            SignalCode.STREAM_REFUSED, "The transmitter has no endpoint for this (SSF 1.0 7.1)."
         )
     headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
     if body is not None:
@@ -160,7 +161,7 @@ def process_stream_response(response: TransportResponse, *, accepted: Collection
     raise_for_outage(response)
     if response.status not in accepted:
         raise MetadataError(
-            Code.STREAM_REFUSED, f"The transmitter answered {response.status} (SSF 1.0 8.1)."
+            SignalCode.STREAM_REFUSED, f"The transmitter answered {response.status} (SSF 1.0 8.1)."
         )
 
 
@@ -172,7 +173,7 @@ def process_status_response(response: TransportResponse) -> str:
     status = (parse_json_body(response) or {}).get("status")
     if status not in ("enabled", "paused", "disabled"):
         raise MetadataError(
-            Code.STREAM_REFUSED, "The transmitter does not state the status of the stream."
+            SignalCode.STREAM_REFUSED, "The transmitter does not state the status of the stream."
         )
     return str(status)
 
@@ -224,7 +225,7 @@ def _parse_document(response: TransportResponse) -> Any:
     )
     members = parse_json_body(wrapped)
     if members is None or members.keys() != {"document"}:
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter sends no JSON.")
+        raise MetadataError(SignalCode.STREAM_REFUSED, "The transmitter sends no JSON.")
     return members["document"]
 
 
@@ -233,10 +234,13 @@ def _parse_stream(
 ) -> EventStream:
     if not isinstance(members, dict):
         raise MetadataError(
-            Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1)."
+            SignalCode.STREAM_REFUSED,
+            "The transmitter does not describe the stream (SSF 1.0 8.1.1).",
         )
     if members.get("iss") != get_transmitter_issuer(declaration, signals):
-        raise MetadataError(Code.STREAM_REFUSED, "The stream is one of another transmitter (iss).")
+        raise MetadataError(
+            SignalCode.STREAM_REFUSED, "The stream is one of another transmitter (iss)."
+        )
     stream_id = members.get("stream_id")
     delivery = members.get("delivery")
     delivered = members.get("events_delivered", [])
@@ -246,7 +250,8 @@ def _parse_stream(
         or not isinstance(delivered, list)
     ):
         raise MetadataError(
-            Code.STREAM_REFUSED, "The transmitter does not describe the stream (SSF 1.0 8.1.1)."
+            SignalCode.STREAM_REFUSED,
+            "The transmitter does not describe the stream (SSF 1.0 8.1.1).",
         )
     method = str(delivery.get("method", ""))
     endpoint_url = str(delivery.get("endpoint_url", ""))
@@ -254,7 +259,7 @@ def _parse_stream(
     if not "".join((stream_id, method, endpoint_url, *audience)).isprintable():
         # A command prints them, and a terminal interprets control characters.
         raise MetadataError(
-            Code.STREAM_REFUSED, "The description of the stream has control characters."
+            SignalCode.STREAM_REFUSED, "The description of the stream has control characters."
         )
     if method == DELIVERY_METHODS["poll"]:
         validate_https_url(endpoint_url, allow_loopback_http=declaration.allow_loopback_http)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import Code, MetadataError
+from ...errors import MetadataError
 from ...http.transport import TransportRequest, TransportResponse, parse_json_body
+from .errors import SignalCode
 from .event_stream import build_stream_request, process_stream_response
 
 ERROR_CODES: Mapping[str, str] = {
@@ -80,5 +81,7 @@ def process_poll_response(response: TransportResponse) -> PolledEvents:
         or not isinstance(tokens, dict)
         or not all(isinstance(token, str) for token in tokens.values())
     ):
-        raise MetadataError(Code.STREAM_REFUSED, "The transmitter sends no events (RFC 8936 2.3).")
+        raise MetadataError(
+            SignalCode.STREAM_REFUSED, "The transmitter sends no events (RFC 8936 2.3)."
+        )
     return PolledEvents(tokens=tokens, more_available=members.get("moreAvailable") is True)

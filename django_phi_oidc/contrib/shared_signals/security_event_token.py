@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...config.providers import ProviderDeclaration
-from ...errors import Code, IDTokenError, SecurityEventTokenInvalid
+from ...errors import Code, IDTokenError
 from ...oidc import id_token
 from ...oidc.id_token import Claims
 from ...oidc.jose import JWS, parse_compact_jws
 from ...oidc.jwks import KeySet
 from .declaration import SignalsDeclaration
+from .errors import SecurityEventTokenInvalid
 from .subject_identifier import EventSubject, parse_subject_identifier
 
 SET_TYP = "secevent+jwt"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import SecurityEventTokenInvalid
+from .errors import SecurityEventTokenInvalid
 
 _DRAFT_FORMATS = {"iss-sub": "iss_sub", "iss_sub": "iss_sub", "opaque": "opaque"}
 """`subject_type` of drafts before RFC 9493, and what it became."""

@@ -14,7 +14,6 @@ from ..._internal.view_decorators import public_view
 from ...audit.events import Origin
 from ...audit.outbox import batch_delivery
 from ...config.providers import ProviderDeclaration
-from ...errors import SecurityEventTokenInvalid
 from ...sessions.backchannel_logout import (
     PROVIDER_CALL_SECONDS,
     RETRY_AFTER_SECONDS,
@@ -26,6 +25,7 @@ from ...sessions.models import PendingRevocation
 from ...sessions.tasks import retry_on_lost_connection, revoke_after_commit
 from . import conf as signals_conf
 from .declaration import SignalsDeclaration
+from .errors import SecurityEventTokenInvalid
 from .event_reception import (
     RETRIABLE_ERRORS,
     log_fault,

@@ -1,7 +1,7 @@
 """Tokens that are bound to the key of a DPoP proof. Spec: RFC 9449 4.3, 5, 7, 8, 10."""
 
-from ...errors import DPoPProofInvalid
-from ...oidc.dpop import ACCEPTED_PROOF_ALGS, verify_proof
+from ...contrib.common.api_errors import DPoPProofInvalid
+from ...contrib.common.dpop_proofs import ACCEPTED_PROOF_ALGS, verify_proof
 from .messages import NO_STORE_HEADERS, OAuthError, ReceivedRequest, Reply
 from .state import Grant, ProviderState, Token
 

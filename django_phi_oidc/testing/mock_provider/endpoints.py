@@ -7,7 +7,7 @@ from typing import NamedTuple, get_args
 
 from ...config.encryption_algorithms import CONTENT_ENCRYPTION_ALGS, KTY_BY_KEY_MANAGEMENT_ALG
 from ...config.signature_algorithms import SIGNATURE_ALGORITHMS
-from ...oidc.dpop import ACCEPTED_PROOF_ALGS
+from ...contrib.common.dpop_proofs import ACCEPTED_PROOF_ALGS
 from .authorization_endpoints import handle_authorization, handle_par
 from .claims import SCOPES, list_supported_claims
 from .end_session import handle_end_session

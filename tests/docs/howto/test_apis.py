@@ -15,10 +15,11 @@ from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from django_phi_oidc.contrib.apis import access_token, api_tokens, confirmation, dpop_proof, introspection
+from django_phi_oidc.contrib.common import dpop_proofs
 from django_phi_oidc.contrib.rest_framework import authentication
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
 from django_phi_oidc.errors import Code, DeclarationInvalid
-from django_phi_oidc.oidc import dpop, id_token
+from django_phi_oidc.oidc import id_token
 from django_phi_oidc.testing.mock_provider import DemoProvider, Resource
 from tests.support import guarded_views as wards
 from tests.support.api_fixtures import (  # noqa: F401 -- fixtures
@@ -98,7 +99,7 @@ def test_each_reason_is_documented() -> None:
     modules: tuple[ModuleType, ...] = (
         access_token,
         confirmation,
-        dpop,
+        dpop_proofs,
         introspection,
         authentication,
         api_tokens,

@@ -16,13 +16,13 @@ from django_phi_oidc.audit.events import Action
 from django_phi_oidc.audit.log.findings import FindingKind
 from django_phi_oidc.contrib.local_accounts import break_glass
 from django_phi_oidc.contrib.rest_framework.exceptions import SCOPE_MISSING, TOKEN_MISPLACED
-from django_phi_oidc.errors import Code
 from django_phi_oidc.management.commands.phi_oidc import list_subcommands
 from tests.docs.contract import list_django_options
 from tests.support.manual_blocks import PAGES
+from tests.support.rule_code_catalogue import list_all_codes
 
 PACKAGE = Path(django_phi_oidc.__file__).parent
-CODES = {code.value for code in Code}
+CODES = {code.value for code in list_all_codes()}
 
 
 def first_cells(page: str, heading: str = "") -> list[str]:
@@ -112,7 +112,7 @@ def test_reasons_of_guards_and_claims_are_those_of_the_policy() -> None:
 
 
 def test_reasons_of_refused_tokens_are_those_of_the_code() -> None:
-    folders = (PACKAGE / "oidc", *(PACKAGE / "contrib" / name for name in ("apis", "rest_framework", "scim")))
+    folders = (PACKAGE / "oidc", *(PACKAGE / "contrib" / name for name in ("apis", "common", "rest_framework", "scim")))
     source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     raised = {*re.findall(r'(?:AccessToken|DPoPProof)Invalid\("(\w+)"\)', source), SCOPE_MISSING, TOKEN_MISPLACED}
     documented = names("api", "Why a token is refused")

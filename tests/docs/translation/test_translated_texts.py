@@ -29,12 +29,13 @@ from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess
 from django_phi_oidc.contrib.emergency.notifications import send_due_alerts
 from django_phi_oidc.contrib.individual_rights.views import AccountingMixin
+from django_phi_oidc.contrib.invitations.errors import InvitationRefused
 from django_phi_oidc.contrib.monitoring import alerts
 from django_phi_oidc.contrib.monitoring.models import SecurityAlert
 from django_phi_oidc.contrib.notices.notices import send_due_notices, write_notices
 from django_phi_oidc.contrib.officer_admin import help_desk_advice
 from django_phi_oidc.contrib.officer_admin.revocation_descriptions import describe_revocation
-from django_phi_oidc.errors import HeldForLegalReasons, InvitationRefused
+from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.oidc.remedies import REMEDIES, SEE_MANUAL
 from django_phi_oidc.sessions.models import PendingRevocation
 from django_phi_oidc.subjects.account_changes import AccountChange

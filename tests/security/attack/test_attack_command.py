@@ -11,16 +11,16 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_phi_oidc import errors
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.testing.attack.suite import Attack, list_attacks
 from tests.security.attack.example_project import ROOT, SCIM, Project, create_project, parse_json_lines
 from tests.support import databases
 from tests.support.encrypted_tokens import ENCRYPTION_KEY_ENTRY
+from tests.support.rule_code_catalogue import list_all_codes
 from tests.support.tls import write_client_certificate
 
 HOW_TO = (ROOT / "docs/how-to/attack-kit.md").read_text()
-SIGN_IN_CODES = {code for code in errors.Code if code.rule}
+SIGN_IN_CODES = {code for code in list_all_codes() if code.rule}
 OTHER_CODES = {"logout_token_invalid", "logout_token_replayed", "set_invalid", "break_glass_refused"}
 LOOSE_DECLARATION = {
     **{"issuer": "https://clinic.example", "client_id": "portal", "client_secret": "s3cret"},

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from joserfc import jwk as joserfc_jwk
 from joserfc import jwt as joserfc_jwt
 
-from django_phi_oidc.errors import DPoPProofInvalid
+from django_phi_oidc.contrib.common.api_errors import DPoPProofInvalid
+from django_phi_oidc.contrib.common.dpop_proofs import normalize_url, verify_proof
 from django_phi_oidc.oidc.dpop import (
     SEED_BYTES,
     ProofKey,
@@ -22,8 +23,6 @@ from django_phi_oidc.oidc.dpop import (
     get_origin,
     is_dpop_enabled,
     is_nonce_required,
-    normalize_url,
-    verify_proof,
 )
 from django_phi_oidc.oidc.jose import encode_b64url, parse_compact_jws
 from django_phi_oidc.oidc.metadata import ProviderMetadata

@@ -251,8 +251,7 @@ def test_process_metadata_response_one_fault_is_refused(
 
 def test_process_metadata_response_every_code_of_r2_has_a_table() -> None:
     of_keys = {"key_not_found"}  # in test_jwks.py
-    of_federation = {"entity_statement_invalid", "trust_chain_invalid", "metadata_policy_error"}  # in federation/
-    assert {code for code in Code if code.rule == "R2"} - of_keys - of_federation <= set(TABLES)
+    assert {code for code in Code if code.rule == "R2"} - of_keys <= set(TABLES)
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 401, 404])

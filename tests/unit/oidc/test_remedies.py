@@ -2,11 +2,11 @@
 
 import pytest
 
-from django_phi_oidc.errors import Code
 from django_phi_oidc.oidc.error_codes import REGISTERED_ERROR_CODES
 from django_phi_oidc.oidc.remedies import REMEDIES, find_remedy
+from tests.support.rule_code_catalogue import list_all_codes
 
-CODES = {*Code, "internal_error"}
+CODES = {*list_all_codes(), "internal_error"}
 
 
 def test_each_remedy_is_of_an_existing_error() -> None:

@@ -18,13 +18,13 @@ from ...._internal.command_arguments import (
     build_argument_error,
 )
 from ...._internal.command_output import Output, format_untrusted
+from ....audit.errors import CheckpointInvalid
 from ....audit.events import Action
 from ....audit.log.bundle import read_public_keys
 from ....audit.log.signing_keys import get_signing_key
 from ....audit.merkle.checkpoint import verify_checkpoint
 from ....audit.recorder import record
 from ....audit.request_context import current_origin
-from ....errors import CheckpointInvalid
 from ...common.private_files import create_private_file
 from ..collector import collect_evidence
 from ..pack import MAX_PACK_BYTES, build_pack, hash_evidence, verify_pack

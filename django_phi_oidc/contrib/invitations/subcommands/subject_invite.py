@@ -25,7 +25,6 @@ from ...._internal.command_output import Output, ProgressLine, format_value
 from ....audit.request_context import current_origin
 from ....config.providers import ProviderDeclaration
 from ....crypto import keyring
-from ....errors import InvitationRefused
 from ....management.subcommands._arguments import (
     USER_FORMS,
     build_user_row,
@@ -36,6 +35,7 @@ from ....management.subcommands._arguments import (
 from ...common.csv_safety import escape_formulas
 from ...subject_links.csv_files import read_csv_table
 from .. import conf as invitations_conf
+from ..errors import InvitationRefused
 from ..invitations import (
     Invitation,
     create_invitations,

@@ -13,7 +13,7 @@ import requests
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.contrib.federation.entity_statements import fetch_trust_chain
-from django_phi_oidc.errors import Code
+from django_phi_oidc.contrib.federation.errors import FederationCode
 from django_phi_oidc.oidc.id_token import validate_signature
 from django_phi_oidc.oidc.jose import parse_compact_jws
 from django_phi_oidc.oidc.jwe import get_signed_token
@@ -105,5 +105,5 @@ def test_trust_anchor_with_other_keys_than_the_declared_ones_is_refused(
         (key,) = spid.options["federation"]["trust_anchor_keys"]["keys"]
         other = {"keys": [{**create_signing_key("RS256").public_jwk(), "kid": key["kid"]}]}
         declare(settings, spid, federation={**spid.options["federation"], "trust_anchor_keys": other})
-        with raises(Code.ENTITY_STATEMENT_INVALID):
+        with raises(FederationCode.ENTITY_STATEMENT_INVALID):
             get_provider().get_metadata(timeout_seconds=10)

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from django_phi_oidc.audit.errors import ProofInvalid
 from django_phi_oidc.audit.formats import item_to_line
 from django_phi_oidc.audit.log.archive import write_archive
 from django_phi_oidc.audit.log.copies import read_copy_lines, verify_copy
@@ -25,7 +26,6 @@ from django_phi_oidc.audit.merkle.checkpoint import (
     parse_checkpoint,
 )
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
-from django_phi_oidc.errors import ProofInvalid
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, QUEUE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

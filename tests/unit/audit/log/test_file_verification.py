@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from django_phi_oidc.audit.errors import CheckpointInvalid
 from django_phi_oidc.audit.log.file_verification import (
     MAX_LISTED_FAULTS,
     FileVerification,
@@ -15,7 +16,6 @@ from django_phi_oidc.audit.log.tree_storage import LogDamaged, read_nodes
 from django_phi_oidc.audit.models import AuditLeaf
 from django_phi_oidc.audit.search import EventFilters
 from django_phi_oidc.contrib.audit_exports.event_export import export_events
-from django_phi_oidc.errors import CheckpointInvalid
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, events, sealed
 from tests.support.audit_tampering import EVENT, LEAF, sql, without_triggers
 

@@ -7,12 +7,12 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal.inserts import insert
+from django_phi_oidc.audit.errors import ProofInvalid
 from django_phi_oidc.audit.log.leaf_removal import _verify_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
 from django_phi_oidc.audit.merkle.compact import CompactRange
 from django_phi_oidc.audit.merkle.tiles import get_tile_path
 from django_phi_oidc.audit.models import AuditNode
-from django_phi_oidc.errors import ProofInvalid
 from tests.support.audit_tampering import NODE, sql, without_triggers
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])

@@ -16,6 +16,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.errors import CheckpointInvalid, SealingRefused
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, canonical_bytes, compute_mac
 from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.recovery import resume_log
@@ -47,7 +48,7 @@ from django_phi_oidc.audit.models import (
 from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
 from django_phi_oidc.audit.tasks import seal as seal_task
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import AuditUnavailable, CheckpointInvalid, KeyMissing, SealingRefused
+from django_phi_oidc.errors import AuditUnavailable, KeyMissing
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import (
     CHECKPOINT,

@@ -8,13 +8,13 @@ from django.conf import settings
 from django.core.files.storage import InMemoryStorage
 from django.test import override_settings
 
+from django_phi_oidc.audit.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.audit.log import tile_export
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder, TileStorage, TileStore, find_tile_store
 from django_phi_oidc.audit.merkle.tiles import get_tile_path
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.audit.tasks import export_tiles as export_task
-from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from tests.support.audit_log import KEY, OTHER_KEY, PEM, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, NODE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

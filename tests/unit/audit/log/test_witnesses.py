@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.errors import SealingRefused
 from django_phi_oidc.audit.events import parse_detail
 from django_phi_oidc.audit.log import cosigned_checkpoints
 from django_phi_oidc.audit.log.archive import list_removable_partitions, verify_archive, write_archive
@@ -35,7 +36,7 @@ from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.audit.merkle.cosignature import require_quorum
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf
 from django_phi_oidc.audit.tasks import seal as seal_task
-from django_phi_oidc.errors import KeyMissing, SealingRefused
+from django_phi_oidc.errors import KeyMissing
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, QUEUE, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc.audit.errors import CheckpointInvalid
 from django_phi_oidc.audit.merkle.checkpoint import (
     MAX_NOTE_BYTES,
     Checkpoint,
@@ -21,7 +22,6 @@ from django_phi_oidc.audit.merkle.checkpoint import (
     verify_checkpoint,
     verify_statement,
 )
-from django_phi_oidc.errors import CheckpointInvalid
 from tests.unit.audit.merkle import published_vectors as published
 from tests.unit.audit.merkle.example_trees import some_examples
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from django_phi_oidc.audit.errors import CheckpointInvalid
 from django_phi_oidc.audit.merkle.checkpoint import (
     Checkpoint,
     encode_verifier_key,
@@ -23,7 +24,6 @@ from django_phi_oidc.audit.merkle.cosignature import (
     sign_cosignature,
     verify_cosignatures,
 )
-from django_phi_oidc.errors import CheckpointInvalid
 from tests.support.witness_server import Witness
 
 LOG_KEY = Ed25519PrivateKey.from_private_bytes(b"the key of a log, for tests only")

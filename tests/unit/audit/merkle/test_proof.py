@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc.audit.errors import ProofInvalid
 from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint
 from django_phi_oidc.audit.merkle.proof import (
     build_consistency_proof,
@@ -20,7 +21,6 @@ from django_phi_oidc.audit.merkle.proof import (
     verify_inclusion,
 )
 from django_phi_oidc.audit.merkle.rfc6962 import EMPTY_ROOT, MAX_TREE_SIZE, hash_leaf
-from django_phi_oidc.errors import ProofInvalid
 from tests.support.rfc6962_reference import mth, path, proof
 from tests.unit.audit.merkle import published_vectors as published
 from tests.unit.audit.merkle.example_trees import (

@@ -5,10 +5,10 @@ from functools import cache
 
 import pytest
 
+from django_phi_oidc.audit.errors import ProofInvalid
 from django_phi_oidc.audit.merkle.compact import CompactRange
 from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.merkle.tiles import Tile, build_tiles, get_tile_path
-from django_phi_oidc.errors import ProofInvalid
 
 LEAVES = [hash_leaf(str(number).encode()) for number in range(70_000)]
 

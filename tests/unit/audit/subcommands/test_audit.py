@@ -21,6 +21,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
 from django_phi_oidc.audit.log import bundle
 from django_phi_oidc.audit.log.archive import verify_archive
@@ -30,7 +31,6 @@ from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint, parse_veri
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
 from django_phi_oidc.audit.storage import authenticate_event, insert_events
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
 from tests.support.audit_tampering import EVENT, sql, without_triggers
 from tests.support.manual_blocks import block

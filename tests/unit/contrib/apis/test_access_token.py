@@ -20,7 +20,8 @@ from django_phi_oidc.contrib.apis.access_token import (
 )
 from django_phi_oidc.contrib.apis.declaration import APIDeclaration
 from django_phi_oidc.contrib.common.accepted_tokens import ClientTokensDeclaration
-from django_phi_oidc.errors import AccessTokenInvalid, KeyNotFound
+from django_phi_oidc.contrib.common.api_errors import AccessTokenInvalid
+from django_phi_oidc.errors import KeyNotFound
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
 from tests.support.protocol_fixtures import ISSUER

@@ -14,7 +14,7 @@ from django_phi_oidc.contrib.apis.introspection import (
     build_introspection_request,
     process_introspection_response,
 )
-from django_phi_oidc.errors import AccessTokenInvalid, IntrospectionFailed
+from django_phi_oidc.contrib.common.api_errors import AccessTokenInvalid, IntrospectionFailed
 from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.client_auth import AssertionFreshness
 from django_phi_oidc.oidc.metadata import ProviderMetadata

@@ -14,7 +14,8 @@ from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.contrib.apis.access_token import AccessToken, ResourceServer
 from django_phi_oidc.contrib.apis.declaration import APIDeclaration
 from django_phi_oidc.contrib.apis.introspection_cache import IntrospectionCache, introspect_token
-from django_phi_oidc.errors import AccessTokenInvalid, Code, IntrospectionFailed, TransportError
+from django_phi_oidc.contrib.common.api_errors import AccessTokenInvalid, IntrospectionFailed
+from django_phi_oidc.errors import Code, TransportError
 from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.registry import Provider
 from tests.support.error_codes import raises

@@ -18,7 +18,7 @@ from django_phi_oidc.contrib.common.registration import (
     compare_registration,
     process_registration_response,
 )
-from django_phi_oidc.errors import RegistrationRefused
+from django_phi_oidc.contrib.common.registration_errors import RegistrationRefused
 from django_phi_oidc.http.transport import TransportResponse
 from tests.support.client_keys import create_private_key_pem
 from tests.support.encrypted_tokens import ENCRYPTION_KEYS

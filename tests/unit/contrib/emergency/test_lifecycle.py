@@ -27,6 +27,7 @@ from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush as drain_outbox
 from django_phi_oidc.audit.outbox import reset_cooldown
 from django_phi_oidc.contrib.emergency import lifecycle, notifications
+from django_phi_oidc.contrib.emergency.errors import EmergencyRefused
 from django_phi_oidc.contrib.emergency.lifecycle import (
     list_emergency_events,
     open_emergency,
@@ -40,7 +41,7 @@ from django_phi_oidc.contrib.emergency.models import (
 )
 from django_phi_oidc.contrib.emergency.spool import MAX_SPOOL_BYTES, has_spooled_events
 from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
-from django_phi_oidc.errors import AuditUnavailable, EmergencyRefused
+from django_phi_oidc.errors import AuditUnavailable
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails, audit_database_hangs
 from tests.support.emergency_access import OFFICER, REASON, actor, allow, declare, forbid, list_events, opened

@@ -20,11 +20,12 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush as drain_outbox
 from django_phi_oidc.audit.request_context import Actor
 from django_phi_oidc.claims.disclosure import reveal
+from django_phi_oidc.contrib.emergency.errors import EmergencyRefused
 from django_phi_oidc.contrib.emergency.lifecycle import open_emergency, review_emergency
 from django_phi_oidc.contrib.emergency.models import EmergencyAccess, ReviewVerdict
 from django_phi_oidc.contrib.emergency.tasks import tend_emergencies
 from django_phi_oidc.decorators import require_assurance
-from django_phi_oidc.errors import EmergencyRefused, RevealRefused
+from django_phi_oidc.errors import RevealRefused
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import OFFICER, REASON, actor, allow, declare, list_events, opened

@@ -8,6 +8,7 @@ import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from django_phi_oidc.audit.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.audit.merkle.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from django_phi_oidc.contrib.evidence import pack
 from django_phi_oidc.contrib.evidence.pack import (
@@ -17,7 +18,6 @@ from django_phi_oidc.contrib.evidence.pack import (
     hash_evidence,
     verify_pack,
 )
-from django_phi_oidc.errors import CheckpointInvalid, ProofInvalid
 from tests.support.audit_log import KEY, OTHER_KEY
 
 LOG = "portal.example/audit"

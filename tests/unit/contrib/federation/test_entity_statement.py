@@ -17,6 +17,7 @@ from django_phi_oidc.contrib.federation.entity_statement import (
     process_statement_response,
     verify_entity_statement,
 )
+from django_phi_oidc.contrib.federation.errors import FederationCode
 from django_phi_oidc.errors import Code, MetadataError
 from django_phi_oidc.http.transport import TransportResponse
 from django_phi_oidc.oidc.jwks import parse_jwks
@@ -90,7 +91,7 @@ def test_statements_of_a_federation_are_parsed(federation: Federation, now: date
 def test_statement_with_a_wrong_header_is_refused(federation: Federation, header: dict[str, Any]) -> None:
     entity, claims = federation[federation.op], federation.build_configuration(federation.op)
     parse_entity_statement(federation.sign(entity, claims))
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_entity_statement(federation.sign(entity, claims, **header))
 
 
@@ -134,7 +135,7 @@ def test_statement_with_one_wrong_claim_is_refused(
     if not is_configuration:
         claims = federation.build_subordinate_statement(signer, federation.op)
     parse_entity_statement(federation.sign(federation[signer], claims))
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_entity_statement(federation.sign(federation[signer], change(claims, changes)))
 
 
@@ -159,14 +160,14 @@ def test_claim_of_the_other_kind_of_statement_is_refused(
     statement = federation.sign(middle, {**claims, claim: value})
     accepted, refused = (configuration, statement) if in_configuration else (statement, configuration)
     assert parse_entity_statement(accepted).claims[claim] == value
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_entity_statement(refused)
 
 
 @pytest.mark.parametrize("hints", [[], "https://ta.example", [1], ["ta.example"]])
 def test_authority_hints_are_a_list_of_entity_identifiers(federation: Federation, hints: Any) -> None:
     claims = federation.build_configuration(federation.op)
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_entity_statement(federation.sign(federation[federation.op], {**claims, "authority_hints": hints}))
 
 
@@ -177,7 +178,7 @@ def test_critical_policy_operator_is_refused(federation: Federation, critical: A
     claims = federation.build_subordinate_statement(middle.identifier, federation.op)
     claims["metadata_policy"] = {"openid_provider": {"issuer": {"regexp": "^https://"}}}
     parse_entity_statement(federation.sign(middle, claims))
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         parse_entity_statement(federation.sign(middle, {**claims, "metadata_policy_crit": critical}))
 
 
@@ -196,7 +197,7 @@ def test_statement_is_valid_from_its_issue_to_its_expiry_with_leeway(
     if is_valid:
         verify_entity_statement(statement, keys=statement.keys, now=now, leeway=LEEWAY)
     else:
-        with raises(Code.ENTITY_STATEMENT_INVALID):
+        with raises(FederationCode.ENTITY_STATEMENT_INVALID):
             verify_entity_statement(statement, keys=statement.keys, now=now, leeway=LEEWAY)
 
 
@@ -214,17 +215,17 @@ def test_statement_signed_by_another_key_is_refused(federation: Federation, now:
         federation.sign(entity, claims, alg="none"),
         federation.sign(entity, claims, alg="HS256", kid=kid),
     ):
-        with raises(Code.ENTITY_STATEMENT_INVALID):
+        with raises(FederationCode.ENTITY_STATEMENT_INVALID):
             verify_entity_statement(parse_entity_statement(forged), keys=keys, now=now, leeway=LEEWAY)
 
 
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        (b"{}", 200, Code.ENTITY_STATEMENT_INVALID),
-        (b"\xff", 200, Code.ENTITY_STATEMENT_INVALID),
-        (b"", 200, Code.ENTITY_STATEMENT_INVALID),
-        (None, 404, Code.TRUST_CHAIN_INVALID),
+        (b"{}", 200, FederationCode.ENTITY_STATEMENT_INVALID),
+        (b"\xff", 200, FederationCode.ENTITY_STATEMENT_INVALID),
+        (b"", 200, FederationCode.ENTITY_STATEMENT_INVALID),
+        (None, 404, FederationCode.TRUST_CHAIN_INVALID),
     ],
 )
 def test_response_without_the_statement_is_refused(
@@ -239,7 +240,7 @@ def test_response_without_the_statement_is_refused(
 @given(st.binary())
 def test_any_other_response_is_refused_without_another_error(body: bytes) -> None:
     response = TransportResponse(status=200, headers={}, body=body)
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         process_statement_response(response, iss="https://op.example", sub="https://op.example")
 
 
@@ -257,7 +258,7 @@ def test_statement_of_another_issuer_or_subject_is_not_the_requested_one(federat
     response = TransportResponse(status=200, headers={}, body=f"{token}\n".encode())
     process_statement_response(response, iss=federation.middle, sub=federation.op)
     for iss, sub in ((federation.anchor, federation.op), (federation.middle, federation.anchor)):
-        with raises(Code.ENTITY_STATEMENT_INVALID):
+        with raises(FederationCode.ENTITY_STATEMENT_INVALID):
             process_statement_response(response, iss=iss, sub=sub)
 
 
@@ -299,20 +300,20 @@ def test_signed_keys_are_those_that_the_federation_key_has_signed(
 def test_signed_set_with_one_wrong_claim_is_refused(
     federation: Federation, now: datetime, changes: dict[str, Any]
 ) -> None:
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_jwks_of(federation, sign_jwks(federation, change(build_jwks(federation), changes)), now)
 
 
 @pytest.mark.parametrize("header", [{"typ": "JWT"}, {"typ": "entity-statement+jwt"}, {"typ": None}, {"kid": None}])
 def test_signed_set_of_another_type_is_refused(federation: Federation, now: datetime, header: dict[str, Any]) -> None:
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_jwks_of(federation, sign_jwks(federation, build_jwks(federation), **header), now)
 
 
 def test_signed_set_signed_by_another_key_is_refused(federation: Federation, now: datetime) -> None:
     middle = federation[federation.middle]
     forged = federation.sign(middle, build_jwks(federation), typ="jwk-set+jwt").encode()
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         parse_jwks_of(federation, forged, now)
     assert parse_jwks_of(federation, sign_jwks(federation, build_jwks(federation)), now)
 

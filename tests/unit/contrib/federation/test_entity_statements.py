@@ -17,6 +17,7 @@ from django_phi_oidc.contrib.federation.entity_statements import (
     MAX_FETCHES,
     fetch_trust_chain,
 )
+from django_phi_oidc.contrib.federation.errors import FederationCode
 from django_phi_oidc.contrib.federation.metadata_source import FRESH_CHAIN_SECONDS
 from django_phi_oidc.contrib.federation.trust_chain import TrustChain
 from django_phi_oidc.errors import Code, KeyNotFound
@@ -134,7 +135,7 @@ def test_loop_of_superiors_ends_without_a_chain(member: Member) -> None:
     federation[federation.middle].superiors = (other,)
     federation[federation.middle].subordinates[other] = {}
     member.served.server.requests.clear()
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         member.fetch()
     assert len(member.served.targets) < MAX_FETCHES
 
@@ -147,7 +148,7 @@ def test_number_of_requests_is_limited(member: Member) -> None:
         superiors = tuple(f"{name}/{number}" for number in range(20))
         federation.entities[name] = Entity(name, superiors, subordinates={federation.op: {}})
     federation[federation.op].superiors = (*names, federation.middle)
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         member.fetch()
     assert len(member.served.targets) == MAX_FETCHES
     for name in names:
@@ -162,7 +163,7 @@ def test_endless_path_of_superiors_is_limited(member: Member) -> None:
     for lower, upper in pairwise(names):
         federation.entities[upper] = Entity(upper, subordinates={lower: {}})
         federation[lower].superiors = (upper,)
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         member.fetch()
     assert len(member.served.targets) <= MAX_FETCHES
 
@@ -173,7 +174,7 @@ def test_fetch_endpoint_is_an_https_url(member: Member, endpoint: Any) -> None:
     member.fetch()
     metadata = {"federation_entity": {"federation_fetch_endpoint": endpoint}}
     federation[federation.middle].configuration = {"metadata": metadata}
-    with raises(Code.TRUST_CHAIN_INVALID, Code.TRANSPORT_NOT_HTTPS):
+    with raises(FederationCode.TRUST_CHAIN_INVALID, Code.TRANSPORT_NOT_HTTPS):
         member.fetch()
 
 
@@ -181,14 +182,14 @@ def test_provider_that_no_superior_lists_is_refused(member: Member) -> None:
     federation = member.served.federation
     member.fetch()
     del federation[federation.middle].subordinates[federation.op]
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         member.fetch()
 
 
 def test_trust_anchor_with_other_keys_is_refused_before_superiors_are_asked(member: Member) -> None:
     federation = member.served.federation
     federation[federation.anchor].key = create_signing_key("ES256")
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         member.fetch()
     assert len(member.served.targets) == 2
 
@@ -283,7 +284,7 @@ def test_provider_that_left_the_federation_is_refused_before_its_chain_expires(m
     member.seconds = limit - 1
     assert member.get_metadata() is cached
     member.seconds = limit + REFETCH_COOLDOWN_SECONDS
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         member.get_metadata()
 
 
@@ -325,7 +326,7 @@ def test_signed_set_of_another_signer_is_refused(member: Member) -> None:
     claims = {"iss": federation.op, "sub": federation.op, "keys": [federation.token_key.public_jwk()]}
     forged = federation.sign(federation[federation.middle], claims, typ="jwk-set+jwt")
     member.served.responses["/op/signed"] = reply(forged.encode())
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         member.get_key(federation.token_key.kid)
     for status in ("404 Not Found", "500 Internal Server Error"):
         member.served.responses["/op/signed"] = reply(forged.encode(), status=status)

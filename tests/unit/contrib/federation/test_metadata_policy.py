@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc.contrib.federation.errors import FederationCode
 from django_phi_oidc.contrib.federation.metadata_policy import (
     OPERATORS,
     apply_policy,
     merge_policies,
 )
-from django_phi_oidc.errors import Code, MetadataError
+from django_phi_oidc.errors import MetadataError
 from tests.support.error_codes import raises
 
 RP, OP = "openid_relying_party", "openid_provider"
@@ -128,7 +129,7 @@ def test_essential_and_subset_of_are_combined_as_in_the_table_of_the_specificati
     """Section 6.1.3.1.8."""
     policy = {"essential": essential, "subset_of": ["a", "b", "c"]}
     if essential and value is MISSING:
-        with raises(Code.METADATA_POLICY_ERROR):
+        with raises(FederationCode.METADATA_POLICY_ERROR):
             apply(policy, value)
     else:
         assert apply(policy, value) == resolved
@@ -175,7 +176,7 @@ def test_operator_changes_the_parameter(policy: dict[str, Any], value: Any, reso
     ],
 )
 def test_parameter_that_violates_the_policy_is_refused(policy: dict[str, Any], violating: Any, complying: Any) -> None:
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         apply(policy, violating)
     assert apply(policy, complying) == complying
 
@@ -226,7 +227,7 @@ def test_policies_of_two_superiors_are_merged(
 )
 def test_policies_that_contradict_each_other_are_refused(superior: dict[str, Any], subordinate: dict[str, Any]) -> None:
     for policies in ((superior, subordinate), (subordinate, superior)):
-        with raises(Code.METADATA_POLICY_ERROR):
+        with raises(FederationCode.METADATA_POLICY_ERROR):
             merge(*policies)
     assert merge(superior) == superior
     assert merge(subordinate) == subordinate
@@ -236,19 +237,19 @@ def test_policies_that_contradict_each_other_are_refused(superior: dict[str, Any
 @pytest.mark.parametrize("operand", ["a", None, {"a": 1}, [None], True])
 def test_operand_that_is_no_list_is_refused(operator: str, operand: Any) -> None:
     assert merge({operator: ["a"]}) == {operator: ["a"]}
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         merge({operator: operand})
 
 
 @pytest.mark.parametrize("policy", [{"essential": "true"}, {"essential": 1}, {"default": None}])
 def test_operand_of_a_wrong_type_is_refused(policy: dict[str, Any]) -> None:
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         merge(policy)
 
 
 @pytest.mark.parametrize("claim", [None, [], "x", {RP: []}, {RP: {"p": []}}, {RP: {"p": "x"}}])
 def test_policy_that_is_no_object_is_refused(claim: Any) -> None:
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         merge_policies([claim])
     assert merge_policies([{}, {RP: {}}, {RP: {"p": {}}}]) == {RP: {"p": {}}}
 
@@ -258,7 +259,7 @@ def test_policy_of_another_entity_type_has_no_effect_but_must_be_valid() -> None
         OP: {"p": {"value": 1}},
         RP: {"p": {"value": 2}},
     }
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         merge_policies([{OP: {"p": {"add": "x"}}}, {RP: {}}])
 
 
@@ -267,7 +268,7 @@ def test_scope_is_processed_as_a_list_and_remains_a_string() -> None:
     assert apply({"subset_of": ["openid", "email"]}, "openid profile email", name="scope") == "openid email"
     assert apply({"default": ["openid", "email"]}, MISSING, name="scope") == "openid email"
     assert apply({"value": "openid"}, "openid email", name="scope") == "openid"
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         apply({"superset_of": ["openid"]}, "email openid2", name="scope")
 
 
@@ -289,7 +290,7 @@ def test_any_policy_and_metadata_are_applied_or_refused_without_another_error(
 
 def test_message_contains_a_plain_name_only() -> None:
     for name, shown in (("jwks_uri", "jwks_uri"), ("x\n\x1b[2J", "a parameter"), ("x" * 65, "a parameter")):
-        with raises(Code.METADATA_POLICY_ERROR) as refused:
+        with raises(FederationCode.METADATA_POLICY_ERROR) as refused:
             apply({"essential": True}, MISSING, name=name)
         assert str(refused.value) == f"Metadata policy of {shown}: it is essential, and missing."
 

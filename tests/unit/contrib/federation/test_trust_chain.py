@@ -11,12 +11,12 @@ from django_phi_oidc.contrib.federation.entity_statement import (
     EntityStatement,
     parse_entity_statement,
 )
+from django_phi_oidc.contrib.federation.errors import FederationCode
 from django_phi_oidc.contrib.federation.trust_chain import (
     MAX_STATEMENTS,
     TrustChain,
     validate_trust_chain,
 )
-from django_phi_oidc.errors import Code
 from django_phi_oidc.oidc.jwks import parse_jwks
 from django_phi_oidc.testing.mock_provider import create_signing_key
 from tests.support.error_codes import raises
@@ -137,12 +137,12 @@ def too_long(federation: Federation) -> list[EntityStatement]:
 )
 def test_statements_that_are_no_chain_are_refused(federation: Federation, damage: Damage) -> None:
     validate(federation, collect(federation))
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         validate(federation, damage(federation))
 
 
 def test_chain_to_another_trust_anchor_is_refused(federation: Federation) -> None:
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         validate(federation, collect(federation), trust_anchor="https://other.example")
 
 
@@ -155,7 +155,7 @@ def test_statement_signed_by_another_key_breaks_the_chain(federation: Federation
     kid, entity.key = entity.key.kid, create_signing_key("ES256")
     claims = dict(genuine[position].claims)
     forged = parse_entity_statement(federation.sign(entity, claims, kid=kid))
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         validate(
             federation,
             [*genuine[:position], forged, *genuine[position + 1 :]],
@@ -168,7 +168,7 @@ def test_provider_with_other_keys_than_its_superior_states_is_refused(federation
     genuine = collect(federation)
     federation[federation.op].key = create_signing_key("ES256")
     forged = parse_entity_statement(federation.create_configuration(federation.op))
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         validate(federation, [forged, *genuine[1:]])
 
 
@@ -176,7 +176,7 @@ def test_trust_anchor_with_other_keys_than_the_declared_ones_is_refused(federati
     federation[federation.anchor].key, declared = create_signing_key("ES256"), federation[federation.anchor].jwks
     statements = collect(federation)
     validate(federation, statements)
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         validate(federation, statements, trust_anchor_keys=parse_jwks(json.dumps(declared).encode()))
 
 
@@ -188,7 +188,7 @@ def test_expired_statement_breaks_the_chain(federation: Federation, now: datetim
     else:
         superior, subject = [(federation.middle, federation.op), (federation.anchor, federation.middle)][position - 1]
         federation[superior].subordinates[subject] = expired
-    with raises(Code.ENTITY_STATEMENT_INVALID):
+    with raises(FederationCode.ENTITY_STATEMENT_INVALID):
         validate(federation, collect(federation))
     validate(federation, collect(federation), now=now - timedelta(seconds=1))
 
@@ -231,18 +231,18 @@ def test_constraints_of_each_superior_are_enforced(
     if is_valid:
         validate(federation, collect(federation))
     else:
-        with raises(Code.TRUST_CHAIN_INVALID):
+        with raises(FederationCode.TRUST_CHAIN_INVALID):
             validate(federation, collect(federation))
 
 
 def test_entity_without_the_requested_type_is_refused(federation: Federation) -> None:
     validate(federation, collect(federation))
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         validate(federation, collect(federation), entity_type="openid_relying_party")
     # A superior cannot make an entity one of a type that it does not declare.
     metadata = {"metadata": {"openid_relying_party": {}}}
     federation[federation.middle].subordinates[federation.op] = metadata
-    with raises(Code.TRUST_CHAIN_INVALID):
+    with raises(FederationCode.TRUST_CHAIN_INVALID):
         validate(federation, collect(federation), entity_type="openid_relying_party")
 
 
@@ -266,7 +266,7 @@ def test_immediate_superior_replaces_metadata_and_then_all_policies_apply(federa
 def test_metadata_that_violate_a_policy_are_refused(federation: Federation) -> None:
     policy = {"openid_provider": {"subject_types_supported": {"superset_of": ["ephemeral"]}}}
     federation[federation.anchor].subordinates[federation.middle] = {"metadata_policy": policy}
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         validate(federation, collect(federation))
     federation[federation.op].metadata["openid_provider"]["subject_types_supported"].append("ephemeral")
     validate(federation, collect(federation))
@@ -276,7 +276,7 @@ def test_intermediate_cannot_relax_the_policy_of_the_trust_anchor(federation: Fe
     policies = [{"openid_provider": {"subject_types_supported": {"value": value}}} for value in (["a"], ["b"])]
     federation[federation.anchor].subordinates[federation.middle] = {"metadata_policy": policies[0]}
     federation[federation.middle].subordinates[federation.op] = {"metadata_policy": policies[1]}
-    with raises(Code.METADATA_POLICY_ERROR):
+    with raises(FederationCode.METADATA_POLICY_ERROR):
         validate(federation, collect(federation))
 
 

@@ -12,10 +12,11 @@ from django.contrib.auth.models import Group, Permission
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
+from django_phi_oidc.contrib.invitations.errors import ActivationRefused
 from django_phi_oidc.contrib.invitations.invitations import revoke_activation_codes
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.crypto.keyring import SymmetricKey
-from django_phi_oidc.errors import ActivationRefused, SubjectKeyMissing, SubjectTaken
+from django_phi_oidc.errors import SubjectKeyMissing, SubjectTaken
 from django_phi_oidc.subjects.linking import link_existing_user
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.subject_linking import (

@@ -20,9 +20,9 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.contrib.invitations import invitations
 from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
+from django_phi_oidc.contrib.invitations.errors import ActivationRefused
 from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.errors import ActivationRefused
 from django_phi_oidc.subjects.linking import link_existing_user
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW, make_user

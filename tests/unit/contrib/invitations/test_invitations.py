@@ -12,13 +12,13 @@ from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.config.providers import ProviderDeclaration, parse_provider
 from django_phi_oidc.contrib.invitations.activation_codes import parse_code
+from django_phi_oidc.contrib.invitations.errors import InvitationRefused
 from django_phi_oidc.contrib.invitations.invitations import (
     Invitation,
     create_invitations,
     revoke_activation_codes,
 )
 from django_phi_oidc.contrib.invitations.models import ActivationCode
-from django_phi_oidc.errors import InvitationRefused
 from django_phi_oidc.subjects.identifiers import compute_activation_digest
 from tests.support.subject_linking import ISSUER, KEY_1, NOW, at_once, capturing, make_user, statements
 

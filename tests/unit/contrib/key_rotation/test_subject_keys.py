@@ -11,13 +11,14 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
+from django_phi_oidc.contrib.key_rotation.errors import KeyInUse
 from django_phi_oidc.contrib.key_rotation.subject_keys import (
     get_subject_key_usage,
     retire_subject_key,
 )
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.keyring import SymmetricKey
-from django_phi_oidc.errors import KeyInUse, SubjectKeyMissing
+from django_phi_oidc.errors import SubjectKeyMissing
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.settings import key
 from tests.support.manual_blocks import block, commands

@@ -8,6 +8,7 @@ import pytest
 
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.contrib.shared_signals.declaration import SignalsDeclaration
+from django_phi_oidc.contrib.shared_signals.errors import SecurityEventTokenInvalid
 from django_phi_oidc.contrib.shared_signals.security_event_token import (
     ACCOUNT_DISABLED,
     SESSION_REVOKED,
@@ -15,7 +16,7 @@ from django_phi_oidc.contrib.shared_signals.security_event_token import (
     address_security_event_token,
     verify_security_event_token,
 )
-from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid, SecurityEventTokenInvalid
+from django_phi_oidc.errors import IDTokenError, KeyNotFound, LogoutTokenInvalid
 from django_phi_oidc.oidc.id_token import verify_id_token
 from django_phi_oidc.oidc.jose import encode_b64url
 from django_phi_oidc.oidc.jwks import JSONWebKeySet
