@@ -26,6 +26,10 @@ class FeatureConfig(AppConfig):
 
     options: type | None = None
     """A frozen dataclass, whose fields are the options that the app adds to PHI_OIDC."""
+    group_members: tuple[str, type] | None = None
+    """The name of a group of options, such as KEYS, and a frozen dataclass, whose fields are the
+    members that the app adds to it.
+    """
     provider_option: tuple[str, type[sections.ProviderOption]] | None = None
     """The option that the app adds to the dictionary of a provider, and the class that declares
     it.
@@ -56,6 +60,8 @@ class FeatureConfig(AppConfig):
         super().__init__(app_name, app_module)
         if self.options is not None:
             sections.register_section(self.name, self.options)
+        if self.group_members is not None:
+            sections.register_group_members(*self.group_members)
         if self.provider_option is not None:
             sections.register_provider_option(*self.provider_option)
 

@@ -93,6 +93,9 @@ def _iterate_url_names(patterns: list[URLPattern | URLResolver]) -> Iterator[str
 def _list_settings(config: FeatureConfig) -> Iterator[str]:
     if config.options is not None:
         yield from (field.name for field in fields(config.options))
+    if config.group_members is not None:
+        group, members = config.group_members
+        yield from (f"{group}['{field.name}']" for field in fields(members))
     if config.provider_option is not None:
         name, _declaration = config.provider_option
         yield f"PROVIDERS[…]['{name}']"
