@@ -8,12 +8,14 @@ sign-in.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import uuid
+
     from django.contrib.admin import AdminSite
-    from django.db.models import QuerySet
+    from django.db.models import Q, QuerySet
     from django.http import HttpRequest, HttpResponse  # noqa: TID251 -- types of what edges pass on
 
     from .access.roles import Role
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .audit.events import NewEvent, Origin
     from .audit.request_context import Actor, Session, User
     from .config.providers import ProviderDeclaration
+    from .crypto.claim_keys import KeyCache
     from .http.transport import Transport
     from .login.code_exchange import VerifiedSignIn
     from .login.failures import LoginError, SignInAttempt
@@ -116,6 +119,70 @@ class AuditJobPages:
     """Takes a POST."""
     verify_file: str
     """Asks for an exported file. Takes the filters of the export as its query string."""
+
+
+class ClaimKeySummary(Protocol):
+    """The existing keys of claims, for the retention report."""
+
+    def get_row(self) -> Mapping[str, Any]:
+        """Return the members of the JSON object."""
+
+    def list_lines(self) -> Sequence[str]:
+        """Return the sentences of the text."""
+
+
+class ClaimKeySource(Protocol):
+    """Supplies keys for claims, stores them outside the database, and destroys them when no claim
+    needs them.
+
+    The last four methods require that it is enabled.
+    """
+
+    def is_enabled(self) -> bool:
+        """Return whether new claims are encrypted under these keys."""
+
+    def name_day_key(self, obtained_at: datetime, retention: timedelta | Literal["session"]) -> str:
+        """Return the name of the key for claims with that retention, for their `bucket`."""
+
+    def join_names(self, bucket: str, person_key_id: "uuid.UUID") -> str:
+        """Return the names of all keys of a claim with that bucket.
+
+        person_key_id: the `retention_key_id` of its subject.
+        """
+
+    def find_key(self, names: str, *, cache: "KeyCache | None") -> bytes | None:
+        """Return the key of texts with these names; None if it was destroyed. cache: the keys that
+        the same operation has read. Raises: KeyMissing.
+        """
+
+    def get_or_create_key(self, names: str, *, cache: "KeyCache | None") -> bytes:
+        """Return the key of texts with these names, creating it if necessary. Raises:
+        KeyMissing.
+        """
+
+    def replace_person_keys(
+        self, subjects: "Sequence[PairwiseSubject]", *, held_claims: Collection[int]
+    ) -> None:
+        """Mark the keys of persons as unused, in the transaction that erases their claims.
+
+        held_claims: the primary keys of claims of these persons that a hold preserves; keys that
+        these need are kept. Requires: the subjects are locked. Changes `retention_key_id`.
+        """
+
+    def count_unused_keys(self, *, now: datetime, due: "Q") -> int:
+        """Return how many keys `destroy_unused_keys` would destroy after the erasure of the claims
+        that meet the condition. Raises: KeyMissing.
+        """
+
+    def destroy_unused_keys(self, *, now: datetime) -> list[str]:
+        """Destroy the keys that no claim uses or will use; return their names. The event is
+        committed before.
+
+        Raises: AuditUnavailable; KeyMissing, after the other keys were destroyed.
+        """
+
+    def get_summary(self) -> ClaimKeySummary:
+        """Return a summary of the keys. Raises: KeyMissing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -533,6 +600,9 @@ audit_job_pages: Registry[AuditJobPages] = Registry(
 )
 audit_log_copies: Registry[AuditLogCopy] = Registry(
     "Return whether the settings copy the audit log to another system."
+)
+claim_key_sources: Registry[ClaimKeySource] = Registry(
+    "Supply keys for claims, and destroy them. The first one is used."
 )
 delegation_sources: Registry[DelegationSource] = Registry(
     "Find the account for which a user acts. The first answer counts."

@@ -21,7 +21,7 @@ from django.db.models.expressions import Col
 from django.db.models.lookups import IsNull
 from django.utils.functional import cached_property
 
-from .crypto import keyring, retention_keys
+from .crypto import claim_keys, keyring
 from .errors import KeyMissing, KeySourceUnavailable
 
 MASK = "•••"
@@ -88,7 +88,7 @@ class EncryptedText:
         plaintext?
         """
         id_, colon, _ = self.ciphertext.partition(":")
-        is_known = _ENCRYPTION_KEY_ID.fullmatch(id_) or retention_keys.are_retention_key_names(id_)
+        is_known = _ENCRYPTION_KEY_ID.fullmatch(id_) or claim_keys.are_claim_key_names(id_)
         return id_ if colon and is_known else ""
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         instance: models.Model,
         *,
         keys: Sequence[keyring.SymmetricKey] | None = None,
-        retention_key_cache: retention_keys.KeyCache | None = None,
+        retention_key_cache: claim_keys.KeyCache | None = None,
     ) -> str | None:
         """Return the plaintext of the instance's column, or None if it is empty.
 
@@ -218,7 +218,7 @@ class SealedTextField(_import_base_field()):  # type: ignore[misc]  # the base i
         self,
         model_instance: models.Model,
         *,
-        retention_key_cache: retention_keys.KeyCache | None = None,
+        retention_key_cache: claim_keys.KeyCache | None = None,
     ) -> EncryptedText | None:
         """Encrypt the assigned text, as `save()` does; return it. retention_key_cache: as for
         `decrypt`.

@@ -20,6 +20,7 @@ from django.core.checks import Tags, run_checks
 from django.db import transaction
 
 from .. import __version__
+from ..config.sections import get_group_members
 from ..crypto import keyring
 from ..crypto.conf import get_key_source
 from ..options import get_declared
@@ -68,7 +69,7 @@ def read_effective_settings() -> dict[str, Any]:
     values = dict(iter_effective_options(get_declared()))
     for ring in _list_key_rings():
         values[f"KEYS.{ring}"] = [key.id for key in keyring.get_keys(ring)]
-    for name in ("audit_public", "retention"):
+    for name in ("audit_public", *get_group_members("KEYS")):
         values[f"KEYS.{name}"] = get_key_source(name)
     for name in DJANGO_SETTINGS:
         values[name] = getattr(settings, name)

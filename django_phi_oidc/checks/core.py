@@ -34,7 +34,8 @@ from ..config.client_keys import ClientKey
 from ..config.loopback import is_loopback_http
 from ..config.option_parsers import ADD_APP
 from ..config.providers import ProviderDeclaration
-from ..crypto import keyring, retention_keys
+from ..config.sections import get_group_members
+from ..crypto import keyring
 from ..crypto.conf import get_key_source
 from ..errors import KeyMissing
 from ..extensions import audit_log_copies
@@ -164,16 +165,13 @@ def check_declarations(**kwargs: Any) -> Messages:
     yield from (error(1, text, _find_hint(text)) for text in unknown)
     yield from (error(2, text, _find_hint(text)) for text in mistakes)
     invalid = list(mistakes)
-    for get in (conf.person_label, _get_retention_key_stores):
-        try:
-            get()
-        except ImproperlyConfigured as fault:
-            new = []
-            for text in str(fault).split("\n"):
-                if text not in (*unknown, *mistakes):
-                    new.append(text)
-            invalid += new
-            yield from (error(2, text) for text in new)
+    try:
+        conf.person_label()
+    except ImproperlyConfigured as fault:
+        for text in str(fault).split("\n"):
+            if text not in (*unknown, *mistakes):
+                invalid.append(text)
+                yield error(2, text)
     if invalid:
         return
     providers = conf.providers().values()
@@ -183,7 +181,7 @@ def check_declarations(**kwargs: Any) -> Messages:
             'PHI_OIDC["PROVIDERS"] = {"default": read_provider()}',
         )
         yield error(3, "PHI_OIDC['PROVIDERS'] is empty: sign-in is impossible.", hint)
-    yield from _check_keys(_get_retention_key_stores())
+    yield from _check_keys()
     for provider in providers:
         yield from _check_provider(provider)
     yield from _check_shared_issuers(providers)
@@ -213,24 +211,13 @@ def _find_hint(text: str) -> str | None:
     return in_settings(f'INSTALLED_APPS += ["{found[1]}"]')
 
 
-def _get_retention_key_stores() -> list[retention_keys.RetentionKeyStore]:
-    if retention_keys.is_enabled():
-        return [retention_keys.get_store()]
-    return []
-
-
-def _check_keys(stores: Iterable[retention_keys.RetentionKeyStore]) -> Messages:
+def _check_keys() -> Messages:
     for ring in KEY_VARIABLES:
         if ring in KEY_RINGS or get_key_source(ring):
             try:
                 keyring.get_keys(ring)
             except KeyMissing as fault:
                 yield error(4, str(fault), "Make keys: manage.py phi_oidc keys generate")
-    for store in stores:
-        try:
-            store.names()
-        except KeyMissing as fault:
-            yield error(4, str(fault), "Prepare an empty folder: manage.py phi_oidc keys generate")
 
 
 def _check_shared_issuers(providers: Iterable[ProviderDeclaration]) -> Messages:
@@ -403,8 +390,8 @@ def check_signing_key(**kwargs: Any) -> Messages:
 
 @register_check(Tags.security, deploy=True)
 def check_key_permissions(**kwargs: Any) -> Messages:
-    """W047: every user of the server can open a key file, or the folder of the retention keys."""
-    rings = (*KEY_VARIABLES, "audit_signing", "retention")
+    """W047: every user of the server can open a key file, or a folder of keys."""
+    rings = (*KEY_VARIABLES, "audit_signing", *get_group_members("KEYS"))
     paths = {}
     for ring in rings:
         paths[f"['KEYS'][{ring!r}]"] = get_key_source(ring)

@@ -1,6 +1,6 @@
 """System checks of accounts, subjects and claims in the database."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -19,12 +19,10 @@ from .._internal.check_messages import (
 from .._internal.persistent_connections import list_leaking_aliases
 from ..claims.categories import list_missing_categories
 from ..claims.models import StoredClaim
-from ..claims.retention import list_keys_in_use
-from ..crypto import keyring, retention_keys
+from ..crypto import keyring
 from ..errors import KeyMissing
+from ..extensions import claim_key_sources
 from ..subjects.models import SubjectDigest
-
-PERSON_KEY_SAMPLE_SIZE = 10
 
 
 @register_check(Tags.security)
@@ -44,14 +42,13 @@ def check_asgi_connections(**kwargs: Any) -> Messages:
 def check_stored_claims(databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
     """E018: the key of each subject digest is configured.
 
-    W048: retention keys of claims are missing in the store. This is a warning, because they are
-    also missing after a backup was restored.
+    W048: no app supplies the keys of claims.
     W080: the permission of a category of claims does not exist. This is a warning, because
     `migrate` creates it.
     """
     if "default" in (databases or ()):
         yield from _check_subject_digest_keys()
-        yield from _check_retention_keys()
+        yield from _check_claim_keys()
         yield from _check_category_permissions()
 
 
@@ -92,51 +89,16 @@ def _check_subject_digest_keys() -> Messages:
         )
 
 
-def _check_retention_keys() -> Messages:
-    """Find keys that were lost, and a folder or vault of another portal: its marker is right, and
-    its keys are not.
-    """
+def _check_claim_keys() -> Messages:
+    if claim_key_sources:
+        # The app has a check of its own.
+        return
     try:
         if StoredClaim._meta.db_table not in connections["default"].introspection.table_names():
             return
-        # In this order: a key that is created meanwhile is not missing.
-        in_use = list_keys_in_use()
-        if not in_use:
-            return
-        person_keys = _select_person_keys(in_use)
-        store = retention_keys.get_store()
-        missing = in_use.difference(store.names()) | {
-            name for name in person_keys if store.get(name) is None
-        }
-        if missing:
-            text = (
-                f"KEYS['retention'] lacks {len(missing)} of "
-                f"{len(in_use | person_keys)} keys that encrypt claims."
-            )
-            hint = (
-                "If it is another folder or vault, correct that before "
-                "the next sign-in creates other keys in it."
-            )
-            yield warning(48, text, hint)
-    except (DatabaseError, KeyMissing) as fault:
-        yield warning(
-            48,
-            f"The retention keys can't be checked: {type(fault).__name__}.",
-            DEFAULT_CONNECT_HINT,
-        )
-
-
-def _select_person_keys(names_in_use: Iterable[str]) -> set[str]:
-    """Return the names of a few keys of persons: there may be millions. Unlike those of days, they
-    are random.
-    """
-    days = []
-    for name in names_in_use:
-        if not name.startswith(retention_keys.HOLD_PREFIX):
-            days.append(name)
-    if not days:
-        return set()
-    claims = StoredClaim.objects.filter(bucket=max(days)).values_list(
-        "subject__retention_key_id", flat=True
-    )
-    return {retention_keys.person_key_name(key_id) for key_id in claims[:PERSON_KEY_SAMPLE_SIZE]}
+        if StoredClaim.objects.exclude(bucket="").exists():
+            text = "Claims are encrypted under retention keys, and no app supplies the keys."
+            yield warning(48, text, "Install the app again. phi_oidc apps lists the apps.")
+    except DatabaseError:
+        # E018 reports it.
+        return

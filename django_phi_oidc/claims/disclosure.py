@@ -20,7 +20,7 @@ from ..audit.events import Action, EventOutcome, NewEvent
 from ..audit.recorder import record_many
 from ..audit.request_context import Actor
 from ..config.claims import ClaimDeclaration
-from ..crypto.retention_keys import KeyCache
+from ..crypto.claim_keys import KeyCache
 from ..errors import ClaimScrubbed, Code, KeyRingError, PhiOidcError, RevealRefused, Undecryptable
 from ..extensions import disclosure_observers
 from ..subjects.models import PairwiseSubject

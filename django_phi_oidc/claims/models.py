@@ -10,7 +10,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
-from ..crypto.retention_keys import join_names, person_key_name
+from ..crypto import claim_keys
 from ..errors import CiphertextInvalid
 from ..fields import SealedTextField
 from ..subjects.models import PairwiseSubject
@@ -142,8 +142,10 @@ class StoredClaim(models.Model):
     def retention_key_names(self) -> str:
         """The names of all retention keys that encrypt the value. Requires: the instance has the
         current subject.
+
+        Raises: KeyMissing, if no app supplies the keys.
         """
-        return self.bucket and join_names(self.bucket, self.subject.retention_key_id)
+        return claim_keys.join_names(self.bucket, self.subject.retention_key_id)
 
     @property
     def ends_at(self) -> datetime:
@@ -159,20 +161,3 @@ class StoredClaim(models.Model):
         """
         if self.owner != str(user_id):
             raise CiphertextInvalid
-
-
-class UnusedPersonKey(models.Model):
-    """The retention key of an erased person, from the transaction that erases until the key is
-    destroyed.
-    """
-
-    id = models.UUIDField(primary_key=True, editable=False)
-    subject_uuid = models.UUIDField(editable=False)
-
-    class Meta:
-        verbose_name = _("unused person key")
-        verbose_name_plural = _("unused person keys")
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return person_key_name(self.id)

@@ -1,16 +1,13 @@
-"""Erase claims when their session ends, when they expire, or on request, and destroy unused
-retention keys.
+"""Erase claims when their session ends, when they expire, or on request.
 
-Events never contain erased values. Without one of its retention keys, a claim in a backup cannot be
-decrypted. The key of a day is destroyed when no claim of that day is left, the key of a person when
-all claims of the person are erased.
+Events never contain erased values. If an app supplies the keys of claims, it marks those of an
+erased person in the same transaction, and destroys afterwards what no claim needs.
 """
 
-import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -20,30 +17,20 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connection, transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
-from .._internal import randomness
 from .._internal.sql import any_of, fetch
 from ..audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.recorder import is_recorded, record_many
-from ..crypto import retention_keys
-from ..errors import Code, HeldForLegalReasons, KeyMissing
-from ..extensions import retention_guards
+from ..crypto import claim_keys
+from ..errors import HeldForLegalReasons
 from ..subjects.models import PairwiseSubject
-from .models import NO_SESSION, StoredClaim, UnusedPersonKey, get_session_claim_condition
+from .models import NO_SESSION, StoredClaim, get_session_claim_condition
 from .retention_limits import get_past_limit_condition
 
-logger = logging.getLogger(__name__)
 SCRUB_BATCH_SIZE = 10_000
 """Rows erased in one transaction."""
 ORPHAN_BATCH_SIZE = 500
-PERSON_KEY_BATCH_SIZE = 100
-"""Keys of persons destroyed in one run."""
 SCRUB_LOCK_ID = 0x7068695F73637275
 """PostgreSQL advisory lock, held by the worker that erases the first batch of expired claims."""
-DESTRUCTION_MARGIN = timedelta(hours=1)
-"""After the end of a day or of a hold. Claims obtained before that end are committed by then, by
-any server's clock.
-"""
 
 
 def scrub_sessions(
@@ -181,13 +168,7 @@ def scrub_inactive_users(users: Collection[Any], *, origin: Origin, now: datetim
     rows, held = _lock_subject_claims(subjects, now=now)
     _mark_expired(held, now=now)
     count = _delete_claims(rows, subjects, cause="user_inactive", origin=origin, now=now)
-    # Held claims have the key of the hold, except claims that could not be decrypted when the hold
-    # was placed.
-    preserved = StoredClaim.objects.filter(pk__in=held).exclude(
-        bucket__startswith=retention_keys.HOLD_PREFIX
-    )
-    kept = set(preserved.values_list("subject", flat=True))
-    _replace_person_keys([subject for subject in subjects if subject.pk not in kept])
+    _replace_person_keys(subjects, held_claims=held)
     return count
 
 
@@ -277,95 +258,16 @@ def scrub_past_limit(
                 return erased
 
 
-def count_unused_keys(*, now: datetime, due: Q) -> int:
-    """Return how many keys `destroy_unused_keys` would destroy after the erasure of the claims that
-    meet the condition.
-
-    Raises: KeyMissing.
-    """
-    if not retention_keys.is_enabled():
-        return 0
-    in_use = set(StoredClaim.objects.exclude(due).values_list("bucket", flat=True).distinct())
-    names = []
-    for name in retention_keys.get_store().names():
-        if name not in in_use:
-            names.append(name)
-    count = 0
-    for name in names:
-        if not _can_be_in_use(name, now=now):
-            count += 1
-    return count + UnusedPersonKey.objects.count()
-
-
 def destroy_unused_keys(*, now: datetime) -> list[str]:
-    """Destroy the retention keys that no claim uses or will use; return their names: days, holds,
-    erased persons.
+    """Destroy the keys that an app supplies for claims and that no claim uses or will use; return
+    their names.
 
-    `retention.key_unused` is committed before a key is destroyed, and the result in
-    `retention.key_destroyed` after it. A key that can't be destroyed does not prevent the
-    destruction of the others. Each run tries it again, and once an hour its events and an alert are
-    written.
     Raises: AuditUnavailable; KeyMissing, after the other keys were destroyed.
     """
-    if not retention_keys.is_enabled():
+    source = claim_keys.find_enabled_source()
+    if source is None:
         return []
-    store = retention_keys.get_store()
-    destroyed = list[str]()
-    count = 0
-    for unused in _iter_unused_keys(store, now=now):
-        destroyed += _destroy_keys(store, unused, now=now)
-        count += len(unused)
-    kept = count - len(destroyed)
-    if kept:
-        raise KeyMissing(f"{kept} of {count} unused retention keys can't be destroyed.")
-    return destroyed
-
-
-def _destroy_keys(
-    store: retention_keys.RetentionKeyStore,
-    unused: Mapping[str, UnusedPersonKey | None],
-    *,
-    now: datetime,
-) -> list[str]:
-    """Destroy these keys, with their events, and return the names of those that are gone. Raises:
-    AuditUnavailable.
-    """
-    new = []
-    for name in unused:
-        if not is_recorded(Action.RETENTION_KEY_UNUSED, "bucket", name, now=now):
-            new.append(name)
-
-    announcements = []
-    for name in new:
-        announcements.append(
-            _create_key_event(Action.RETENTION_KEY_UNUSED, name, unused[name], now=now)
-        )
-    record_many(announcements)
-
-    events: list[NewEvent] = []
-    destroyed = []
-    try:
-        for name, person_key in unused.items():
-            event = _create_key_event(Action.RETENTION_KEY_DESTROYED, name, person_key, now=now)
-            if _destroy_key(store, name):
-                destroyed.append(name)
-                events.append(event)
-            elif name in new:
-                alert = NewEvent(
-                    Action.ALERT_RAISED, Origin(), now, detail={"rule": "retention_key_kept"}
-                )
-                for item in (event, alert):
-                    events.append(item._replace(outcome="failure", reason=Code.KEY_MISSING))
-    finally:
-        with transaction.atomic():
-            person_key_ids = []
-            for name in destroyed:
-                person_key = unused[name]
-                if person_key:
-                    person_key_ids.append(person_key.pk)
-            UnusedPersonKey.objects.filter(pk__in=person_key_ids).delete()
-            enqueue_many(events)
-    return destroyed
+    return source.destroy_unused_keys(now=now)
 
 
 def _scrub_orphaned_claims(*, now: datetime) -> int:
@@ -378,55 +280,6 @@ def _scrub_orphaned_claims(*, now: datetime) -> int:
         with transaction.atomic():
             erased += scrub_sessions(session_ids, origin=Origin(), now=now)
     return erased
-
-
-def _iter_unused_keys(
-    store: retention_keys.RetentionKeyStore, *, now: datetime
-) -> Iterator[dict[str, UnusedPersonKey | None]]:
-    """Yield the names of the unused keys: those of days and holds, then batches of erased persons,
-    with their rows.
-    """
-    names = list(store.names())
-    names_in_use: Collection[str]
-    if names:
-        names_in_use = list_keys_in_use()
-    else:
-        names_in_use = ()
-
-    unused = []
-    for name in names:
-        if name not in names_in_use and not _can_be_in_use(name, now=now):
-            unused.append(name)
-    if unused:
-        yield dict.fromkeys(unused)
-    # The store is not asked for the keys of persons: it may have millions of them.
-    rows = UnusedPersonKey.objects.order_by("pk")
-    batch = list(rows[:PERSON_KEY_BATCH_SIZE])
-    while batch:
-        yield {str(person_key): person_key for person_key in batch}
-        # By primary key and not from the start: keys that can't be destroyed stay, and must not
-        # block the others.
-        batch = list(rows.filter(pk__gt=batch[-1].pk)[:PERSON_KEY_BATCH_SIZE])
-
-
-def _create_key_event(
-    action: Action, name: str, person_key: UnusedPersonKey | None, *, now: datetime
-) -> NewEvent:
-    if person_key:
-        subject = str(person_key.subject_uuid)
-    else:
-        subject = ""
-    return NewEvent(action, Origin(), now, subject=subject, detail={"bucket": name})
-
-
-def _destroy_key(store: retention_keys.RetentionKeyStore, name: str) -> bool:
-    """Destroy the key, and return whether it is gone."""
-    try:
-        store.destroy(name)
-        return store.get(name) is None
-    except KeyMissing as error:
-        logger.error("The retention key %s can't be destroyed: %s", name, error)  # noqa: TRY400 -- the traceback may contain credentials of a key service
-        return False
 
 
 def _acquire_scrub_lock() -> bool:
@@ -499,7 +352,7 @@ def _scrub_subjects(
     # keys of the persons.
     if held or _has_held_subject(subjects, now=now):
         raise HeldForLegalReasons
-    _replace_person_keys(subjects)
+    _replace_person_keys(subjects, held_claims=())
     return _delete_claims(rows, subjects, cause=cause, origin=origin, now=now)
 
 
@@ -507,24 +360,15 @@ def _has_held_subject(subjects: Iterable[PairwiseSubject], *, now: datetime) -> 
     return any(subject.is_held(now=now) for subject in subjects)
 
 
-def _replace_person_keys(subjects: Sequence[PairwiseSubject]) -> None:
-    """Mark the keys of these subjects as unused. A later sign-in uses a new one. Requires: the
-    subjects are locked.
-
-    This is also done without claims: a backup may have claims of the person that were erased for
-    another reason.
+def _replace_person_keys(
+    subjects: Sequence[PairwiseSubject], *, held_claims: Collection[int]
+) -> None:
+    """Mark the keys of these subjects as unused, if an app supplies them. Requires: the subjects
+    are locked.
     """
-    if not retention_keys.is_enabled():
-        return
-    unused = [
-        UnusedPersonKey(id=subject.retention_key_id, subject_uuid=subject.uuid)
-        for subject in subjects
-    ]
-    # After a restore, the key of a person may be marked again before it was destroyed.
-    UnusedPersonKey.objects.bulk_create(unused, ignore_conflicts=True)
-    for subject in subjects:
-        subject.retention_key_id = randomness.uuid4()
-    PairwiseSubject.objects.bulk_update(subjects, ["retention_key_id"])
+    source = claim_keys.find_enabled_source()
+    if source is not None:
+        source.replace_person_keys(subjects, held_claims=held_claims)
 
 
 def _lock_subject_claims(
@@ -607,31 +451,3 @@ def _create_scrub_events(
         detail = {"cause": cause, "claims": list(claim_names), "counts": list(numbers)}
         events.append(event._replace(detail=detail))
     return events
-
-
-def list_keys_in_use() -> set[str]:
-    """Return the names of the keys that encrypt claims. One statement, with one index lookup for
-    each name.
-    """
-    table = connection.ops.quote_name(StoredClaim._meta.db_table)
-    least = f"SELECT min(bucket) FROM {table} WHERE bucket <> ''"  # noqa: S608 -- the model's name
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"WITH RECURSIVE used(name) AS (SELECT ({least}) UNION ALL"  # noqa: S608
-            f" SELECT ({least} AND bucket > used.name) FROM used WHERE used.name IS NOT NULL)"
-            " SELECT name FROM used WHERE name IS NOT NULL"
-        )
-        return {name for (name,) in cursor.fetchall()}
-
-
-def _can_be_in_use(key_name: str, *, now: datetime) -> bool:
-    day = retention_keys.parse_key_date(key_name)
-    if day is not None:
-        return day >= (now - DESTRUCTION_MARGIN).date()
-    # Only a guard knows its holds. A process without the app must not destroy the key of a hold
-    # that another process is just placing.
-    if not retention_guards:
-        return True
-    return any(
-        guard.may_need_key(key_name, now=now - DESTRUCTION_MARGIN) for guard in retention_guards
-    )

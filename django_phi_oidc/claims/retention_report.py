@@ -3,16 +3,15 @@ values.
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Min, Q
 from django.db.models.functions import Coalesce
 
 from .. import conf
-from ..crypto import retention_keys
 from ..extensions import retention_guards
-from .models import StoredClaim, UnusedPersonKey, get_session_claim_condition
+from .models import StoredClaim, get_session_claim_condition
 from .retention_limits import UNDECLARED_MARGIN, find_limit, get_past_limit_condition
 
 OVERDUE_TOLERANCE = timedelta(hours=1)
@@ -71,18 +70,6 @@ class RetentionReport:
         return self.overdue_since is not None and self.overdue_since < self.at - OVERDUE_TOLERANCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionKeySummary:
-    """The existing retention keys of days and holds."""
-
-    count: int
-    oldest: date | None
-    """The day of the oldest one; None: there are only keys of holds."""
-    of_holds: int
-    of_erased_persons: int
-    """Keys of erased persons that are not destroyed yet. Other keys of persons are not counted."""
-
-
 def get_overdue_condition(*, now: datetime) -> Q:
     """Return the condition of a claim that should be erased already: it is expired or orphaned, and
     not on hold.
@@ -129,20 +116,3 @@ def _create_summary(*, past_limit_since: datetime | None, **fields: Any) -> Stor
         ends = [fields["overdue_since"], past_limit_since + limit]
         fields["overdue_since"] = min(end for end in ends if end is not None)
     return StoredClaimSummary(**fields)
-
-
-def find_key_summary() -> RetentionKeySummary | None:
-    """Return a summary of the retention keys; None if they are disabled. Raises: KeyMissing."""
-    if not retention_keys.is_enabled():
-        return None
-    days = [retention_keys.parse_key_date(name) for name in retention_keys.get_store().names()]
-    dated = []
-    for day in days:
-        if day is not None:
-            dated.append(day)
-    return RetentionKeySummary(
-        count=len(days),
-        oldest=min(dated, default=None),
-        of_holds=len(days) - len(dated),
-        of_erased_persons=UnusedPersonKey.objects.count(),
-    )

@@ -10,8 +10,8 @@ from django.db import router
 
 from .._internal.inserts import insert
 from ..config.claims import ClaimDeclaration
-from ..crypto import retention_keys
-from ..crypto.retention_keys import KeyCache
+from ..crypto import claim_keys
+from ..crypto.claim_keys import KeyCache
 from ..extensions import ClaimPreservation, retention_guards
 from ..subjects.models import PairwiseSubject
 from .minimization import PROTOCOL_CLAIMS
@@ -117,7 +117,7 @@ def _create_row(
         session = NO_SESSION
 
     if hold_key_name is None:
-        bucket = retention_keys.find_day_key_name(now, declared.retention)
+        bucket = claim_keys.find_day_key_name(now, declared.retention)
     else:
         bucket = hold_key_name
     return StoredClaim(

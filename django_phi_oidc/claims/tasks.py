@@ -7,7 +7,7 @@ from .retention import destroy_unused_keys, scrub_due_claims, scrub_past_limit
 
 @periodic_task("phi_oidc.scrub")
 def scrub() -> None:
-    """Erase expired claims and unused retention keys. Idempotent."""
+    """Erase expired claims, and destroy the keys of claims that no claim needs. Idempotent."""
     now = clock.now()
     scrub_due_claims(now=now)
     destroy_unused_keys(now=now)

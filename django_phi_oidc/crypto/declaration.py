@@ -33,12 +33,6 @@ class KeysDeclaration:
     """[Keys](#a-list-of-keys) of the identifiers that `get_pairwise_id` derives for downstream
     systems. Default: required for `get_pairwise_id` only.
     """
-    retention: Annotated[Any, parse_raw] = field(default=None, metadata=LATER)
-    """[Retention keys](../how-to/retention.md#erasure-that-reaches-the-backups), whose destruction
-    erases claims, in backups too: `pathlib.Path` of a folder that `phi_oidc keys generate` has
-    prepared, or an object with `get`, `create`, `destroy` and `names`. Default: none: `encryption`
-    encrypts claims.
-    """
     audit_signing: Annotated[Path | str | Callable[[], Any] | None, parse_raw] = field(
         default=None, metadata=START_HERE
     )

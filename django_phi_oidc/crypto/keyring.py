@@ -23,7 +23,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .._internal import randomness
 from ..errors import CiphertextInvalid, KeyMissing, KeyUnknown, Undecryptable
-from . import retention_keys
+from . import claim_keys
 from .conf import get_key_source
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def encrypt(
     *,
     context: Sequence[str],
     retention_key_names: str = "",
-    retention_key_cache: retention_keys.KeyCache | None = None,
+    retention_key_cache: claim_keys.KeyCache | None = None,
 ) -> str:
     """Encrypt value under the newest encryption key, or under the named retention keys, created if
     necessary.
@@ -104,7 +104,7 @@ def encrypt(
     Fernet's plaintext timestamp is set to zero, so the time of encryption is not stored.
     """
     if retention_key_names:
-        material = retention_keys.get_or_create_key(retention_key_names, cache=retention_key_cache)
+        material = claim_keys.get_or_create_key(retention_key_names, cache=retention_key_cache)
         key = SymmetricKey(retention_key_names, material)
     else:
         key = get_keys("encryption")[0]
@@ -117,7 +117,7 @@ def decrypt(
     *,
     context: Sequence[str],
     keys: Sequence[SymmetricKey] | None = None,
-    retention_key_cache: retention_keys.KeyCache | None = None,
+    retention_key_cache: claim_keys.KeyCache | None = None,
 ) -> str:
     """Return the plaintext. Raises: KeyMissing, KeyUnknown; CiphertextInvalid, also for another
     context.
@@ -125,8 +125,8 @@ def decrypt(
     keys: the encryption keys, read once for many texts; None: read them now.
     """
     key_id, _, token = ciphertext.partition(":")
-    if _is_retention(key_id) and retention_keys.are_retention_key_names(key_id):
-        material = retention_keys.find_key(key_id, cache=retention_key_cache)
+    if _is_retention(key_id) and claim_keys.are_claim_key_names(key_id):
+        material = claim_keys.find_key(key_id, cache=retention_key_cache)
         if material is None:
             raise KeyUnknown
         key = SymmetricKey(key_id, material)

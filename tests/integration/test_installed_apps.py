@@ -56,6 +56,7 @@ own = [config for config in apps.get_app_configs() if "phi_oidc" in config.label
 print(json.dumps({
     "account_sources": [source.__class__.__name__ for source in extensions.account_sources],
     "checks": [message.id for message in run_checks()],
+    "claim_key_sources": [source.__class__.__name__ for source in extensions.claim_key_sources],
     "labels": sorted({model._meta.app_label for model in apps.get_models() if "phi_oidc" in model._meta.app_label}),
     "link_options": [name for name in ("--user", "--csv", "--dry-run") if name in link_help],
     "link_pages": pages,
@@ -164,6 +165,14 @@ def test_claims_change_no_role_without_the_app_that_maps_them() -> None:
 def test_page_after_a_sign_in_names_the_command_if_its_app_is_installed() -> None:
     assert "phi_oidc admin grant" not in execute(SIGNED_IN, ())["page"]
     assert "phi_oidc admin grant pk:7" in execute(SIGNED_IN, ("django_phi_oidc.contrib.administrators",))["page"]
+
+
+def test_claims_have_no_keys_of_their_own_without_the_app_that_destroys_them() -> None:
+    content = read_content(())
+    assert content["claim_key_sources"] == []
+    content = read_content(("django_phi_oidc.contrib.retention_keys",))
+    assert content["claim_key_sources"] == ["RetentionKeySource"]
+    assert "phi_oidc_retention_keys" in content["labels"]
 
 
 @pytest.mark.parametrize(

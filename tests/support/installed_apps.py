@@ -21,6 +21,7 @@ CONTRIB_APPS = (
     "django_phi_oidc.contrib.monitoring",
     "django_phi_oidc.contrib.notices",
     "django_phi_oidc.contrib.officer_admin",
+    "django_phi_oidc.contrib.retention_keys",
     "django_phi_oidc.contrib.role_mapping",
     "django_phi_oidc.contrib.scim",
     "django_phi_oidc.contrib.shared_signals",

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
+from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
+from django_phi_oidc.contrib.retention_keys.key_folder import RetentionKeyFolder
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 

@@ -125,7 +125,9 @@ def test_option_of_an_app_that_is_not_installed_is_reported_with_the_line_to_add
     monkeypatch.setattr(sections, "_sections", {**installed})
     sections._sections.pop("django_phi_oidc.contrib.siem")
     monkeypatch.setattr(sections, "_provider_options", {})
-    settings.PHI_OIDC = override_provider({**settings.PHI_OIDC, "SIEM": {}}, scim={"subject": "extension"})
+    monkeypatch.setattr(sections, "_group_members", {})
+    declared = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": None})
+    settings.PHI_OIDC = override_provider({**declared, "SIEM": {}}, scim={"subject": "extension"})
     found = {(message.id, message.msg, message.hint) for message in check_declarations(None)}
     app = "django_phi_oidc.contrib"
     assert found == {
@@ -138,5 +140,10 @@ def test_option_of_an_app_that_is_not_installed_is_reported_with_the_line_to_add
             "django_phi_oidc.E002",
             f"PHI_OIDC['PROVIDERS']['default']: scim is an option of {app}.scim. Add it to INSTALLED_APPS.",
             f'In your settings: INSTALLED_APPS += ["{app}.scim"]',
+        ),
+        (
+            "django_phi_oidc.E002",
+            f"PHI_OIDC['KEYS']: retention is an option of {app}.retention_keys. Add it to INSTALLED_APPS.",
+            f'In your settings: INSTALLED_APPS += ["{app}.retention_keys"]',
         ),
     }

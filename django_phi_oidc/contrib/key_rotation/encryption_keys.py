@@ -19,8 +19,8 @@ from django.db.models import QuerySet
 
 from ..._internal.sql import durable
 from ...crypto import keyring
+from ...crypto.claim_keys import NAMES_PATTERN
 from ...crypto.keyring import SymmetricKey
-from ...crypto.retention_keys import NAMES_PATTERN
 from ...errors import Undecryptable
 from ...fields import SealedTextField
 

@@ -17,7 +17,7 @@ from ..._internal import randomness
 from ...audit.events import Action, Origin
 from ...audit.outbox import enqueue
 from ...claims.models import FOREVER, NO_SESSION, StoredClaim
-from ...crypto import retention_keys
+from ...crypto import claim_keys
 from ...errors import CiphertextInvalid, KeyUnknown
 from ...subjects.models import PairwiseSubject
 from ..common.visible_text import has_visible_text
@@ -135,9 +135,9 @@ def find_current_hold(subject: PairwiseSubject, *, now: datetime) -> LegalHold |
 
 def find_hold_key_name(hold: LegalHold) -> str:
     """Return the name of the retention key of the hold; "" if retention keys are disabled."""
-    if not retention_keys.is_enabled():
+    if claim_keys.find_enabled_source() is None:
         return ""
-    return retention_keys.hold_key_name(hold.pk.hex)
+    return f"{claim_keys.HOLD_PREFIX}{hold.pk.hex}"
 
 
 def preserve_replaced_claims(
@@ -194,7 +194,7 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
 
     for claim in StoredClaim.objects.filter(subject=subject.pk).order_by("pk").select_for_update():
         claim.subject = subject
-        if retention_keys.is_enabled():
+        if claim_keys.find_enabled_source() is not None:
             retention: timedelta | Literal["session"] = "session"
             if claim.session == NO_SESSION and claim.expires_at is not None:
                 # The server that marked the claim as expired may have a slower clock than the one
@@ -202,7 +202,7 @@ def _apply_holds(subject: PairwiseSubject, *, now: datetime) -> None:
                 retention = max(claim.expires_at - claim.obtained_at, timedelta())
 
             if hold is None:
-                bucket = retention_keys.find_day_key_name(now, retention)
+                bucket = claim_keys.find_day_key_name(now, retention)
             else:
                 bucket = find_hold_key_name(hold)
             _reencrypt_claim(claim, bucket=bucket, session=claim.session)

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from ..._internal import randomness
-from ...crypto.retention_keys import HOLD_PREFIX
+from ...crypto.claim_keys import HOLD_PREFIX
 from ...extensions import ClaimPreservation
 from ...subjects.models import PairwiseSubject
 from .legal_holds import (

@@ -28,11 +28,8 @@ from ...audit.request_context import Actor
 from ...claims.categories import list_hidden_names
 from ...claims.models import NO_SESSION, StoredClaim, get_claim_label, get_session_claim_condition
 from ...claims.retention import scrub_user
-from ...claims.retention_report import (
-    create_retention_report,
-    find_key_summary,
-    get_overdue_condition,
-)
+from ...claims.retention_report import create_retention_report, get_overdue_condition
+from ...crypto import claim_keys
 from ...errors import HeldForLegalReasons, KeyMissing
 from ...extensions import retention_guards
 from ...fields import MASK
@@ -200,8 +197,10 @@ class StoredClaimAdmin(SubjectRowsAdmin):
             claims.append((row, get_claim_label(row.name), get_purpose_label(row.purpose)))
         keys = None
         is_unavailable = False
+        source = claim_keys.find_enabled_source()
         try:
-            keys = find_key_summary()
+            if source is not None:
+                keys = source.get_summary().get_row()
         except KeyMissing:
             is_unavailable = True
         context = {

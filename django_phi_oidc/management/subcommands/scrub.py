@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -15,22 +16,20 @@ from ..._internal.command_output import Output, ProgressLine, format_value
 from ...audit.request_context import current_origin
 from ...claims.retention import (
     count_claims_of_user,
-    count_unused_keys,
     destroy_unused_keys,
     scrub_due_claims,
     scrub_past_limit,
     scrub_user,
 )
-from ...claims.retention_report import RetentionKeySummary as KeySummary
 from ...claims.retention_report import (
     RetentionReport,
     StoredClaimSummary,
     create_retention_report,
-    find_key_summary,
     get_overdue_condition,
 )
-from ...crypto import retention_keys
+from ...crypto import claim_keys
 from ...errors import AuditUnavailable, HeldForLegalReasons, KeyMissing
+from ...extensions import ClaimKeySummary
 from ...subjects.models import PairwiseSubject
 from ._arguments import USER_FORMS, get_user
 
@@ -81,9 +80,10 @@ def _preview_of_user(user: Any, output: Output, *, now: datetime) -> None:
     count = count_claims_of_user(user, now=now)
     text = f"{count} claims would be erased."
     row = {"claims": count, "retention_keys": 0}
-    if retention_keys.is_enabled():
+    source = claim_keys.find_enabled_source()
+    if source is not None:
         subjects = PairwiseSubject.objects.filter(user=user.pk)
-        unused = count_unused_keys(now=now, due=Q(subject__in=subjects))
+        unused = source.count_unused_keys(now=now, due=Q(subject__in=subjects))
         # Those of the person are replaced.
         row["retention_keys"] = unused + subjects.count()
         text += f" {row['retention_keys']} retention keys would be destroyed."
@@ -93,13 +93,16 @@ def _preview_of_user(user: Any, output: Output, *, now: datetime) -> None:
 def _preview_due(output: Output) -> None:
     now = clock.now()
     report = create_retention_report(now=now)
-    keys = count_unused_keys(now=now, due=get_overdue_condition(now=now))
+    keys = 0
+    source = claim_keys.find_enabled_source()
+    if source is not None:
+        keys = source.count_unused_keys(now=now, due=get_overdue_condition(now=now))
     counts = Counter[str]()
     for summary in report.claims:
         counts[summary.name] += summary.overdue
     by_name = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     text = f"{report.overdue} claims would be erased{f': {by_name}' if by_name else ''}."
-    if retention_keys.is_enabled():
+    if source is not None:
         text += f" {keys} retention keys would be destroyed."
     output.preview({"claims": report.overdue, "retention_keys": keys, "by_name": +counts}, text)
 
@@ -123,7 +126,7 @@ def _destroy_unused_keys(erased_count: int, output: Output) -> None:
     text = f"{erased_count} claims were erased."
     row = {"claims": erased_count, "retention_keys": 0}
     fault = ""
-    if retention_keys.is_enabled():
+    if claim_keys.find_enabled_source() is not None:
         try:
             row["retention_keys"] = len(destroy_unused_keys(now=clock.now()))
             text += f" {row['retention_keys']} retention keys were destroyed."
@@ -136,11 +139,13 @@ def _print_report(output: Output) -> None:
     report = create_retention_report(now=clock.now())
     keys = None
     fault = ""
+    source = claim_keys.find_enabled_source()
     try:
-        keys = find_key_summary()
+        if source is not None:
+            keys = source.get_summary()
     except KeyMissing as error:
         fault = str(error)
-    row = {**asdict(report), "retention_keys": asdict(keys) if keys else None}
+    row = {**asdict(report), "retention_keys": keys.get_row() if keys else None}
     output.write_row(row, lambda _: "\n".join(_format_report(report, keys)))
     if report.is_late:
         fault = (
@@ -151,7 +156,7 @@ def _print_report(output: Output) -> None:
         raise CommandError(fault.strip())
 
 
-def _format_report(report: RetentionReport, keys: KeySummary | None) -> list[str]:
+def _format_report(report: RetentionReport, keys: ClaimKeySummary | None) -> list[str]:
     if not report.claims:
         return ["No claims are stored.", *_format_keys(keys)]
     names = ("count", "of_sessions", "held")
@@ -192,20 +197,7 @@ def _format_claims(summary: StoredClaimSummary) -> str:
     return text
 
 
-def _format_keys(keys: KeySummary | None) -> list[str]:
+def _format_keys(keys: ClaimKeySummary | None) -> Sequence[str]:
     if keys is None:
         return []
-
-    if keys.oldest:
-        oldest = f", the oldest of {keys.oldest}"
-    else:
-        oldest = ""
-
-    days_and_holds = (
-        f"{keys.count} retention keys of days and holds "
-        f"exist{oldest}; {keys.of_holds} belong to legal holds."
-    )
-    return [
-        days_and_holds,
-        f"{keys.of_erased_persons} retention keys of erased persons are not destroyed yet.",
-    ]
+    return keys.list_lines()

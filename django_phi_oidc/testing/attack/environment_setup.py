@@ -28,7 +28,7 @@ from django.urls import get_resolver, include, path
 from ..._internal import randomness
 from ...config.claims import ClaimDeclaration
 from ...config.providers import ProviderDeclaration
-from ...crypto import retention_keys
+from ...contrib.common.retention_key_folder import prepare_folder
 from ..mock_provider import Account, DemoProvider, TLSFiles, demo_accounts
 from .environment import (
     GUARDED_PATH,
@@ -187,7 +187,7 @@ def _create_isolation_settings(directory: Path) -> dict[str, Any]:
     declared = getattr(settings, "PHI_OIDC", {})
     if "retention" in declared.get("KEYS", {}):
         keys = directory / "retention-keys"
-        retention_keys.prepare_folder(keys)
+        prepare_folder(keys)
         overrides["PHI_OIDC"] = {**declared, "KEYS": {**declared["KEYS"], "retention": keys}}
     return overrides
 

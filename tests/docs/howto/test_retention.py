@@ -12,7 +12,8 @@ import pytest
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import destroy_unused_keys, scrub_user
-from django_phi_oidc.crypto import retention_keys
+from django_phi_oidc.contrib.retention_keys.key_names import person_key_name
+from django_phi_oidc.contrib.retention_keys.key_store import RetentionKeyStore
 from django_phi_oidc.errors import KeyMissing, Undecryptable
 from tests.support.claims_fixtures import DAY, NOW, Person, _declared, make_person  # noqa: F401 -- fixtures
 from tests.support.http_server import served_by
@@ -73,7 +74,7 @@ def vault() -> Iterator[str]:
 
 
 @pytest.fixture
-def client() -> Callable[..., retention_keys.RetentionKeyStore]:
+def client() -> Callable[..., RetentionKeyStore]:
     """Return the class from the page."""
     block = re.search(r"<!-- tested: vault -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     assert block
@@ -82,9 +83,7 @@ def client() -> Callable[..., retention_keys.RetentionKeyStore]:
     return names["VaultRetentionKeys"]
 
 
-def test_vault_keeps_a_key_until_it_is_destroyed(
-    vault: str, client: Callable[..., retention_keys.RetentionKeyStore]
-) -> None:
+def test_vault_keeps_a_key_until_it_is_destroyed(vault: str, client: Callable[..., RetentionKeyStore]) -> None:
     keys = client(vault, "a token")
     assert (list(keys.names()), keys.get(NAME)) == ([], None)
     key = keys.create(NAME)
@@ -94,7 +93,7 @@ def test_vault_keeps_a_key_until_it_is_destroyed(
     assert (list(keys.names()), keys.get(NAME)) == ([], None)
 
 
-def test_vault_errors_raise_key_missing(vault: str, client: Callable[..., retention_keys.RetentionKeyStore]) -> None:
+def test_vault_errors_raise_key_missing(vault: str, client: Callable[..., RetentionKeyStore]) -> None:
     for keys in (client(vault, "another token"), client("http://127.0.0.1:9", "a token")):
         for method in (keys.get, keys.create, keys.destroy):
             with pytest.raises(KeyMissing):
@@ -105,7 +104,7 @@ def test_vault_errors_raise_key_missing(vault: str, client: Callable[..., retent
 
 def test_claims_are_undecryptable_after_key_destruction_in_vault(
     vault: str,
-    client: Callable[..., retention_keys.RetentionKeyStore],
+    client: Callable[..., RetentionKeyStore],
     settings: Any,
     make_person: Callable[..., Person],
 ) -> None:
@@ -123,7 +122,7 @@ def test_claims_are_undecryptable_after_key_destruction_in_vault(
 
 def test_g7_erasure_destroys_the_key_of_the_person_in_vault(
     vault: str,
-    client: Callable[..., retention_keys.RetentionKeyStore],
+    client: Callable[..., RetentionKeyStore],
     settings: Any,
     make_person: Callable[..., Person],
 ) -> None:
@@ -133,7 +132,7 @@ def test_g7_erasure_destroys_the_key_of_the_person_in_vault(
     names = []
     for person in (erased, other):
         person.store({"birthdate": "1990-05-17"})
-        names.append(retention_keys.person_key_name(person.subject.retention_key_id))
+        names.append(person_key_name(person.subject.retention_key_id))
     assert sorted(keys.names()) == ["20261124-session", "person/"]
     copies = list(StoredClaim.objects.filter(subject=erased.subject))
     scrub_user(erased.user, origin=erased.origin(), now=NOW)

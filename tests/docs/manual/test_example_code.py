@@ -32,11 +32,12 @@ from django_phi_oidc.audit.log import signing_keys
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
 from django_phi_oidc.config import client_keys
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
 from django_phi_oidc.contrib.federation.views import EntityConfigurationView
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.notices.notices import find_notice_address
+from django_phi_oidc.contrib.retention_keys.key_store import get_store
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import get_store, prepare_folder
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.sessions.models import EndReason
 from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority

@@ -15,6 +15,7 @@ from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
+from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
 from django_phi_oidc.contrib.emergency.models import CloseReason, EmergencyAccess, ReviewVerdict
 from django_phi_oidc.contrib.individual_rights.accounting import create_accounting
 from django_phi_oidc.contrib.invitations.invitations import create_invitations
@@ -24,7 +25,6 @@ from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
 from django_phi_oidc.contrib.scim.models import SCIMClient, SCIMToken
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import prepare_folder
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
 from tests.support.audit_log import PEM, events, sealed
 from tests.support.claims_fixtures import NOW, Person

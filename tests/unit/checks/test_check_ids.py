@@ -29,18 +29,22 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.views import APIView
 
 from django_phi_oidc._internal import clock, randomness
+from django_phi_oidc._internal.check_messages import REGISTERED_CHECKS
 from django_phi_oidc.access.mixins import PHIAccessMixin
 from django_phi_oidc.audit.checks import databases as audit_databases
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.backends import OIDCAuthenticationBackend
 from django_phi_oidc.checks import core, databases, transmission
 from django_phi_oidc.claims.categories import create_category_permissions
+from django_phi_oidc.claims.models import StoredClaim
+from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
 from django_phi_oidc.contrib.monitoring import checks as monitoring_checks
 from django_phi_oidc.contrib.rest_framework.permissions import PHIAccess
+from django_phi_oidc.contrib.retention_keys.key_folder import RetentionKeyFolder
 from django_phi_oidc.contrib.role_mapping import checks as role_checks
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
 from django_phi_oidc.decorators import phi_access, require_assurance
+from django_phi_oidc.extensions import claim_key_sources
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.check_sources import CHECK_MODULES
 from tests.support.claims_fixtures import Person
@@ -981,6 +985,20 @@ def test_a4_store_without_the_retention_keys_of_claims_is_reported(tmp_path: Pat
         with override_settings(**option(KEYS={"retention": source})()):
             assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
             assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
+
+
+def test_claims_under_retention_keys_are_reported_without_the_app_that_has_the_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W048."""
+    without_app = [check for check in REGISTERED_CHECKS[Tags.database, False] if ".contrib." not in check.__module__]
+    monkeypatch.setitem(REGISTERED_CHECKS, (Tags.database, False), without_app)
+    monkeypatch.setattr(claim_key_sources, "_items", [])
+    Person().store({"address": "Bern"})
+    assert find_ids(tags=[Tags.database], databases=["default"]) == set()
+    StoredClaim.objects.update(bucket="20261124-86400")
+    assert find_ids(tags=[Tags.database], databases=["default"]) == {"W048"}
+    assert find_ids(tags=[Tags.database], databases=["phi_audit"]) == set()
 
 
 def test_g7_folder_of_another_portal_is_reported_although_it_has_keys_of_the_same_days(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from django.test.utils import CaptureQueriesContext
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.claims.models import StoredClaim
-from django_phi_oidc.claims.retention import scrub_sessions, scrub_user
-from django_phi_oidc.claims.retention_report import RetentionKeySummary, create_retention_report, find_key_summary
+from django_phi_oidc.claims.retention import scrub_sessions
+from django_phi_oidc.claims.retention_report import create_retention_report
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from tests.support.claims_fixtures import DAY, DECLARED, NOW, Person
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -121,21 +121,6 @@ def test_report_takes_two_selects_and_reads_no_value(
             create_retention_report(now=NOW)
         assert len(queries) == 2
         assert not any('"value"' in query["sql"] for query in queries)
-
-
-@pytest.mark.usefixtures("_retention_keys")
-def test_key_summary_counts_keys_and_has_the_oldest_day(make_person: Callable[..., Person]) -> None:
-    assert find_key_summary() == RetentionKeySummary(count=0, oldest=None, of_holds=0, of_erased_persons=0)
-    first, _ = populate(make_person)
-    scrub_user(first.user, origin=Origin(), now=NOW)
-    # Two days with a key for sessions and a key for a day, and the key of the hold.
-    expected = RetentionKeySummary(count=5, oldest=date(2026, 11, 24), of_holds=1, of_erased_persons=1)
-    assert find_key_summary() == expected
-
-
-def test_key_summary_is_none_if_retention_keys_are_disabled(person: Person) -> None:
-    person.store({"address": "Bern"})
-    assert find_key_summary() is None
 
 
 @pytest.fixture

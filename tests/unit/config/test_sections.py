@@ -9,6 +9,7 @@ import pytest
 from django_phi_oidc.audit.effective_options import iter_effective_options
 from django_phi_oidc.config import sections
 from django_phi_oidc.config.providers import parse_provider
+from django_phi_oidc.contrib.retention_keys.declaration import RetentionKeysOptions
 from django_phi_oidc.contrib.siem.declaration import SIEMOptions
 from django_phi_oidc.errors import DeclarationInvalid
 
@@ -20,11 +21,18 @@ class OtherOptions:
     SIEM: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherKeys:
+    retention: str = ""
+    escrow: str = ""
+
+
 @pytest.fixture
 def without_apps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the core and the audit log are installed."""
     kept = {section.app: section for section in sections.iter_sections() if ".contrib." not in section.app}
     monkeypatch.setattr(sections, "_sections", kept)
+    monkeypatch.setattr(sections, "_group_members", {})
     monkeypatch.setattr(sections, "_provider_options", {})
 
 
@@ -55,6 +63,39 @@ def test_option_of_an_app_that_is_not_installed_names_the_app() -> None:
 def test_option_of_an_installed_app_is_known() -> None:
     assert sections.list_unknown({"SIEM": {}}) == []
     assert sections.list_mistakes({"SIEM": 1}) == ["SIEM must be a dictionary."]
+
+
+@pytest.mark.usefixtures("without_apps")
+def test_member_of_a_group_of_an_app_that_is_not_installed_names_the_app() -> None:
+    app = "django_phi_oidc.contrib.retention_keys"
+    assert sections.list_mistakes({"KEYS": {"retention": None, "retentoin": None, "subject": ["key"]}}) == [
+        f"KEYS: retention is an option of {app}. Add it to INSTALLED_APPS.",
+        "KEYS: no option retentoin.",
+    ]
+    assert sections.find_app_of_group_member("AUDIT", "retention") is None
+    assert sections.parse_one({"KEYS": {"retention": 1, "subject": ["key"]}}, "KEYS", "subject") == ["key"]
+    with pytest.raises(LookupError, match="retention of KEYS"):
+        sections.parse_one({"KEYS": {"retention": 1}}, "KEYS", "retention")
+
+
+def test_member_of_a_group_of_an_installed_app_is_known() -> None:
+    raw = {"KEYS": {"retention": "a store", "subject": ["key"]}}
+    assert sections.list_mistakes(raw) == []
+    assert sections.parse_one(raw, "KEYS", "retention") == "a store"
+    assert sections.parse_one({}, "KEYS", "retention") is None
+    assert sections.list_mistakes({"KEYS": 1}) == ["KEYS must be a dictionary."]
+
+
+def test_mistakes_in_members_of_a_group_of_apps_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "_group_members", {})
+    sections.register_group_members("KEYS", OtherKeys)
+    assert sections.list_mistakes({"KEYS": {"escrow": 1, "retention": 2, "subjects": ["key"]}}) == [
+        "KEYS: no option subjects; did you mean subject?",
+        "KEYS['retention'] must be a string.",
+        "KEYS['escrow'] must be a string.",
+    ]
+    with pytest.raises(ValueError, match="retention"):
+        sections.register_group_members("KEYS", RetentionKeysOptions)
 
 
 @pytest.mark.usefixtures("without_apps")

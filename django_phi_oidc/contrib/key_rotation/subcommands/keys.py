@@ -27,9 +27,10 @@ from ...._internal.command_output import Output, ProgressLine
 from ....audit.log.signing_keys import generate_signing_key
 from ....config.client_keys import ClientKey
 from ....config.providers import ProviderDeclaration
-from ....crypto import keyring, retention_keys
+from ....crypto import keyring
 from ....crypto.conf import PAIRWISE_KEY_RING, get_key_source
 from ....project_settings import KEY_RINGS, KEY_VARIABLES
+from ...common.retention_key_folder import MARKER_NAME, find_key_folder, prepare_folder
 from ..encryption_keys import (
     EncryptedColumn,
     KeyUsage,
@@ -93,9 +94,9 @@ def generate_key_files() -> list[Path]:
             continue
         if _create(path, generate()):
             written.append(path)
-    folder = get_key_source("retention")
-    if isinstance(folder, Path) and retention_keys.prepare_folder(folder):
-        written.append(folder / retention_keys.MARKER_NAME)
+    folder = find_key_folder()
+    if folder is not None and prepare_folder(folder):
+        written.append(folder / MARKER_NAME)
     return written
 
 
@@ -132,9 +133,9 @@ def _generate(options: Options, output: Output) -> None:
             key = keyring.generate_key()
             output.write_row({"ring": ring, "variable": name, "key": key}, f"{name}={key}")
             output.note(f"KEYS['{ring}']: a new key was printed, but not stored.")
-    folder = get_key_source("retention")
-    if isinstance(folder, Path):
-        is_new = folder / retention_keys.MARKER_NAME in written
+    folder = find_key_folder()
+    if folder is not None:
+        is_new = folder / MARKER_NAME in written
         if is_new:
             text = f"the folder {folder} was prepared"
         else:

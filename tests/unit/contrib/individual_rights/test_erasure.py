@@ -25,8 +25,8 @@ from django_phi_oidc.contrib.individual_rights.erasure import ErasureResult, era
 from django_phi_oidc.contrib.individual_rights.export import export_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
+from django_phi_oidc.contrib.retention_keys.key_names import person_key_name
 from django_phi_oidc.crypto import keyring
-from django_phi_oidc.crypto.retention_keys import person_key_name
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.sessions.lifecycle import end_session
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation

@@ -21,7 +21,8 @@ from django_phi_oidc.contrib.legal_holds.legal_holds import (
     release_hold,
 )
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
-from django_phi_oidc.crypto import keyring, retention_keys
+from django_phi_oidc.contrib.retention_keys.key_store import get_store
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import HeldForLegalReasons
 from django_phi_oidc.fields import SealedTextField
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -232,7 +233,7 @@ def test_claims_use_the_key_of_the_active_hold(person: Person, settings: Any, tm
     assert bucket_names() == {f"hold-{second.pk.hex}"}
     release_hold(second.pk, origin=OFFICER, now=NOW + 2 * DAY)
     assert bucket_names() == {"20261126-session", "20261126-86400"}
-    assert retention_keys.get_store().names() == sorted(
+    assert get_store().names() == sorted(
         {"20261124-session", "20261124-86400", "20261126-session", "20261126-86400"}
         | {f"hold-{row.pk.hex}" for row in (placed, second)}
     )

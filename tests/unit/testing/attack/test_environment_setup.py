@@ -5,7 +5,7 @@ from typing import Any
 
 from django.test import override_settings
 
-from django_phi_oidc.crypto.retention_keys import get_store
+from django_phi_oidc.contrib.retention_keys.key_store import get_store
 from django_phi_oidc.testing.attack.environment_setup import _create_isolation_settings
 from tests.support.phi_oidc_settings import override_phi_oidc
 

@@ -16,7 +16,8 @@ from django.core.management import CommandError, call_command
 
 from django_phi_oidc import conf
 from django_phi_oidc.contrib.key_rotation.subcommands.keys import generate_key_files
-from django_phi_oidc.crypto import keyring, retention_keys
+from django_phi_oidc.contrib.retention_keys.key_store import get_store
+from django_phi_oidc.crypto import keyring
 from django_phi_oidc.crypto.conf import PAIRWISE_KEY_RING
 from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.project_settings import KEY_RINGS
@@ -124,12 +125,12 @@ def test_a4_generate_prepares_the_folder_of_the_retention_keys(settings: Any, tm
     folder = tmp_path / "retention"
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": folder})
     with pytest.raises(KeyMissing):
-        retention_keys.get_store().create("20261124-60")
+        get_store().create("20261124-60")
     assert f"KEYS['retention']: the folder {folder} was prepared." in generate()[1]
-    key = retention_keys.get_store().create("20261124-60")
+    key = get_store().create("20261124-60")
     assert mode(folder) == 0o700
     assert f"KEYS['retention']: {folder} was prepared before and was not changed." in generate()[1]
-    assert retention_keys.get_store().get("20261124-60") == key
+    assert get_store().get("20261124-60") == key
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": None})
     assert "retention" not in generate()[1]
 

@@ -26,16 +26,19 @@ from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import (
-    DESTRUCTION_MARGIN,
     destroy_unused_keys,
     scrub_due_claims,
     scrub_sessions,
     scrub_user,
 )
+from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
-from django_phi_oidc.crypto import keyring, retention_keys
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, prepare_folder
+from django_phi_oidc.contrib.retention_keys.key_destruction import DESTRUCTION_MARGIN
+from django_phi_oidc.contrib.retention_keys.key_folder import RetentionKeyFolder
+from django_phi_oidc.contrib.retention_keys.key_names import person_key_name
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.claim_keys import HOLD_PREFIX
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing, Undecryptable
 from django_phi_oidc.extensions import retention_guards
 from django_phi_oidc.fields import SealedTextField
@@ -85,11 +88,11 @@ def test_margin_is_longer_than_a_sign_in_and_shorter_than_a_day() -> None:
 
 
 def test_key_of_an_ended_hold_is_destroyed(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:
-    person, unknown = make_person(), retention_keys.hold_key_name(uuid.uuid4().hex)
+    person, unknown = make_person(), f"{HOLD_PREFIX}{uuid.uuid4().hex}"
     keys.create(unknown)
     person.store({"address": "Bern"})
     hold = place_hold(person.subject.uuid, reason="Docket 26-117", until=None, origin=person.origin(), now=NOW)
-    name = retention_keys.hold_key_name(hold.pk.hex)
+    name = f"{HOLD_PREFIX}{hold.pk.hex}"
     assert destroy_unused_keys(now=NOW + 10 * DAY) == [ONE_DAY], "no claim uses it any more"
     release_hold(hold.pk, origin=person.origin(), now=NOW)
     assert destroy_unused_keys(now=NOW) == [name]
@@ -97,7 +100,7 @@ def test_key_of_an_ended_hold_is_destroyed(keys: RetentionKeyFolder, make_person
     with clock.override_clock(lambda: NOW):
         assert reveal(person.actor(), person.user, "address", purpose="PATRQT") is not None
     person.subject.refresh_from_db()
-    key = retention_keys.person_key_name(person.subject.retention_key_id)
+    key = person_key_name(person.subject.retention_key_id)
     person.subject.delete()
     assert LegalHold.objects.get().subject is None
     keys.create(name)
@@ -124,7 +127,7 @@ def test_process_without_a_guard_destroys_no_key_of_a_hold(
     """It cannot know the holds that another process of the portal places."""
     if not is_installed:
         monkeypatch.setattr(retention_guards, "_items", [])
-    keys.create(retention_keys.hold_key_name(uuid7(NOW - DAY).hex))
+    keys.create(f"{HOLD_PREFIX}{uuid7(NOW - DAY).hex}")
     assert len(destroy_unused_keys(now=NOW)) == destroyed
 
 
@@ -151,7 +154,7 @@ def test_key_of_a_hold_that_ends_during_a_sign_in_is_kept(
         future.result(10)
     assert _decrypt(StoredClaim.objects.get()) == '"Bern"'
     scrub_due_claims(now=until + DAY)
-    assert destroy_unused_keys(now=until + DESTRUCTION_MARGIN) == [retention_keys.hold_key_name(hold.pk.hex)]
+    assert destroy_unused_keys(now=until + DESTRUCTION_MARGIN) == [f"{HOLD_PREFIX}{hold.pk.hex}"]
 
 
 def test_no_key_is_destroyed_without_its_event(keys: RetentionKeyFolder, make_person: Callable[..., Person]) -> None:

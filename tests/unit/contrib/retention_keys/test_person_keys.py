@@ -26,9 +26,8 @@ from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.audit.outbox import flush
 from django_phi_oidc.claims import tasks
 from django_phi_oidc.claims.disclosure import reveal, reveal_many
-from django_phi_oidc.claims.models import StoredClaim, UnusedPersonKey
+from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import (
-    DESTRUCTION_MARGIN,
     destroy_unused_keys,
     scrub_due_claims,
     scrub_inactive_users,
@@ -39,7 +38,10 @@ from django_phi_oidc.claims.retention import (
 from django_phi_oidc.contrib.individual_rights.erasure import erase_person
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold, release_hold
 from django_phi_oidc.contrib.legal_holds.models import LegalHold
-from django_phi_oidc.crypto.retention_keys import RetentionKeyFolder, person_key_name
+from django_phi_oidc.contrib.retention_keys.key_destruction import DESTRUCTION_MARGIN
+from django_phi_oidc.contrib.retention_keys.key_folder import RetentionKeyFolder
+from django_phi_oidc.contrib.retention_keys.key_names import person_key_name
+from django_phi_oidc.contrib.retention_keys.models import UnusedPersonKey
 from django_phi_oidc.errors import HeldForLegalReasons, KeyMissing, Undecryptable
 from django_phi_oidc.sessions.models import OIDCSession
 from django_phi_oidc.subjects.models import PairwiseSubject
@@ -405,7 +407,7 @@ def process_of(activity: str, folder: Path, *arguments: str) -> Iterator[subproc
     """Run an activity of `person_key_process` on the databases of this test."""
     connections.close_all()
     environment = child_environment(os.environ, django_settings.DATABASES)
-    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[4])
     script = Path(__file__).with_name("person_key_process.py")
     command = [sys.executable, str(script), activity, str(folder), json.dumps(declared_claims()), *arguments]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

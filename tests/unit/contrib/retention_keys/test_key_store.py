@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_phi_oidc.crypto import keyring, retention_keys
-from django_phi_oidc.crypto.retention_keys import MARKER_NAME, RetentionKeyFolder, prepare_folder
+from django_phi_oidc.contrib.common.retention_key_folder import MARKER_NAME, prepare_folder
+from django_phi_oidc.contrib.retention_keys.key_folder import RetentionKeyFolder
+from django_phi_oidc.contrib.retention_keys.key_names import is_retention_key_name, parse_key_date, retention_key_name
+from django_phi_oidc.contrib.retention_keys.key_store import get_store, is_enabled
+from django_phi_oidc.crypto import keyring
+from django_phi_oidc.crypto.claim_keys import are_claim_key_names, get_or_create_key
 from django_phi_oidc.errors import KeyMissing, KeyUnknown, Undecryptable
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.retention_key_folder import use_retention_keys
@@ -77,8 +81,8 @@ def test_invalid_key_name_is_refused(folder: RetentionKeyFolder, name: str) -> N
     for act in (folder.get, folder.create, folder.destroy):
         with pytest.raises(ValueError, match="not the name of a retention key"):
             act(name)
-    assert not retention_keys.is_retention_key_name(name)
-    assert all(retention_keys.is_retention_key_name(valid) for valid in (NAME, HOLD, PERSON))
+    assert not is_retention_key_name(name)
+    assert all(is_retention_key_name(valid) for valid in (NAME, HOLD, PERSON))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +99,8 @@ def test_invalid_key_name_is_refused(folder: RetentionKeyFolder, name: str) -> N
     ],
 )
 def test_g7_text_names_the_key_of_a_day_and_a_person_or_one_key(names: str) -> None:
-    assert not retention_keys.are_retention_key_names(names)
-    assert all(retention_keys.are_retention_key_names(valid) for valid in (NAME, HOLD, f"{NAME}+{PERSON}"))
+    assert not are_claim_key_names(names)
+    assert all(are_claim_key_names(valid) for valid in (NAME, HOLD, f"{NAME}+{PERSON}"))
 
 
 def test_g7_folder_has_the_key_of_a_person_in_a_part_of_its_own_and_does_not_list_it(
@@ -124,7 +128,7 @@ def test_g7_text_under_two_keys_needs_both(folder: RetentionKeyFolder) -> None:
     neighbor = keyring.encrypt("Thun", context=["a place"], retention_key_names=f"{NAME}+{other}")
     token = text.partition(":")[2]
     for wrong in (NAME, f"{NAME}+{other}", f"20261125-60+{PERSON}"):
-        retention_keys.get_or_create_key(wrong)
+        get_or_create_key(wrong, cache=None)
         with pytest.raises(Undecryptable):
             keyring.decrypt(f"{wrong}:{token}", context=["a place"])
     assert keyring.decrypt(text, context=["a place"]) == "Bern"
@@ -209,27 +213,27 @@ def test_a4_ciphertext_is_not_undecryptable_while_an_empty_folder_is_in_place_of
 
 
 def test_retention_key_is_named_by_its_day_and_retention() -> None:
-    assert retention_keys.retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
-    assert retention_keys.retention_key_name(NOON, "session") == "20261124-session"
+    assert retention_key_name(NOON, timedelta(days=1)) == "20261124-86400"
+    assert retention_key_name(NOON, "session") == "20261124-session"
     east = NOON.astimezone(timezone(timedelta(hours=13)))
-    assert retention_keys.retention_key_name(east, "session") == "20261124-session", "the same moment"
-    assert retention_keys.parse_key_date("20261124-session") == date(2026, 11, 24)
-    assert retention_keys.parse_key_date(HOLD) is None
+    assert retention_key_name(east, "session") == "20261124-session", "the same moment"
+    assert parse_key_date("20261124-session") == date(2026, 11, 24)
+    assert parse_key_date(HOLD) is None
 
 
 def test_store_is_the_configured_one(settings: Any, tmp_path: Path) -> None:
     declared = settings.PHI_OIDC
-    assert not retention_keys.is_enabled()
+    assert not is_enabled()
     with pytest.raises(KeyMissing):
-        retention_keys.get_store()
+        get_store()
     prepare_folder(tmp_path)
     for values in (tmp_path, RetentionKeyFolder(tmp_path)):
         settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": values})
-        assert retention_keys.is_enabled()
-        assert retention_keys.get_store().create(NAME) == RetentionKeyFolder(tmp_path).get(NAME)
+        assert is_enabled()
+        assert get_store().create(NAME) == RetentionKeyFolder(tmp_path).get(NAME)
     settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"retention": str(tmp_path)})
     with pytest.raises(ImproperlyConfigured, match="retention"):
-        retention_keys.get_store()
+        get_store()
 
 
 class VaultStore:
@@ -254,7 +258,7 @@ class VaultStore:
 def test_a2_any_error_of_a_project_store_is_key_missing_with_its_cause(settings: Any) -> None:
     vault = VaultStore()
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": vault})
-    store = retention_keys.get_store()
+    store = get_store()
     calls: list[Callable[[], Any]] = [
         *(partial(method, NAME) for method in (store.get, store.create, store.destroy)),
         lambda: list(store.names()),
@@ -272,7 +276,7 @@ def test_a2_any_error_of_a_project_store_is_key_missing_with_its_cause(settings:
 def test_a2_invalid_key_of_a_project_store_is_key_missing(settings: Any, key: Any) -> None:
     vault = VaultStore()
     settings.PHI_OIDC = override_phi_oidc(settings.PHI_OIDC, KEYS={"retention": vault})
-    store = retention_keys.get_store()
+    store = get_store()
     assert (store.get(NAME), store.create(NAME)) == (bytes(32), bytes(32))
     vault.key = None
     assert store.get(NAME) is None
