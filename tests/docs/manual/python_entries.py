@@ -98,7 +98,7 @@ SECTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
     "Fields and keys": {
         "fields.EncryptedText": BRIEF,
         "fields.SealedTextField": ("decrypt",),
-        "crypto.retention_keys.RetentionKeyStore": ALL,
+        "contrib.retention_keys.key_store.RetentionKeyStore": ALL,
     },
     "Classes and functions for settings and URLs": {
         "middleware.RevocationMiddleware": BRIEF,
