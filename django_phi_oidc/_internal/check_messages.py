@@ -10,8 +10,6 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from ..options import list_mistakes, list_unknown_options
-
 Messages = Iterator[checks.CheckMessage]
 DEBUG_AT_START = settings.DEBUG
 """DEBUG as the project sets it, because ready() imports this module: Django's test runner turns it
@@ -59,20 +57,6 @@ def error(number: int, message: str, hint: str | None = None) -> checks.Error:
 def warning(number: int, message: str, hint: str | None = None) -> checks.Warning:
     """Return W<number>: a setting weakens a rule."""
     return checks.Warning(message, hint=hint, id=f"django_phi_oidc.W{number:03}")
-
-
-def check_option(read: Callable[[], object]) -> Messages:
-    """Yield E002 for each fault of a value that read derives from options.
-
-    Mistakes in the options themselves are left out: `check_declarations` reports them.
-    """
-    try:
-        read()
-    except ImproperlyConfigured as fault:
-        reported = {*list_unknown_options(), *list_mistakes()}
-        for text in str(fault).split("\n"):
-            if text not in reported:
-                yield error(2, text)
 
 
 DEFAULT_CONNECT_HINT = "The reason: manage.py dbshell"

@@ -7,7 +7,6 @@ from django.core.checks import Tags
 from .. import conf
 from .._internal import clock
 from .._internal.check_messages import Messages, error, in_settings, register_check, warning
-from ..audit import conf as audit_conf
 from ..config.certificates import CERTIFICATE_EXPIRY_WARNING
 from ..errors import DeclarationInvalid, TransportError
 from ..provider.mutual_tls import list_certificate_expiries, validate_client_certificate
@@ -39,23 +38,3 @@ def check_client_certificates(**kwargs: Any) -> Messages:
                 yield warning(
                     106, text, "Renew it, and register the new one at the provider before that day."
                 )
-
-
-def check_client_cert_header(path: str) -> Messages:
-    """E107: `allow_client_cert_header` is set, and no proxy is trusted; W107: the proxy must remove
-    the header of clients. path: of the declaration that has the option, in PHI_OIDC.
-    """
-    option, rest = path.split("[", 1)
-    line = in_settings(f'del PHI_OIDC["{option}"][{rest}["allow_client_cert_header"]')
-    if not audit_conf.trusted_proxies():
-        text = (
-            f"{path}['allow_client_cert_header']: TRUSTED_PROXIES "
-            "is empty, so the header is never read."
-        )
-        yield error(107, f"PHI_OIDC: {text}", line)
-    else:
-        text = (
-            f"{path}: the proxy must remove Client-Cert from "
-            "requests, or clients can forge certificates."
-        )
-        yield warning(107, f"PHI_OIDC: {text}", line)

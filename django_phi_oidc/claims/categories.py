@@ -14,8 +14,6 @@ from django.db import router
 
 from .. import conf
 from ..access.decisions import has_permission
-from ..access.part2 import lacks_consent
-from ..access.policy import CONSENT_MISSING, PERMISSION_MISSING
 from ..config.claims import ClaimDeclaration
 from ..subjects.models import PairwiseSubject
 
@@ -35,32 +33,6 @@ def can_reveal(
 ) -> bool:
     """Return whether user may reveal the claim of other persons, or of this subject."""
     return has_permission(user, get_category_permission(declaration.category), subject)
-
-
-def find_declared_refusal(
-    user: Any,
-    declaration: ClaimDeclaration | None,
-    subject: PairwiseSubject | None,
-    *,
-    consent: str,
-) -> str | None:
-    """Return the code that refuses a claim by its category or label, or None. user: None for a
-    command on the server.
-
-    It is for disclosures that have their own permission. The category of a claim that is not
-    declared, or no longer declared, is unknown, so only superusers are permitted.
-    """
-    if declaration is None:
-        is_permitted = user is None or (user.is_active and getattr(user, "is_superuser", False))
-        if is_permitted:
-            return None
-        return PERMISSION_MISSING
-    if user is not None and declaration.category and not can_reveal(user, declaration, subject):
-        return PERMISSION_MISSING
-
-    if lacks_consent(declaration.label, consent):
-        return CONSENT_MISSING
-    return None
 
 
 def list_hidden_names(user: Any, subject: PairwiseSubject | None = None) -> list[str]:

@@ -73,18 +73,6 @@ def encode_certificate_chain(chain: Sequence[bytes]) -> list[str]:
     return [base64.b64encode(certificate).decode("ascii") for certificate in chain]
 
 
-def get_subject_dn(der: bytes) -> str:
-    """Return the distinguished name of the subject as text. Spec: RFC 4514, RFC 8705 2.1.2.
-
-    Raises: DeclarationInvalid if it has none, so that no empty name is registered.
-    """
-    if not (name := load_der_x509_certificate(der).subject.rfc4514_string()):
-        raise DeclarationInvalid(
-            "The certificate has no subject: register its alternative name at the provider."
-        )
-    return name
-
-
 def compute_certificate_thumbprint(der: bytes) -> str:
     """Return `x5t#S256`: base64url of the SHA-256 digest of the DER encoding. Spec: RFC 7515 4.1.8,
     RFC 8705 3.1.

@@ -7,7 +7,7 @@ from django.core.checks import Tags
 
 from ... import conf
 from ..._internal.check_messages import Messages, error, register_check, warning
-from ...checks.client_certificates import check_client_cert_header
+from ..common.option_checks import check_client_cert_header
 from . import conf as apis_conf
 from .declaration import list_api_faults
 

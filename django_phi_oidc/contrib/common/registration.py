@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...config.certificates import get_subject_dn
+from cryptography.x509 import load_der_x509_certificate
+
 from ...config.providers import ProviderDeclaration
+from ...errors import DeclarationInvalid
 from ...http.transport import TransportRequest, TransportResponse, parse_json_body
 from .registration_errors import RegistrationRefused
 
@@ -236,3 +238,15 @@ def _is_string_collection(value: Any) -> bool:
         and not isinstance(value, str)
         and all(isinstance(item, str) for item in value)
     )
+
+
+def get_subject_dn(der: bytes) -> str:
+    """Return the distinguished name of the subject as text. Spec: RFC 4514, RFC 8705 2.1.2.
+
+    Raises: DeclarationInvalid if it has none, so that no empty name is registered.
+    """
+    if not (name := load_der_x509_certificate(der).subject.rfc4514_string()):
+        raise DeclarationInvalid(
+            "The certificate has no subject: register its alternative name at the provider."
+        )
+    return name

@@ -8,14 +8,7 @@ from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 from django.db import DatabaseError
 
-from ..._internal.check_messages import (
-    Messages,
-    check_option,
-    error,
-    in_settings,
-    register_check,
-    warning,
-)
+from ..._internal.check_messages import Messages, error, in_settings, register_check, warning
 from ...subjects.local_accounts import list_local_account_names
 from ..common.mail_settings import (
     does_mail_deliver,
@@ -23,6 +16,7 @@ from ..common.mail_settings import (
     get_mail_timeout_line,
     get_mail_timeout_seconds,
 )
+from ..common.option_checks import check_option
 from . import conf as emergency_conf
 from .notifications import RETRY_DELAY
 from .queries import OPEN_PERMISSION, can_open_any

@@ -5,10 +5,11 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from ..._internal.check_messages import Messages, check_option, in_settings, register_check, warning
+from ..._internal.check_messages import Messages, in_settings, register_check, warning
 from ...access.enforcement import GUARD_MARK
 from ...checks._urls import iterate_url_patterns
 from ...extensions import access_overrides
+from ..common.option_checks import check_option
 from . import conf
 
 

@@ -20,7 +20,6 @@ from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin, parse_detail
 from ...audit.purposes import PATIENT_REQUEST
 from ...audit.recorder import record_many
 from ...audit.search import EventFilters, RowUnreadable, iterate_events
-from ...claims.categories import find_declared_refusal
 from ...claims.minimization import list_personal_claims
 from ...claims.models import StoredClaim
 from ...config.claims import ClaimDeclaration
@@ -29,6 +28,7 @@ from ...errors import KeyRingError, RevealRefused
 from ...oidc.jose import parse_compact_jws
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
 from ...subjects.models import PairwiseIdentifier, PairwiseSubject
+from ..common.declared_refusal import find_declared_refusal
 from ..common.personal_data_sources import PersonalDataExport, personal_data_sources
 from ..common.serialized_rows import format_datetime, serialize_row
 from .models import AccountingCopy

@@ -18,12 +18,12 @@ from ...audit.events import Action, NewEvent
 from ...audit.purposes import PURPOSES
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
-from ...claims.categories import find_declared_refusal
 from ...claims.models import StoredClaim
 from ...claims.retention_limits import get_expiry
 from ...errors import CiphertextInvalid, KeyUnknown, RevealRefused
 from ...extensions import disclosure_observers
 from ...subjects.models import PairwiseSubject
+from ..common.declared_refusal import find_declared_refusal
 
 DISCLOSE_PERMISSION = "phi_oidc_legal_holds.disclose_legalhold"
 NOT_HELD = "not_held"

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from ..._internal.check_messages import Messages, check_option, error, register_check
+from ..._internal.check_messages import Messages, error, register_check
+from ..common.option_checks import check_option
 from . import conf
 from .tasks import get_declared_rules
 

@@ -4,13 +4,14 @@ from typing import Any
 
 from django.core.checks import Tags
 
-from ..._internal.check_messages import Messages, check_option, in_settings, register_check, warning
+from ..._internal.check_messages import Messages, in_settings, register_check, warning
 from ..common.mail_settings import (
     does_mail_deliver,
     get_mail_backend_line,
     get_mail_timeout_line,
     get_mail_timeout_seconds,
 )
+from ..common.option_checks import check_option
 from . import conf
 from .notices import RETRY_DELAY
 

@@ -8,8 +8,8 @@ from django.core.checks import Tags
 
 from ... import conf
 from ..._internal.check_messages import Messages, error, register_check, warning
-from ...checks.client_certificates import check_client_cert_header
 from ..common.client_authentication import client_authenticators
+from ..common.option_checks import check_client_cert_header
 from ..role_mapping import conf as role_mapping_conf
 from . import conf as scim_conf
 from .declaration import list_mixed_roles

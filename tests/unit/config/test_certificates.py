@@ -8,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from django_phi_oidc.config.certificates import (
-    compute_certificate_thumbprint,
-    get_expiry,
-    get_subject_dn,
-    read_certificate_chain,
-)
+from django_phi_oidc.config.certificates import compute_certificate_thumbprint, get_expiry, read_certificate_chain
+from django_phi_oidc.contrib.common.registration import get_subject_dn
 from django_phi_oidc.errors import DeclarationInvalid
 from tests.support.tls import create_certificate_authority, write_client_certificate
 
