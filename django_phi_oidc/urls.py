@@ -9,7 +9,6 @@ from ._internal.app_configs import list_installed_features
 from .login.client_metadata import ClientKeysView, SectorIdentifierView
 from .login.redirect_url import SignedInView
 from .login.step_up import StepUpView
-from .login.third_party import InitiateLoginView
 from .login.views import OIDCAuthenticationCallbackView, OIDCAuthenticationRequestView
 from .sessions.backchannel_logout import BackchannelLogoutView
 from .sessions.frontchannel_logout import FrontchannelLogoutView
@@ -21,7 +20,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(
         "callback/", OIDCAuthenticationCallbackView.as_view(), name="oidc_authentication_callback"
     ),
-    path("initiate/", InitiateLoginView.as_view(), name="oidc_initiate_login"),
     path("signed-in/", SignedInView.as_view(), name="oidc_signed_in"),
     path("step-up/", StepUpView.as_view(), name="oidc_step_up"),
     path("logout/", OIDCLogoutView.as_view(), name="oidc_logout"),

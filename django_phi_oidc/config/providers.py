@@ -370,10 +370,6 @@ class ProviderDeclaration:
     subject](../how-to/link-subjects.md) first, or `invitation`: the user enters an [activation
     code](../how-to/activation-codes.md).
     """
-    third_party_login: bool = field(default=False, metadata=LATER)
-    """Another site may start a sign-in with this provider at
-    [`oidc/initiate/`](../how-to/third-party-login.md).
-    """
 
     def find_option(self, declaration_class: type[OptionT]) -> OptionT | None:
         """Return the option that an app adds with that class; None: it is not declared."""
@@ -450,9 +446,7 @@ def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
     app_options: dict[str, ProviderOption] = {}
     try:
         app_options = parse_each(
-            lambda option, value: parse_declaration(
-                classes[option], join_path(path, option), value
-            ),
+            lambda option, value: classes[option].parse(join_path(path, option), value),
             [
                 (option, value)
                 for option, value in parse_mapping(path, raw).items()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, cast, get_type_hints
 
 from ..errors import DeclarationInvalid
 from .option_parsers import (
@@ -43,6 +43,14 @@ class ProviderOption:
     """An option that an app adds to the dictionary of a provider: the base of its dataclass."""
 
     __slots__ = ()
+
+    @classmethod
+    def parse(cls, path: str, value: Any) -> Self:
+        """Return the option that value declares, by default a dictionary. path: of the option.
+
+        Raises: DeclarationInvalid.
+        """
+        return parse_declaration(cls, path, value)
 
     def list_faults(self, provider: "ProviderDeclaration") -> Iterator[str]:
         """Yield mistakes that involve other options of the provider, as text that follows its

@@ -163,6 +163,7 @@ INSTALLED_APPS = [
     "django_phi_oidc.contrib.shared_signals",
     "django_phi_oidc.contrib.siem",
     "django_phi_oidc.contrib.subject_links",
+    "django_phi_oidc.contrib.third_party_login",
     "django_phi_oidc.testing",
     "django.contrib.admin",
     "django.contrib.auth",

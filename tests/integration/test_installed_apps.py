@@ -162,6 +162,11 @@ def test_claims_change_no_role_without_the_app_that_maps_them() -> None:
     assert "roles" in content["subcommands"]
 
 
+def test_another_site_starts_no_sign_in_without_the_app() -> None:
+    assert "oidc_initiate_login" not in read_content(())["urls"]
+    assert "oidc_initiate_login" in read_content(("django_phi_oidc.contrib.third_party_login",))["urls"]
+
+
 def test_page_after_a_sign_in_names_the_command_if_its_app_is_installed() -> None:
     assert "phi_oidc admin grant" not in execute(SIGNED_IN, ())["page"]
     assert "phi_oidc admin grant pk:7" in execute(SIGNED_IN, ("django_phi_oidc.contrib.administrators",))["page"]

@@ -27,6 +27,7 @@ CONTRIB_APPS = (
     "django_phi_oidc.contrib.shared_signals",
     "django_phi_oidc.contrib.siem",
     "django_phi_oidc.contrib.subject_links",
+    "django_phi_oidc.contrib.third_party_login",
 )
 """Without `rest_framework` and `account_api`, which need a further package."""
 ALL_APPS = (*CORE_APPS, *CONTRIB_APPS, "django_phi_oidc.testing")

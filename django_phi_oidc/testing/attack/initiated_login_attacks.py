@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+from django.apps import apps
 from django.test import override_settings
 from django.urls import reverse
 
@@ -31,6 +32,8 @@ def _third_party_login_allowed(
     """Allow third-party login with the provider. providers: others, which are declared and not
     allowed.
     """
+    if not apps.is_installed("django_phi_oidc.contrib.third_party_login"):
+        environment.skip_attack("contrib.third_party_login is not installed")
     with environment.override_declaration():
         declared = get_phi_oidc_setting()
         name = environment.portal.name

@@ -785,7 +785,7 @@ AVAILABILITY_AND_BROWSER_FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
         {"forged_initiation (target)"},
     ),
     "issuer of another site": (
-        replace("login.third_party:_find_provider", find_first_provider),
+        replace("contrib.third_party_login.views:_find_provider", find_first_provider),
         {"forged_initiation (issuer)"},
     ),
     "frames of other sites": (framed, {"forged_initiation (frame)"}),

@@ -106,6 +106,7 @@ def test_mistakes_in_members_of_a_group_of_apps_are_listed(monkeypatch: pytest.M
         ("link_verified_email", "subject_links"),
         ("scim", "scim"),
         ("signals", "shared_signals"),
+        ("third_party_login", "third_party_login"),
     ],
 )
 def test_provider_option_of_an_app_that_is_not_installed_names_the_app(option: str, app: str) -> None:

@@ -9,12 +9,13 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 from django.views.generic import View
 
-from .. import conf
-from .._internal.view_decorators import public_view
-from ..access.responses import set_private_headers
-from ..errors import CallbackError, Code
-from .failures import LOGIN_ERRORS, create_sign_in_attempt, render_login_failure
-from .provider_selection import build_sign_in_url, parse_local_url
+from ... import conf
+from ..._internal.view_decorators import public_view
+from ...access.responses import set_private_headers
+from ...errors import CallbackError, Code
+from ...login.failures import LOGIN_ERRORS, create_sign_in_attempt, render_login_failure
+from ...login.provider_selection import build_sign_in_url, parse_local_url
+from .declaration import ThirdPartyLoginDeclaration
 
 
 @method_decorator(
@@ -65,6 +66,8 @@ def _find_provider(issuers: list[str]) -> str:
     if len(issuers) != 1:
         raise CallbackError(Code.PARAMETER_REPEATED if issuers else Code.ISS_MISSING)
     for name, declaration in conf.providers().items():
-        if declaration.third_party_login and declaration.issuer == issuers[0]:
+        option = declaration.find_option(ThirdPartyLoginDeclaration)
+        is_allowed = option is not None and option.is_allowed
+        if is_allowed and declaration.issuer == issuers[0]:
             return name
     raise CallbackError(Code.ISS_MISMATCH)
