@@ -20,8 +20,16 @@ PACKAGE = ROOT / "django_phi_oidc"
 MAX_ROOT_MODULES = 19
 MAX_LISTED_WORDS = 40
 GERUNDS = {
-    *("accounting", "accounting_copies", "accounting_suspensions", "keyring", "linking", "masking", "monitoring"),
-    *("role_mapping", "signing", "signing_keys"),
+    *(
+        "accounting",
+        "accounting_copies",
+        "accounting_suspension_sources",
+        "keyring",
+        "linking",
+        "masking",
+        "monitoring",
+    ),
+    *("accounting_suspensions", "role_mapping", "signing", "signing_keys"),
     *("subject_accounting", "tampering", "throttling"),
 }
 """Module names that end in -ing and are terms of the field."""
@@ -35,9 +43,9 @@ MIRRORED_NAMES = {
     # The specification in oidc/, the client's use of it, and the mock provider's endpoint.
     *("authorization_request", "client_auth", "introspection", "registration", "revocation", "rp_initiated_logout"),
     *("event_streams", "token", "userinfo"),
-    # What each app may have: its configuration, its checks, the accessors of its options and their declaration, and
-    # what it stores about a person.
-    *("apps", "checks", "conf", "declaration", "personal_data"),
+    # What each app may have: its configuration, its checks, the accessors of its options and their declaration, its
+    # errors, and what it stores about a person.
+    *("apps", "checks", "conf", "declaration", "errors", "personal_data"),
     # What apps register with the core and with the pages of officers.
     *("observers", "officer_pages", "people"),
     # The same concept of two features.
