@@ -17,7 +17,7 @@ _HELD = _("A legal hold protects the data of this person. Release it first.")
 
 
 class RuleCode(StrEnum):
-    """A stable code for each rule. The core and each app have a subclass with theirs."""
+    """The code of a rule, which never changes. The core and each app have a subclass."""
 
     rule: str
     """R1 to R7, `account`, or empty outside a sign-in."""
@@ -350,7 +350,7 @@ class Code(RuleCode):
 
 
 def list_codes() -> Iterator[RuleCode]:
-    """Yield the codes of the core, and those that apps have imported with their `errors`."""
+    """Yield the codes of the core and of the installed apps. Requires: the apps are ready."""
     for kind in RuleCode.__subclasses__():
         yield from kind
 

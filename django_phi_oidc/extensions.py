@@ -41,7 +41,7 @@ class Registry(Generic[T]):
 
     def __init__(self, purpose: str) -> None:
         self.purpose = purpose
-        """One sentence, for `phi_oidc configuration show`."""
+        """One sentence."""
         self._items: list[T] = []
 
     def register(self, item: T) -> None:

@@ -15,7 +15,8 @@ from .officer_groups import OfficerGroup
 class FeatureConfig(AppConfig):
     """An app of this package, and what it adds to the others.
 
-    Modules of an app are found by their names: `checks`, `urls`, `tasks`, and `subcommands`.
+    Modules of an app are found by their names: `checks`, `errors`, `urls`, `tasks`, and
+    `subcommands`.
     Each model of an app below contrib/ states its `app_label`. Without it, Django would assign the
     models of an app that is not installed to the core, because its package contains them.
     A subclass sets `default = True`, because Django finds two configurations in its `apps.py`: the
@@ -64,6 +65,10 @@ class FeatureConfig(AppConfig):
             sections.register_group_members(*self.group_members)
         if self.provider_option is not None:
             sections.register_provider_option(*self.provider_option)
+
+    def ready(self) -> None:
+        # Its rule codes: see `errors.list_codes`.
+        self.find_module("errors")
 
     def find_module(self, name: str) -> ModuleType | None:
         """Import and return a module of the app; None if the app has no such module."""

@@ -80,6 +80,13 @@ with override("de"):
 page = Client().get("/oidc/logged-out/", secure=True)
 print(json.dumps({"page": page.content.decode(), "texts": texts}))
 """
+RULE_CODES = """
+import json
+import django
+django.setup()
+from django_phi_oidc.errors import list_codes
+print(json.dumps({"codes": list(list_codes())}))
+"""
 SIGNED_IN = """
 import json
 import django
@@ -165,6 +172,13 @@ def test_claims_change_no_role_without_the_app_that_maps_them() -> None:
 def test_another_site_starts_no_sign_in_without_the_app() -> None:
     assert "oidc_initiate_login" not in read_content(())["urls"]
     assert "oidc_initiate_login" in read_content(("django_phi_oidc.contrib.third_party_login",))["urls"]
+
+
+def test_rule_codes_are_those_of_the_installed_apps() -> None:
+    of_apps = {"trust_chain_invalid", "activation_refused", "stream_refused", "emergency_refused", "key_in_use"}
+    assert {"state_missing", "proof_invalid"} <= {*execute(RULE_CODES, ())["codes"]}
+    assert of_apps.isdisjoint(execute(RULE_CODES, ())["codes"])
+    assert of_apps <= {*execute(RULE_CODES, CONTRIB_APPS)["codes"]}
 
 
 def test_page_after_a_sign_in_names_the_command_if_its_app_is_installed() -> None:

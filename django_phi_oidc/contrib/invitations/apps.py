@@ -40,6 +40,7 @@ class InvitationsConfig(FeatureConfig):
         )
         from .personal_data import INVITATION_DATA
 
+        super().ready()
         account_observers.register(activation_code_observer)
         personal_data_sources.register(INVITATION_DATA)
         refused_sign_in_handlers.register(activation_page_handler)

@@ -35,5 +35,6 @@ class MonitoringConfig(FeatureConfig):
     }
 
     def ready(self) -> None:
+        super().ready()
         # Attaches the sinks.
         import_module(f"{self.name}.setup")

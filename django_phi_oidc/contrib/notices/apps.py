@@ -31,6 +31,7 @@ class NoticesConfig(FeatureConfig):
         )
         from .personal_data import NOTICE_DATA
 
+        super().ready()
         account_observers.register(notice_writer)
         personal_data_sources.register(NOTICE_DATA)
         refused_sign_in_handlers.register(refusal_notice_writer)

@@ -15,7 +15,6 @@ from ...http.transport import is_outage_status
 from ...login.failures import PAGES_BY_CODE, PAGES_BY_PROVIDER_ERROR, FailurePage
 
 _ = str  # Marks a text for makemessages; `get_advice` translates it.
-_PROVIDER_FAULTS = frozenset(str(code) for code in list_codes() if code.is_provider_fault)
 _OPERATORS = _(
     "The caller cannot correct this. Pass the reference on to the operators of the portal."
 )
@@ -116,13 +115,17 @@ def _find_advice(event: AuditEvent) -> str:
     return ADVICE_BY_CODE.get(event.reason) or ADVICE_BY_PAGE[_get_failure_page(event)]
 
 
+def _is_provider_fault(reason: str) -> bool:
+    """Return whether the reason is a rule code of a fault that only the provider can correct."""
+    return any(code == reason and code.is_provider_fault for code in list_codes())
+
+
 def _get_failure_page(event: AuditEvent) -> FailurePage:
     """Return the page that the user saw, judging by the event."""
     detail = parse_detail(event.detail)
     if event.reason == Code.PROVIDER_ERROR:
         return PAGES_BY_PROVIDER_ERROR.get(str(detail.get("provider_error")), "failed")
     status = detail.get("provider_status")
-    is_unavailable = event.reason in _PROVIDER_FAULTS or (
-        isinstance(status, int) and is_outage_status(status)
-    )
+    is_outage = isinstance(status, int) and is_outage_status(status)
+    is_unavailable = is_outage or _is_provider_fault(event.reason)
     return PAGES_BY_CODE.get(event.reason, "unavailable" if is_unavailable else "failed")

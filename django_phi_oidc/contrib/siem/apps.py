@@ -33,4 +33,5 @@ class SIEMConfig(FeatureConfig):
     def ready(self) -> None:
         from . import conf
 
+        super().ready()
         audit_log_copies.register(conf.has_sinks)

@@ -78,8 +78,9 @@ def describe_feature(config: FeatureConfig, others: Iterable[FeatureConfig]) -> 
 
 def _list_url_names(config: FeatureConfig) -> set[str]:
     module = config.find_module("urls")
-    patterns = [] if module is None else module.urlpatterns
-    return set(_iterate_url_names(patterns))
+    if module is None:
+        return set()
+    return set(_iterate_url_names(module.urlpatterns))
 
 
 def _iterate_url_names(patterns: list[URLPattern | URLResolver]) -> Iterator[str]:
@@ -112,4 +113,6 @@ def _format_row(row: Mapping[str, Any]) -> str:
 
 def _format_part(name: str, row: Mapping[str, Any]) -> str:
     values = row[name]
-    return f"\n  {name}: {', '.join(values)}" if values else ""
+    if not values:
+        return ""
+    return f"\n  {name}: {', '.join(values)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.checks import CheckMessage, Tags, run_checks
 
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import destroy_unused_keys, scrub_user
@@ -50,6 +51,25 @@ def test_names_of_a_claim_need_the_app_unless_the_claim_has_no_key_of_its_own() 
     assert claim_keys.join_names("", uuid.uuid4()) == ""
     with pytest.raises(KeyMissing):
         claim_keys.join_names(NAMES, uuid.uuid4())
+
+
+def find_w048() -> list[CheckMessage]:
+    messages = run_checks(tags=[Tags.database], databases=["default"])
+    return [message for message in messages if str(message.id).endswith("W048")]
+
+
+@pytest.mark.django_db(databases=["default", "phi_audit"])
+def test_check_reports_claims_whose_keys_no_app_supplies(settings: Any, tmp_path: Path) -> None:
+    use_retention_keys(settings, tmp_path)
+    person = Person()
+    person.store({"address": "Bern"})
+    assert find_w048() == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claim_key_sources, "_items", [])
+        (message,) = find_w048()
+        assert "no app supplies the keys" in message.msg
+        StoredClaim.objects.all().delete()
+        assert find_w048() == []
 
 
 @pytest.mark.django_db(databases=["default", "phi_audit"])

@@ -13,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 
+from django_phi_oidc import extensions
 from django_phi_oidc.audit.configuration import read_configuration
 from django_phi_oidc.audit.models import AuditEvent, RecordedConfiguration
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -36,14 +37,28 @@ def get_command(name: str) -> list[str]:
 
 def test_g15_show_prints_the_configuration_and_records_nothing(settings: Any) -> None:
     settings.SILENCED_SYSTEM_CHECKS = ["security.W001"]
-    assert json.loads(run("show", "--json")) == {
+    shown = json.loads(run("show", "--json"))
+    registered = shown.pop("registered")
+    assert shown == {
         "digest": read_configuration().digest,
         "warnings": list(read_configuration().warnings),
         "silenced": ["security.W001"],
     }
     warnings = ", ".join(read_configuration().warnings)
-    assert run("show") == f"digest: {read_configuration().digest}\nwarnings: {warnings}\nsilenced: security.W001\n"
+    lines = run("show").splitlines()
+    assert lines[:3] == [f"digest: {shown['digest']}", f"warnings: {warnings}", "silenced: security.W001"]
+    assert lines[3:] == [f"{name}: {', '.join(items)}" for name, items in registered.items()]
     assert not RecordedConfiguration.objects.exists()
+
+
+def test_show_lists_what_runs_within_a_sign_in_in_its_order() -> None:
+    registered = json.loads(run("show", "--json"))["registered"]
+    assert registered["role_sources"] == ["django_phi_oidc.contrib.role_mapping.role_source.RoleRules"]
+    for name, items in registered.items():
+        assert len(items) == len(list(getattr(extensions, name))), name
+    observers = [type(observer).__qualname__ for observer in extensions.sign_in_observers]
+    assert [item.rpartition(".")[2] for item in registered["sign_in_observers"]] == observers
+    assert "delegation_sources" not in registered
 
 
 def test_g15_commands_of_the_page_record_and_list_a_change(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ def advise(action: str, reason: str, detail: str = "{}") -> str:
         ("subject_changed", "{}", "other_person"),
         ("signature_invalid", "{}", "failed"),
         ("transport_timeout", "{}", "unavailable"),
+        ("trust_chain_invalid", "{}", "unavailable"),
         ("internal_error", "{}", "failed"),
         ("token_error", '{"provider_status":400}', "failed"),
         ("token_error", '{"provider_status":503}', "unavailable"),

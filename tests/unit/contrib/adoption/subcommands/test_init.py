@@ -326,6 +326,13 @@ def test_apps_are_added_with_what_they_need_unless_they_are_installed(
     assert ("INSTALLED_APPS += [" in written) is bool(added)
 
 
+def test_app_of_the_first_administrator_is_added_without_being_listed(tmp_path: Path, settings: Any) -> None:
+    administrators = "django_phi_oidc.contrib.administrators"
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != administrators]
+    init(tmp_path / "secrets", "--with", "")
+    assert f'    "{administrators}",' in (tmp_path / "secrets" / "settings.py").read_text()
+
+
 def test_unknown_app_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(
         CommandError, match=r"There is no app 'scmi'\. The apps are: account_api, administrators, adoption"
