@@ -15,6 +15,7 @@ from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from tests.browser.pages import fits_window, open_list_above
 from tests.support.accessibility import faults
+from tests.support.admin_rows import get_list_url
 from tests.support.audit_log import KEY, NOW, events, sealed
 from tests.support.officers import create_account
 
@@ -102,15 +103,16 @@ def test_lists_of_checkpoints_and_jobs_fit_and_are_accessible(superuser_page: An
     fields: dict[str, Any] = {"asked_at": NOW, "asked_by": "1"}
     done = {"tree_size": 3, "waiting": 0, "findings": 1, "kinds": ["event_altered"], "lines": ["event_altered 1"]}
     job = TrailJob.objects.create(id=uuid7(NOW), kind="verification", state="done", result=done, **fields)
+    checkpoints, jobs = get_list_url("auditcheckpoint"), get_list_url("trailjob")
     for name, path in (
-        ("checkpoints", "auditcheckpoint/"),
-        ("checkpoint", f"auditcheckpoint/{AuditCheckpoint.objects.get().tree_size}/change/"),
-        ("jobs", "trailjob/"),
-        ("job", f"trailjob/{job.pk}/change/"),
-        ("file", "trailjob/file/?since=2026-03-01T00:00&action=claim.revealed"),
+        ("checkpoints", checkpoints),
+        ("checkpoint", f"{checkpoints}{AuditCheckpoint.objects.get().tree_size}/change/"),
+        ("jobs", jobs),
+        ("job", f"{jobs}{job.pk}/change/"),
+        ("file", f"{jobs}file/?since=2026-03-01T00:00&action=claim.revealed"),
     ):
         superuser_page.set_viewport_size({"width": 1280, "height": 900})
-        superuser_page.goto(f"/admin/django_phi_oidc/{path}")
+        assert superuser_page.goto(path).status == 200, name
         regions = "regions => regions.every(region => region.scrollWidth <= region.clientWidth)"
         assert superuser_page.eval_on_selector_all("div.trail-scroll", regions), name
         assert faults(superuser_page, within="#content", picture=name) == []

@@ -9,7 +9,7 @@ from django.test import Client
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from tests.browser.pages import Browse, fits_window, list_scrolls, read_message
-from tests.integration.test_admin_effects import ALL_ROWS, MODELS, list_url
+from tests.integration.test_admin_effects import ALL_ROWS, MODELS
 from tests.support import admin_rows
 from tests.support.accessibility import faults
 from tests.support.person_page_fixtures import NOW, _at_noon  # noqa: F401 -- a fixture
@@ -49,7 +49,8 @@ def page(patient: Any, browse: Browse) -> Any:
 def test_lists_fit_without_scrolling_and_are_accessible(page: Any) -> None:
     found, too_wide = [], []
     for model in MODELS:
-        page.goto(list_url(model) + ALL_ROWS.get(model, ""))
+        url = admin_rows.get_list_url(model) + ALL_ROWS.get(model, "")
+        assert page.goto(url).status == 200
         found += faults(page, within="#content", picture=f"people-{model}")
         page.set_viewport_size({"width": 1280, "height": 800})
         if list_scrolls(page):
@@ -59,7 +60,7 @@ def test_lists_fit_without_scrolling_and_are_accessible(page: Any) -> None:
 
 def test_action_asks_and_reports_what_it_did(page: Any) -> None:
     live = OIDCSession.objects.filter(ended_at=None).exclude(user__username="officer").count()
-    page.goto(list_url("oidcsession"))
+    page.goto(admin_rows.get_list_url("oidcsession"))
     # Rows that have ended have no check box.
     assert page.locator("tbody .action-select").count() == live
     page.locator("#action-toggle").check()

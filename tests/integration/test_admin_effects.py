@@ -24,10 +24,6 @@ ALL_ROWS = {"pendingrevocation": "?status__exact=all"}
 """The query string of a list whose default is a part of the rows."""
 
 
-def list_url(model: str) -> str:
-    return f"/admin/django_phi_oidc/{model}/"
-
-
 def create_over_rows() -> dict[str, list[str]]:
     """Create rows that no action can change, and return their keys."""
     ended = OIDCSession.objects.create(
@@ -35,6 +31,14 @@ def create_over_rows() -> dict[str, list[str]]:
     )
     expired = AlertMute.objects.create(kind="replay", until=NOW - timedelta(days=1), note="A drill", muted_at=NOW)
     return {"oidcsession": [str(ended.pk)], "alertmute": [str(expired.pk)]}
+
+
+def read_list(client: Any, model: str, query: str = "") -> str:
+    """Return the page of the list."""
+    response = client.get(admin_rows.get_list_url(model) + query)
+    assert response.status_code == 200
+    page: str = response.content.decode()
+    return page
 
 
 def find_actions(page: str) -> set[str]:
@@ -71,8 +75,9 @@ def test_each_action_of_a_list_changes_a_row_and_each_box_selects_a_row_that_can
     client = member(ROOT)
     admin_rows.furnish(patient, client.user)
     over = create_over_rows().get(model, [])
-    url = list_url(model) + ALL_ROWS.get(model, "")
-    page = client.get(url).content.decode()
+    query = ALL_ROWS.get(model, "")
+    url = admin_rows.get_list_url(model) + query
+    page = read_list(client, model, query)
     actions, boxes = find_actions(page), find_boxes(page)
     assert not boxes & set(over)
     assert bool(actions) == bool(boxes)
@@ -106,7 +111,7 @@ def test_list_of_rows_that_cannot_be_changed_offers_no_action(model: str, patien
         "alertmute": "?state=over",
     }
     if model in filters:
-        page = client.get(list_url(model) + filters[model]).content.decode()
+        page = read_list(client, model, filters[model])
         assert (find_actions(page), find_boxes(page)) == (set(), set())
         assert "action-toggle" not in page
 
@@ -116,13 +121,14 @@ def test_each_button_of_a_row_has_an_effect(model: str, patient: Any, member: An
     client = member(ROOT)
     admin_rows.furnish(patient, client.user)
     create_over_rows()
-    listed = client.get(list_url(model) + ALL_ROWS.get(model, ""))
+    list_url = admin_rows.get_list_url(model)
+    listed = client.get(list_url + ALL_ROWS.get(model, ""))
     for row in listed.context["cl"].result_list:
         if model == "accountingcopy":
             # The link of the row is the download.
-            assert client.get(f"{list_url(model)}{row.pk}/change/")["Content-Disposition"].startswith("attachment")
+            assert client.get(f"{list_url}{row.pk}/change/")["Content-Disposition"].startswith("attachment")
             continue
-        url = f"{list_url(model)}{row.pk}/change/"
+        url = f"{list_url}{row.pk}/change/"
         page = client.get(url).content.decode()
         assert f"{row.pk}/history/" not in page, "the log of Django has nothing about the row"
         for button in find_buttons(page):
@@ -130,14 +136,14 @@ def test_each_button_of_a_row_has_an_effect(model: str, patient: Any, member: An
             assert client.post(url, {"note": "A drill.", button: ""}).status_code == 302
             assert state() != before, button
         if f"{row.pk}/delete/" in page:
-            confirmation = client.get(f"{list_url(model)}{row.pk}/delete/").content.decode()
+            confirmation = client.get(f"{list_url}{row.pk}/delete/").content.decode()
             assert 'name="post"' in confirmation, "the deletion is refused"
 
 
 def test_save_button_of_an_open_alert_is_named_after_its_effect(patient: Any, member: Any) -> None:
     client = member(ROOT)
     rows = admin_rows.furnish(patient, client.user)
-    url = f"{list_url('securityalert')}{rows['securityalert']}/change/"
+    url = f"{admin_rows.get_list_url('securityalert')}{rows['securityalert']}/change/"
     assert 'value="Acknowledge"' in client.get(url).content.decode()
     client.post(url, {"note": "A drill.", "_save": ""})
     assert find_buttons(client.get(url).content.decode()) == set()
@@ -147,16 +153,16 @@ def test_add_button_of_activation_codes_needs_a_provider_that_accepts_them(
     patient: Any, member: Any, settings: Any
 ) -> None:
     client = member(ROOT)
-    assert "addlink" in get_main_part(client.get(list_url("activationcode")).content.decode())
+    assert "addlink" in get_main_part(read_list(client, "activationcode"))
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "create"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": default}}
-    assert "addlink" not in get_main_part(client.get(list_url("activationcode")).content.decode())
+    assert "addlink" not in get_main_part(read_list(client, "activationcode"))
 
 
 def test_deletion_of_a_subject_is_offered_unless_a_legal_hold_prevents_it(patient: Any, member: Any) -> None:
     client = member(ROOT)
     rows = admin_rows.furnish(patient, client.user)
     keys = (rows["pairwisesubject"], patient.subject.pk)
-    pages = [client.get(f"{list_url('pairwisesubject')}{pk}/change/").content.decode() for pk in keys]
+    pages = [client.get(f"{admin_rows.get_list_url('pairwisesubject')}{pk}/change/").content.decode() for pk in keys]
     assert [f"{pk}/delete/" in page for pk, page in zip(keys, pages, strict=True)] == [True, False]
     assert "Until it is released" in pages[1]

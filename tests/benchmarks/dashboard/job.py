@@ -142,7 +142,8 @@ def _list_urls() -> dict[str, str]:
         "activation codes, filter by state": ("activationcode", "state=waiting"),
         "accountings, page 100": ("accountingcopy", "p=100"),
     }
-    return {name: f"/admin/django_phi_oidc/{model}/?{query}" for name, (model, query) in lists.items()}
+    get_list_url = _module("tests.support.admin_rows").get_list_url
+    return {name: f"{get_list_url(model)}?{query}" for name, (model, query) in lists.items()}
 
 
 @cache

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.db import connection, transaction
 from django.test import Client
@@ -27,6 +26,7 @@ from django_phi_oidc.contrib.legal_holds.models import LegalHold
 from django_phi_oidc.contrib.monitoring.models import AlertMute, SecurityAlert
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.subjects.models import PairwiseSubject
+from tests.support.admin_rows import get_list_url
 from tests.support.manual_blocks import block
 from tests.support.officers import sign_in_officer
 from tests.support.subject_linking import NOW
@@ -106,11 +106,6 @@ ROWS: dict[str, Callable[[Any], Any]] = {
     "alertmute": make_mute,
     "accountingcopy": make_copy,
 }
-
-
-def get_list_url(model: str) -> str:
-    label = next(row._meta.app_label for row in apps.get_models() if row._meta.model_name == model)
-    return f"/admin/{label}/{model}/"
 
 
 def list_found(client: Client, url: str, term: str) -> set[Any]:
