@@ -10,7 +10,6 @@ project.
 """
 
 import logging
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import Group, Permission
@@ -71,7 +70,7 @@ def find_outage_response(request: HttpRequest, error: Exception) -> HttpResponse
     Spec: RFC 9110 15.6.4.
     """
     # SQLite reports a missing table as an OperationalError, too.
-    if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+    if getattr(error.__cause__, "sqlite_errorname", None) == "SQLITE_ERROR":
         return None
     try:
         match = request.resolver_match or resolve(

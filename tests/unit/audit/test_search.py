@@ -340,12 +340,15 @@ def whole_tables(plan_text: str) -> list[str]:
 
 @pytest.fixture
 def _many() -> None:
-    """Create thousands of events of many users over a day, and update the statistics."""
+    """Create thousands of events of many users over a day, and update the statistics.
+
+    So many that an index is always cheaper than the table, also where rows of earlier tests have left gaps in it.
+    """
     for number in range(40):
         origin = Origin(actor=str(number), session=str(uuid.UUID(int=number)))
         at = NOW + timedelta(minutes=number)
         events(
-            100,
+            300,
             at=at,
             origin=origin,
             subject=str(uuid.UUID(int=1000 + number)),
@@ -376,7 +379,7 @@ INDEXED: dict[str, tuple[EventFilters, str]] = {
 
 @pytest.mark.usefixtures("_many")
 def test_every_page_is_one_query_with_an_index() -> None:
-    middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
+    middle = AuditEvent.objects.order_by("id")[6000:6001].get().id
     for name, (filters, index) in INDEXED.items():
         for cursor in ({}, {"before": middle}, {"after": middle}):
             with statements() as collected:
@@ -402,7 +405,7 @@ SCANNED: dict[str, tuple[EventFilters, str]] = {
 
 @pytest.mark.usefixtures("_many")
 def test_every_scan_is_two_queries_with_an_index() -> None:
-    middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
+    middle = AuditEvent.objects.order_by("id")[6000:6001].get().id
     for name, (filters, index) in SCANNED.items():
         for cursor in ({}, {"before": middle}, {"after": middle}):
             with statements() as collected:
@@ -423,10 +426,10 @@ def test_every_scan_is_two_queries_with_an_index() -> None:
 
 @pytest.mark.usefixtures("_many")
 def test_events_of_a_query_use_the_indexes_of_subject_and_resource() -> None:
-    middle = AuditEvent.objects.order_by("id")[2000:2001].get().id
+    middle = AuditEvent.objects.order_by("id")[6000:6001].get().id
     subjects, resources = [str(uuid.UUID(int=1003)), str(uuid.UUID(int=1007))], ["Patient/3", "Patient/8", "Patient/x"]
     about = EventQuery(actions=sorted(Action), subjects=subjects, resources=resources, excluded_actor="4", since=NOW)
-    assert len(list_events_of_query(about, page_size=1000).rows) == 300
+    assert len(list_events_of_query(about, page_size=1000).rows) == 900
     for cursor in ({}, {"before": middle}, {"after": middle}):
         with statements() as collected:
             list_events_of_query(about, **cursor)
