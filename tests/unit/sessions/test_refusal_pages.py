@@ -1,7 +1,9 @@
 """The pages of refused requests: who the user is, what is missing, the event as reference, and how to leave."""
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ from asgiref.sync import async_to_sync
 from django.contrib.admin import AdminSite
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db import OperationalError, connection
 from django.http import Http404, HttpRequest, HttpResponse
-from django.test import AsyncClient
+from django.test import AsyncClient, RequestFactory
 from django.urls import include, path, resolve
 
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.sessions.refusal_pages import find_admin_site, find_permission_name
+from django_phi_oidc.sessions.refusal_pages import find_admin_site, find_outage_response, find_permission_name
 from tests.support import guarded_views as wards
 from tests.support.audit_outage import audit_database_fails
 from tests.support.emergency_access import allow, declare
@@ -240,3 +243,20 @@ def test_default_admin_site_is_found_before_others_of_its_name(rf: Any) -> None:
     found = find_admin_site(request)
     assert found is not None
     assert all(found is not other for other in others)
+
+
+@pytest.mark.sqlite
+def test_missing_table_is_no_outage_and_a_file_that_cannot_be_opened_is_one(tmp_path: Path) -> None:
+    def respond(folder: Path) -> HttpResponse | None:
+        with (
+            pytest.raises(OperationalError) as failed,
+            connection.wrap_database_errors,
+            closing(sqlite3.connect(folder / "portal.sqlite3")) as database,
+        ):
+            database.execute("SELECT 1 FROM missing")
+        return find_outage_response(RequestFactory().get("/oidc/logged-out/"), failed.value)
+
+    assert respond(tmp_path) is None
+    response = respond(tmp_path / "missing")
+    assert response is not None
+    assert (response.status_code, response["Retry-After"]) == (503, "10")
