@@ -9,6 +9,7 @@ from tests.benchmarks.worker_protocol import command_runner
 TIMES = 3
 """Number of runs; the median counts."""
 TRAILS = ("week", "flood")
+APPS = ("django_phi_oidc.contrib.monitoring",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +39,12 @@ def measure_rules(*, url: str, events: int, log: Callable[[str], None]) -> dict[
 
 def _measure(trail: str, url: str, events: int, log: Callable[[str], None]) -> Evaluation:
     with database(url) as name:
-        with process("tests.benchmarks.anomalies.job", **environment_of("phi_oidc", url, name)) as running:
+        with process("tests.benchmarks.anomalies.job", **environment_of("phi_oidc", url, name, apps=APPS)) as running:
             run = command_runner(running)
             run("migrate")
             assert run(f"fill_{trail}", events) == {"events": events}
         # A new process without data from writing.
-        with process("tests.benchmarks.anomalies.job", **environment_of("phi_oidc", url, name)) as running:
+        with process("tests.benchmarks.anomalies.job", **environment_of("phi_oidc", url, name, apps=APPS)) as running:
             run = command_runner(running)
             runs = [run("judge") for _ in range(TIMES)]
             floors = [run("read") for _ in range(TIMES)]

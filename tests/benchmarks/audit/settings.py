@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.settings import key
+from tests.support.installed_apps import CORE_APPS
 
 CONTENDER = os.environ.get("BENCH_CONTENDER", "phi_oidc")
 PEERS = {"auditlog": ["auditlog"], "easyaudit": ["easyaudit"], "pghistory": ["pgtrigger", "pghistory"]}
@@ -32,7 +33,7 @@ if CONTENDER in PEERS:
     INSTALLED_APPS += PEERS[CONTENDER]
     PGTRIGGER_INSTALL_ON_MIGRATE = True
 else:
-    INSTALLED_APPS += ["django_phi_oidc"]
+    INSTALLED_APPS += [*CORE_APPS, *os.environ.get("BENCH_APPS", "").split()]
     # As recommended for a direct connection without a transaction-mode pooler.
     options = {**DATABASES["default"].get("OPTIONS", {}), "prepare_threshold": 5}
     DATABASES["phi_audit"] = {**DATABASES["default"], "OPTIONS": options}

@@ -26,7 +26,7 @@ _EVENTS = """
             WHEN number % 5 = 0 THEN 'login.succeeded' WHEN number % 50 = 1 THEN 'login.refused'
             ELSE 'claim.revealed' END,
         CASE WHEN number % 50 = 1 THEN 'failure' ELSE 'success' END,
-        (number % {people})::text, md5((number % {people})::text), 'default', md5((number / 100)::text),
+        (number % {people})::text, '', md5((number % {people})::text), 'default', md5((number / 100)::text),
         '198.51.100.1', CASE WHEN number % 100000 = 0 THEN 'HMARKT' ELSE 'TREAT' END, '',
         CASE WHEN number % 50 = 1 THEN 'reason_' || number / 50 % 12 ELSE '' END, '', '{{}}',
         sha256('a MAC')

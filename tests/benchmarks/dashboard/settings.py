@@ -6,6 +6,7 @@ from tests.benchmarks.audit import settings as audit_settings
 from tests.benchmarks.audit.settings import *  # noqa: F403 -- extends the settings of the audit benchmarks
 from tests.benchmarks.dashboard.large_tables import UNUSED_CLAIM, UNUSED_PROVIDER
 from tests.settings import AUTHENTICATION_BACKENDS, MIDDLEWARE, TEMPLATES
+from tests.support.installed_apps import CONTRIB_APPS
 
 __all__ = ["AUTHENTICATION_BACKENDS", "MIDDLEWARE", "TEMPLATES"]
 
@@ -18,7 +19,7 @@ PHI_OIDC = {
     "CLAIMS": {"birthdate": _CLAIM, UNUSED_CLAIM: {**_CLAIM, "purpose": "HOPERAT"}},
     "SIEM": {"siem": {"type": "syslog", "host": "siem.example.test"}},
 }
-INSTALLED_APPS = ["django.contrib.admin", "django.contrib.messages", *audit_settings.INSTALLED_APPS]
+INSTALLED_APPS = ["django.contrib.admin", "django.contrib.messages", *audit_settings.INSTALLED_APPS, *CONTRIB_APPS]
 ALLOWED_HOSTS = ["testserver"]
 ROOT_URLCONF = "tests.benchmarks.dashboard.urls"
 STATIC_URL = "static/"

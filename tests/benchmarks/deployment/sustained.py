@@ -125,7 +125,8 @@ def _run_interval(load: Load, portal: Portal, per_second: float, seconds: float,
 
 def _count_rows(url: str, portal: Portal) -> dict[str, int]:
     tables = (
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^(django_phi_oidc|django_session|auth_user$)'"
+        "SELECT relname FROM pg_class WHERE relkind = 'r'"
+        " AND relname ~ '^(django_phi_oidc|phi_oidc|django_session|auth_user$)'"
     )
     with psycopg.connect(url, dbname=portal.database) as server:
         rows = {}

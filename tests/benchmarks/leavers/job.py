@@ -79,7 +79,7 @@ def _sign_in(user: Any) -> tuple[uuid.UUID, str]:
         now=_now(),
     )
     name = user.username
-    row = _module("models").SCIMUser.objects.create(
+    row = _module("contrib.scim.models").SCIMUser.objects.create(
         id=uuid.uuid4(),
         provider="default",
         user=user,

@@ -7,6 +7,11 @@ os.environ |= {"BENCH_CONTENDER": "phi_oidc", "BENCH_CA_BUNDLE": ""}
 from tests.benchmarks.sign_in import settings as sign_in_settings
 from tests.benchmarks.sign_in.settings import *  # noqa: F403 -- extends the settings of the sign-in benchmark
 
+INSTALLED_APPS = [
+    *sign_in_settings.INSTALLED_APPS,
+    "django_phi_oidc.contrib.local_accounts",
+    "django_phi_oidc.contrib.monitoring",
+]
 AUTHENTICATION_BACKENDS = [
     "django_phi_oidc.backends.OIDCAuthenticationBackend",
     "django_phi_oidc.contrib.local_accounts.backends.BreakGlassBackend",

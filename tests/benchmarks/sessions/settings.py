@@ -21,6 +21,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django_phi_oidc",
+    "django_phi_oidc.audit",
     *(["auditlog"] if find_spec("auditlog") else []),
 ]
 MIDDLEWARE: list[str] = []

@@ -42,7 +42,8 @@ DATABASES: dict[str, dict[str, Any]] = {
 CELERY_BROKER_URL = "memory://"
 
 if CONTENDER.startswith("phi_oidc"):
-    INSTALLED_APPS += ["django_phi_oidc"]
+    INSTALLED_APPS += ["django_phi_oidc", "django_phi_oidc.audit"]
+    INSTALLED_APPS += os.environ.get("BENCH_APPS", "").split()
     MIDDLEWARE += ["django_phi_oidc.middleware.RevocationMiddleware"]
     AUTHENTICATION_BACKENDS = ["django_phi_oidc.backends.OIDCAuthenticationBackend"]
     DATABASES["phi_audit"] = {**DATABASES["default"]}

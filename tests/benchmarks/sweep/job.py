@@ -125,15 +125,15 @@ def end_all() -> dict[str, Any]:
 
 def left() -> dict[str, Any]:
     """Count the live sessions, their Django sessions, the due tokens, the events of ends, and those that wait."""
-    _module("tasks").drain_outbox()
-    models = _module("models")
+    _module("audit.tasks").drain_outbox()
+    models, audit_models = _module("models"), _module("audit.models")
     return {
         "live": models.OIDCSession.objects.filter(ended_at=None).count(),
         "django": import_module("django.contrib.sessions.models").Session.objects.count(),
         "due": models.PendingRevocation.objects.filter(status="pending").count(),
-        "ended": models.AuditEvent.objects.filter(action="session.ended").count(),
-        "revoked": models.AuditEvent.objects.filter(action="token.revoked").count(),
-        "waiting": models.AuditOutbox.objects.count(),
+        "ended": audit_models.AuditEvent.objects.filter(action="session.ended").count(),
+        "revoked": audit_models.AuditEvent.objects.filter(action="token.revoked").count(),
+        "waiting": audit_models.AuditOutbox.objects.count(),
     }
 
 

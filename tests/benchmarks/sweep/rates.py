@@ -118,6 +118,7 @@ def running_jobs(
         for_portals, for_measuring = read_line(provider).split()
         environment = {
             "DJANGO_SETTINGS_MODULE": "tests.benchmarks.sign_in.settings",
+            "BENCH_APPS": "django_phi_oidc.contrib.officer_admin",
             "BENCH_CONTENDER": "phi_oidc",
             "BENCH_DATABASE_URL": url,
             "BENCH_DATABASE_NAME": stack.enter_context(database(url)),
