@@ -274,7 +274,8 @@ def test_every_text_is_translated(
     walking.verify_files(found, boss)
     for by in (7, other.user.pk):
         looked_at(resource=f"Patient/{other.user.pk}", by=by)
-    looked_at(resource=f"Patient/{other.user.pk}", origin=Origin(actor="7", on_behalf_of="8"))
+    # On behalf of an account that does not exist, and has no name.
+    looked_at(resource=f"Patient/{other.user.pk}", origin=Origin(actor="7", on_behalf_of="0"))
     portal.look_at_templates(found)
     portal.sign_in_pages(found)
     portal.own_pages(found, other)
