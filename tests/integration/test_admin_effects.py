@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 
 from django_phi_oidc._internal.randomness import uuid7
+from django_phi_oidc.contrib.invitations.models import ActivationCode
 from django_phi_oidc.contrib.monitoring.models import AlertMute
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.integration.test_admin_groups import ROOT, member, state  # noqa: F401 -- a fixture
@@ -30,13 +32,27 @@ def create_over_rows() -> dict[str, list[str]]:
         id=uuid7(NOW), provider="default", started_at=NOW, last_seen_at=NOW, ended_at=NOW, end_reason="logout"
     )
     expired = AlertMute.objects.create(kind="replay", until=NOW - timedelta(days=1), note="A drill", muted_at=NOW)
-    return {"oidcsession": [str(ended.pk)], "alertmute": [str(expired.pk)]}
+    redeemed = ActivationCode.objects.create(
+        user=get_user_model()._default_manager.create_user(username="activated"),
+        provider="default",
+        digest="a digest",
+        created_at=NOW,
+        created_by="1",
+        expires_at=NOW + timedelta(days=1),
+        redeemed_at=NOW,
+    )
+    return {
+        "oidcsession": [str(ended.pk)],
+        "alertmute": [str(expired.pk)],
+        "activationcode": [str(redeemed.pk)],
+    }
 
 
 def read_list(client: Any, model: str, query: str = "") -> str:
-    """Return the page of the list."""
+    """Return the page of the list, which has a row."""
     response = client.get(admin_rows.get_list_url(model) + query)
     assert response.status_code == 200
+    assert response.context["cl"].result_count > 0
     page: str = response.content.decode()
     return page
 
@@ -123,6 +139,7 @@ def test_each_button_of_a_row_has_an_effect(model: str, patient: Any, member: An
     create_over_rows()
     list_url = admin_rows.get_list_url(model)
     listed = client.get(list_url + ALL_ROWS.get(model, ""))
+    assert listed.context["cl"].result_count > 0
     for row in listed.context["cl"].result_list:
         if model == "accountingcopy":
             # The link of the row is the download.
@@ -153,6 +170,7 @@ def test_add_button_of_activation_codes_needs_a_provider_that_accepts_them(
     patient: Any, member: Any, settings: Any
 ) -> None:
     client = member(ROOT)
+    admin_rows.furnish(patient, client.user)
     assert "addlink" in get_main_part(read_list(client, "activationcode"))
     default = {**settings.PHI_OIDC["PROVIDERS"]["default"], "provisioning": "create"}
     settings.PHI_OIDC = {**settings.PHI_OIDC, "PROVIDERS": {"default": default}}

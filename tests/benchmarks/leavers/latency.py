@@ -13,7 +13,7 @@ from tests.benchmarks.worker_protocol import command_runner, send_command
 PER_SECOND = 50
 WARM_UP = 25
 """In each process."""
-APPS = "django_phi_oidc.contrib.role_mapping django_phi_oidc.contrib.scim"
+APPS = ("django_phi_oidc.contrib.role_mapping", "django_phi_oidc.contrib.scim")
 PROCESSES = 2
 """Of the portal. A process has at most two requests to the provider at once (`max_concurrent_calls`)."""
 
@@ -41,7 +41,7 @@ def measure_leavers(
     Raises: AssertionError if a person stays signed in, or a token was not asked for.
     """
     results = []
-    options = {"job": "tests.benchmarks.leavers.job", "BENCH_SCIM": "1", "BENCH_APPS": APPS}
+    options = {"job": "tests.benchmarks.leavers.job", "BENCH_APPS": " ".join(APPS)}
     with running_jobs(url, PROCESSES, **options) as (running, control):
         command_runner(running[0])("migrate")
 

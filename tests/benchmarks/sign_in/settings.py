@@ -62,7 +62,7 @@ if CONTENDER.startswith("phi_oidc"):
                 "ca_bundle": CA_BUNDLE,
                 "dpop": "require" if CONTENDER == "phi_oidc_dpop" else "never",
                 **(ENCRYPTION if CONTENDER == "phi_oidc_jwe" else {}),
-                **({"scim": {"subject": "extension"}} if os.environ.get("BENCH_SCIM") else {}),
+                **({"scim": {"subject": "extension"}} if "django_phi_oidc.contrib.scim" in INSTALLED_APPS else {}),
             }
         },
         "CLAIMS": {
