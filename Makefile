@@ -37,6 +37,9 @@ PGBOUNCER = PHI_TEST_DB=postgresql $(BIN)/python -m tests.support.postgresql --p
 EXCLUSIVE := $(addprefix tests/integration/journeys/test_session_end_,faults.py outages.py)
 WANTED = $(if $(DJANGO),'$(DJANGO)') $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
+# Otherwise each of hundreds of processes compiles the app and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo docs reference messages links test test-slow test-postgresql test-postgresql-parallel \
 	test-postgresql-exclusive test-dates test-pgbouncer test-all bench adoption mutate evidence screenshots lint lock audit sbom clean

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -116,12 +116,12 @@ def test_run_without_long_tests_has_all_others() -> None:
 def test_parts_of_the_slow_tests_are_disjoint_and_have_all_of_them() -> None:
     parts = [collect("--slow-part", f"{part}/2") for part in range(2)]
     assert all(parts)
-    assert sum(len(part) for part in parts) == len(set.union(*parts))
-    assert set.union(*parts) == collect()
+    assert sum(len(part) for part in parts) == len(frozenset().union(*parts))
+    assert frozenset().union(*parts) == collect()
 
 
 def test_part_of_the_slow_tests_leaves_out_no_quick_test() -> None:
-    arguments = ["tests/unit/audit/merkle/test_compact.py", "--scope", "all"]
+    arguments = ("tests/unit/audit/merkle/test_compact.py", "--scope", "all")
     assert collect("--slow-part", "0/3", tests=arguments) == collect(tests=arguments) != set()
 
 
@@ -132,8 +132,9 @@ def test_part_that_does_not_exist_is_refused(part: str) -> None:
     assert refused.value.returncode == pytest.ExitCode.USAGE_ERROR
 
 
-def collect(*arguments: str, tests: Sequence[str] = ("tests/security/attack",)) -> set[str]:
+@cache
+def collect(*arguments: str, tests: tuple[str, ...] = ("tests/security/attack",)) -> frozenset[str]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *tests, *arguments]
     given = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     listed = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=True, timeout=120)
-    return {line for line in listed.stdout.splitlines() if "::" in line}
+    return frozenset(line for line in listed.stdout.splitlines() if "::" in line)

@@ -319,7 +319,7 @@ def test_no_key_in_use_is_destroyed_under_concurrency(
 
     def use_claims(seed: int) -> int:
         rng, rounds = random.Random(seed), 0
-        while not is_done.wait(0.002):
+        while not is_done.wait(0.01):
             person, session = rng.choice(people[seed::2]), uuid.uuid4()
             with locks[seed]:
                 person.store({"birthdate": "1990-05-17", "address": "Bern"}, session_id=session, now=now())
@@ -339,7 +339,7 @@ def test_no_key_in_use_is_destroyed_under_concurrency(
     def erase_and_destroy() -> int:
         destroyed = 0
         try:
-            for _ in range(30):
+            for _ in range(40):
                 scrub_due_claims(now=now())
                 destroyed += len(destroy_unused_keys(now=now()))
                 with locks[0], locks[1]:
