@@ -43,7 +43,7 @@ class Code(RuleCode):
     PROVIDER_SUSPENDED = (
         "provider_suspended",
         "",
-        "Calls to the provider hang, so no other one is made now.",
+        "Calls to the provider are slow or hang, so no other one is made now.",
         True,
     )
     # R1: transport

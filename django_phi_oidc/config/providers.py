@@ -333,8 +333,8 @@ class ProviderDeclaration:
     """URL of a proxy; no environment variable is read."""
     max_concurrent_calls: Annotated[int, _parse_call_count] = field(default=2, metadata=LATER)
     """Calls to the provider that run at once in a process, [at most half of its
-    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait, and are refused while
-    all calls hang.
+    threads](../how-to/deploy-servers.md#a-provider-that-hangs). Others wait only at a quick
+    provider.
     """
     allow_loopback_http: bool = field(default=False, metadata=START_HERE)
     """Accept http on loopback addresses, for development."""

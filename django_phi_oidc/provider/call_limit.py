@@ -2,8 +2,9 @@
 of the portal along.
 
 Three limits, for each provider and process:
-- At most `max_concurrent_calls` run at once. A further call waits for its turn while calls finish,
-  and is refused as soon as each running call has waited for longer than STALLED_SECONDS.
+- At most `max_concurrent_calls` run at once. A further call waits for its turn only while the
+  provider is quick. While it is slow, at most half as many calls wait as may run, and the others
+  are refused at once: a request that waits holds a thread of the portal as a call does.
 - After MAX_FAILURES calls in a row that failed that slowly, no call is made for SUSPENSION_SECONDS.
   Then one tries.
 - `limit_total_time` limits the calls of one request together.
@@ -12,16 +13,25 @@ BACKGROUND_FACTOR times as many may run at once, and the failures of both kinds 
 A call that is refused was not sent, so it can be repeated.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from ..errors import Code, RuleCode, TransportError
 
+QUICK_SECONDS = 0.25
+"""The provider is slow while its last call took longer, or a running one does."""
+MAX_WAIT_SECONDS = 1.0
+"""A call waits no longer for its turn."""
 STALLED_SECONDS = 1.0
 """A call that has waited for longer does not count as progress."""
+RETRY_AFTER = timedelta(seconds=2)
+"""When a refused call may have its turn, unless the provider is suspended for longer."""
 MAX_FAILURES = 2
 SUSPENSION_SECONDS = 20.0
 BACKGROUND_FACTOR = 12
@@ -78,6 +88,12 @@ class CircuitBreaker:
     def allows_call(self, now: float) -> bool:
         return self._failures < MAX_FAILURES or now >= self._suspended_until
 
+    def get_suspension_seconds(self, now: float) -> float:
+        """Return for how long no call is made; 0 if one may be made."""
+        if self.allows_call(now):
+            return 0.0
+        return self._suspended_until - now
+
     def record_start(self, now: float) -> None:
         """Record that a call starts. After a suspension, it is the only one until it ends or hangs
         as long again.
@@ -100,17 +116,51 @@ class CircuitBreaker:
             self._failures = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class _Calls:
+    """The calls of requests, or of sweeps, that run or wait for their turn. Not thread-safe."""
+
+    max_running: int
+    max_waiting: int
+    """While the provider is slow."""
+    start_times: list[float] = field(default_factory=list)
+    """Of the running calls, oldest first."""
+    waiters: list[object] = field(default_factory=list)
+    """In the order in which they get their turns."""
+    last_seconds: float = 0.0
+    """How long the call took that ended last."""
+
+    def has_turn(self, waiter: object) -> bool:
+        return self.waiters.index(waiter) < self.max_running - len(self.start_times)
+
+    def find_refusal_time(self, waiter: object) -> float:
+        """Return the time from which that waiter is refused. Requires: it has no turn."""
+        if not self.start_times:
+            # The waiters before it are about to start.
+            return math.inf
+        refused_at = self.start_times[-1] + STALLED_SECONDS
+        if self.waiters.index(waiter) < self.max_waiting:
+            return refused_at
+        if self.last_seconds >= QUICK_SECONDS:
+            return -math.inf
+        return min(refused_at, self.start_times[0] + QUICK_SECONDS)
+
+
 class CallLimit:
     """The running calls to one provider in this process. Threads may share it."""
 
     def __init__(self, max_calls: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """monotonic: a clock in seconds that never goes back."""
-        self._max_calls = {False: max_calls, True: get_max_background_calls(max_calls)}
         self._monotonic = monotonic
         self._breaker = CircuitBreaker()
         self._condition = threading.Condition()
-        self._start_times: dict[bool, list[float]] = {False: [], True: []}
-        """Of the running calls, oldest first: of requests, and of sweeps."""
+        background_calls = get_max_background_calls(max_calls)
+        self._calls = {
+            False: _Calls(max_running=max_calls, max_waiting=max_calls // 2),
+            # Their threads are no threads of the portal.
+            True: _Calls(max_running=background_calls, max_waiting=background_calls),
+        }
+        """Of requests, and of sweeps."""
 
     @contextmanager
     def call(self, *, timeout_seconds: float, is_background: bool = False) -> Iterator[float]:
@@ -120,10 +170,8 @@ class CallLimit:
         without time left. A TransportError of the block is the result of the call.
         """
         ends_at = self._monotonic() + timeout_seconds
-        start_times = self._start_times[is_background]
-        started_at = self._wait_for_turn(
-            ends_at, start_times, max_calls=self._max_calls[is_background]
-        )
+        calls = self._calls[is_background]
+        started_at = self._wait_for_turn(ends_at, calls)
         error_code: RuleCode | None = None
         try:
             yield ends_at - started_at
@@ -132,25 +180,41 @@ class CallLimit:
             raise
         finally:
             with self._condition:
-                start_times.remove(started_at)
-                self._breaker.record_end(
-                    self._monotonic(), started_at=started_at, error_code=error_code
-                )
+                now = self._monotonic()
+                calls.start_times.remove(started_at)
+                calls.last_seconds = now - started_at
+                self._breaker.record_end(now, started_at=started_at, error_code=error_code)
                 self._condition.notify_all()
 
-    def _wait_for_turn(self, ends_at: float, start_times: list[float], *, max_calls: int) -> float:
+    def _wait_for_turn(self, ends_at: float, calls: _Calls) -> float:
         """Return the time at which the call starts. Raises: TransportError."""
+        waiter = object()
         with self._condition:
-            while self._breaker.allows_call(now := self._monotonic()):
-                if len(start_times) < max_calls:
-                    if now >= ends_at:
-                        # Before it counts as a start: after a suspension, only one call tries.
-                        raise TransportError(Code.TRANSPORT_TIMEOUT)
-                    start_times.append(now)
-                    self._breaker.record_start(now)
-                    return now
-                seconds_left = min(start_times[-1] + STALLED_SECONDS, ends_at) - now
-                if seconds_left <= 0:
-                    break
-                self._condition.wait(seconds_left)
-        raise TransportError(Code.PROVIDER_SUSPENDED)
+            calls.waiters.append(waiter)
+            try:
+                now = self._monotonic()
+                gives_up_at = min(ends_at, now + MAX_WAIT_SECONDS)
+                while self._breaker.allows_call(now):
+                    if calls.has_turn(waiter):
+                        if now >= ends_at:
+                            # Before it counts as a start: after a suspension, only one call tries.
+                            raise TransportError(Code.TRANSPORT_TIMEOUT)
+                        calls.start_times.append(now)
+                        self._breaker.record_start(now)
+                        return now
+                    seconds_left = min(gives_up_at, calls.find_refusal_time(waiter)) - now
+                    if seconds_left <= 0:
+                        break
+                    self._condition.wait(seconds_left)
+                    now = self._monotonic()
+                raise create_suspension_error(self._breaker.get_suspension_seconds(now))
+            finally:
+                calls.waiters.remove(waiter)
+                self._condition.notify_all()
+
+
+def create_suspension_error(seconds: float) -> TransportError:
+    """Return the error of a call that is not sent now. seconds: of a suspension, or 0."""
+    error = TransportError(Code.PROVIDER_SUSPENDED)
+    error.retry_after = max(RETRY_AFTER, timedelta(seconds=seconds))
+    return error

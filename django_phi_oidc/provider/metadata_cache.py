@@ -13,7 +13,7 @@ from typing import Generic, Literal, TypeVar
 
 from ..errors import Code, KeyNotFound, MetadataError, SignInRefused, TransportError
 from ..oidc.jwks import JSONWebKeySet, VerificationKey
-from .call_limit import STALLED_SECONDS
+from .call_limit import QUICK_SECONDS, STALLED_SECONDS, create_suspension_error
 
 MIN_FRESH_SECONDS = 5 * 60
 MAX_FRESH_SECONDS = 24 * 60 * 60
@@ -84,6 +84,8 @@ class _FetchInProgress(Generic[T]):
         self.started_at = started_at
         self.ends_at = ends_at
         self.finished = threading.Event()
+        self.has_waiter = False
+        """Whether a thread waits that may wait for a slow fetch."""
         self.fetched_copy: _CachedCopy[T] | None = None
         self.error: SignInRefused | None = None
 
@@ -115,6 +117,7 @@ class CachedDocument(Generic[T]):
         """The error of a document that replaced a valid one at the provider."""
         self._cooldown_until = float("-inf")
         self._last_refetch_at: dict[TokenSource, float] = {}
+        self._last_fetch_seconds = 0.0
 
     def get(self, *, timeout_seconds: float) -> T:
         """Return the document: fresh, or stale but usable while the provider is unreachable or its
@@ -122,7 +125,7 @@ class CachedDocument(Generic[T]):
 
         timeout_seconds: for the fetch, or for the wait for another thread's fetch. When that thread
         had a shorter timeout and failed with it, this one tries again with its remaining time.
-        Nothing waits for a fetch that hangs.
+        Only one thread waits for a slow fetch, and none for one that hangs.
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -209,6 +212,7 @@ class CachedDocument(Generic[T]):
             with self._lock:
                 self._copy = fetch_in_progress.fetched_copy or self._copy
                 self._fetch_in_progress = None
+                self._last_fetch_seconds = self._monotonic() - fetch_in_progress.started_at
             fetch_in_progress.finished.set()
 
     def _create_copy(self, value: T, fresh_seconds: float) -> _CachedCopy[T]:
@@ -227,10 +231,14 @@ class CachedDocument(Generic[T]):
         )
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
-        seconds_to_stall = fetch_in_progress.started_at + STALLED_SECONDS - self._monotonic()
-        if not fetch_in_progress.finished.wait(min(timeout_seconds, seconds_to_stall)):
-            if seconds_to_stall < timeout_seconds:
-                raise TransportError(Code.PROVIDER_SUSPENDED)
+        seconds_to_refusal = (
+            fetch_in_progress.started_at
+            + self._get_waiting_seconds(fetch_in_progress)
+            - self._monotonic()
+        )
+        if not fetch_in_progress.finished.wait(min(timeout_seconds, seconds_to_refusal)):
+            if seconds_to_refusal < timeout_seconds:
+                raise create_suspension_error(0)
             message = "The fetch of another thread took longer than this one could wait."
             raise TransportError(Code.TRANSPORT_TIMEOUT, message)
         if (error := fetch_in_progress.error) is not None:
@@ -240,6 +248,16 @@ class CachedDocument(Generic[T]):
                 Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted."
             )
         return fetch_in_progress.fetched_copy.value
+
+    def _get_waiting_seconds(self, fetch_in_progress: _FetchInProgress[T]) -> float:
+        """Return how long after its start this thread waits for the fetch."""
+        with self._lock:
+            if not fetch_in_progress.has_waiter:
+                fetch_in_progress.has_waiter = True
+                return STALLED_SECONDS
+            if self._last_fetch_seconds >= QUICK_SECONDS:
+                return 0.0
+            return QUICK_SECONDS
 
 
 class RemoteKeySet(Generic[T]):

@@ -14,7 +14,7 @@ _SIGN_IN_LABELS: Mapping[str, str] = {
     "sign_in_refused": _("the sign-in did not satisfy a rule"),
     "internal_error": _("an unexpected error in the portal"),
     "interrupted": _("the portal stopped during the sign-in"),
-    "provider_suspended": _("calls to the provider hang, so none is made now"),
+    "provider_suspended": _("calls to the provider are slow or hang, so no other one is made"),
     # R1, R2: the provider cannot be reached, or its metadata cannot be used
     "transport_not_https": _("an address of the provider is not https"),
     "transport_redirect": _("the provider answered with a redirect"),

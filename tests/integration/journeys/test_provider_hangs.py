@@ -67,6 +67,43 @@ def test_d2_other_pages_do_not_wait_for_a_provider_that_hangs(endpoint: str, op:
         assert set(reasons) == {"transport_timeout", "provider_suspended"}
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("seconds", [0.3, 0.9, 2.0])
+@pytest.mark.parametrize("fails", [False, True])
+def test_s1_other_pages_do_not_wait_for_a_provider_that_is_slow(seconds: float, fails: bool, op: DemoProvider) -> None:
+    """Eight sign-ins a second, without a session: the others are refused at once, and told when to try again."""
+    op.par = "offered"
+
+    def delay(endpoint: str, exchange: MutableExchange) -> Reply | None:
+        if endpoint != "par":
+            return None
+        time.sleep(seconds)
+        return Reply(status=503) if fails else None
+
+    with portal_process({"PROVIDERS": {"default": declaration(op)}}, TEST_THREADS=str(THREADS)) as base:
+        op.register_client(client(base))
+        assert Browser(base).start_sign_in().status == 302
+        op.intercept = delay
+        sign_ins: list[PortalResponse] = []
+        threads = [threading.Thread(target=lambda: sign_ins.append(Browser(base).start_sign_in())) for _ in range(24)]
+        times: list[float] = []
+        for number, thread in enumerate(threads):
+            thread.start()
+            started_at = time.monotonic()
+            assert Browser(base).get(OTHER_PAGES[number % len(OTHER_PAGES)]).status in (200, 302)
+            times.append(time.monotonic() - started_at)
+            time.sleep(max(0.0, 0.125 - times[-1]))
+        for thread in threads:
+            thread.join(30)
+        op.intercept = None
+    assert max(times) < 0.5
+    assert {page.status for page in sign_ins} <= {302, 503}
+    suspended = [event for event in events(action="login.refused") if event.reason == "provider_suspended"]
+    assert len([page for page in sign_ins if page.join_header_values("Retry-After") == "2"]) == len(suspended)
+    if seconds > 0.3:
+        assert suspended
+
+
 def test_d2_callback_ends_in_time_when_each_call_is_slow(
     op: DemoProvider, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

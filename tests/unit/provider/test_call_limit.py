@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -12,6 +13,9 @@ from django_phi_oidc.http.http_transport import HTTPTransport
 from django_phi_oidc.http.transport import TransportRequest
 from django_phi_oidc.provider.call_limit import (
     MAX_FAILURES,
+    MAX_WAIT_SECONDS,
+    QUICK_SECONDS,
+    RETRY_AFTER,
     STALLED_SECONDS,
     SUSPENSION_SECONDS,
     CallLimit,
@@ -78,14 +82,114 @@ def test_d2_waiting_time_is_part_of_the_timeout() -> None:
     def run() -> None:
         with limit.call(timeout_seconds=TIMEOUT_SECONDS):
             started.set()
-            time.sleep(0.3)
+            time.sleep(QUICK_SECONDS - 0.05)
 
     thread = threading.Thread(target=run)
     thread.start()
     assert started.wait(10)
     with limit.call(timeout_seconds=0.9) as seconds_left:
-        assert 0 < seconds_left < 0.8
+        assert 0 < seconds_left < 0.85
     thread.join(10)
+
+
+@contextlib.contextmanager
+def running(limit: CallLimit, count: int) -> Iterator[contextlib.ExitStack]:
+    """Run that many calls, which end with the block or with `close` of what it yields."""
+    with contextlib.ExitStack() as calls:
+        for _ in range(count):
+            calls.enter_context(limit.call(timeout_seconds=TIMEOUT_SECONDS))
+        yield calls
+
+
+@pytest.mark.parametrize(("last_seconds", "refused"), [(QUICK_SECONDS - 0.01, False), (QUICK_SECONDS, True)])
+def test_s1_call_waits_for_its_turn_only_at_a_quick_provider(last_seconds: float, refused: bool) -> None:
+    clock = Clock()
+    limit = CallLimit(1, monotonic=clock)
+    call(limit, clock, seconds=last_seconds)
+    outcomes: list[bool] = []
+    with running(limit, 1):
+        waiter = threading.Thread(target=lambda: outcomes.append(is_refused(limit)))
+        waiter.start()
+        waiter.join(0.5)
+        assert waiter.is_alive() is not refused
+    waiter.join(10)
+    assert outcomes == [refused]
+
+
+def test_s1_waiting_calls_are_refused_when_a_quick_provider_becomes_slow() -> None:
+    limit, refused_after = CallLimit(1), list[float]()
+
+    def wait() -> None:
+        started_at = time.monotonic()
+        assert is_refused(limit)
+        refused_after.append(time.monotonic() - started_at)
+
+    with running(limit, 1):
+        waiters = [threading.Thread(target=wait) for _ in range(3)]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join(10)
+    assert len(refused_after) == 3
+    assert max(refused_after) < STALLED_SECONDS
+
+
+def test_s1_half_as_many_calls_wait_for_a_slow_provider_as_may_run() -> None:
+    clock = Clock()
+    limit = CallLimit(4, monotonic=clock)
+    outcomes: list[bool] = []
+    with running(limit, 4):
+        clock.now += QUICK_SECONDS
+        waiters = [threading.Thread(target=lambda: outcomes.append(is_refused(limit))) for _ in range(2)]
+        for waiter in waiters:
+            waiter.start()
+        time.sleep(0.2)
+        assert is_refused(limit), "a third one does not wait"
+        assert outcomes == []
+    for waiter in waiters:
+        waiter.join(10)
+    assert outcomes == [False, False]
+
+
+def test_s1_call_waits_for_its_turn_for_at_most_a_second() -> None:
+    limit = CallLimit(1)
+    seconds, waited, refused_after = QUICK_SECONDS - 0.05, list[float](), list[float]()
+
+    def run() -> None:
+        arrived_at = time.monotonic()
+        try:
+            with limit.call(timeout_seconds=TIMEOUT_SECONDS):
+                waited.append(time.monotonic() - arrived_at)
+                time.sleep(seconds)
+        except TransportError:
+            refused_after.append(time.monotonic() - arrived_at)
+
+    threads = [threading.Thread(target=run) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert max(waited) < MAX_WAIT_SECONDS + 0.1
+    assert max(refused_after) < MAX_WAIT_SECONDS + 0.5
+    assert len(waited) + len(refused_after) == 10
+
+
+@pytest.mark.parametrize("is_suspended", [False, True])
+def test_s1_refusal_says_when_to_try_again(is_suspended: bool) -> None:
+    clock = Clock()
+    limit = CallLimit(1, monotonic=clock)
+    call(limit, clock, seconds=QUICK_SECONDS)
+    if is_suspended:
+        for _ in range(MAX_FAILURES):
+            call(limit, clock, seconds=8, error=Code.TRANSPORT_TIMEOUT)
+        clock.now += 5
+        with pytest.raises(TransportError) as error, limit.call(timeout_seconds=TIMEOUT_SECONDS):
+            pass
+        assert error.value.retry_after == timedelta(seconds=SUSPENSION_SECONDS - 5)
+    else:
+        with running(limit, 1), pytest.raises(TransportError) as error, limit.call(timeout_seconds=TIMEOUT_SECONDS):
+            pass
+        assert error.value.retry_after == RETRY_AFTER
 
 
 def test_d2_unexpected_exception_ends_the_call() -> None:

@@ -1,5 +1,6 @@
 """R2: the cache of metadata and keys, with a clock that the test sets."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, KeyNotFound, PhiOidcError, TransportError
 from django_phi_oidc.http.transport import TransportRequest, TransportResponse
+from django_phi_oidc.provider.call_limit import QUICK_SECONDS
 from django_phi_oidc.provider.metadata_cache import CachedDocument, parse_freshness_seconds
 from django_phi_oidc.provider.registry import Provider
 from tests.support.error_codes import raises
@@ -397,6 +399,53 @@ def test_d2_nothing_waits_for_a_fetch_that_hangs(declare: Callable[..., Provider
     join(threads)
     assert outcomes == [ISSUER]
     assert provider.get_metadata(timeout_seconds=8).issuer == ISSUER
+
+
+def test_s1_one_thread_waits_for_a_slow_fetch(provider: Provider, op: FakeOP, clock: Clock) -> None:
+    op.gate.clear()
+    fetching, _ = in_threads(1, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    assert op.received.acquire(timeout=5)
+    waiting, issuers = in_threads(1, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    time.sleep(0.1)  # so that it is the first one
+    clock.now += QUICK_SECONDS
+    with raises(Code.PROVIDER_SUSPENDED):
+        provider.get_metadata(timeout_seconds=8)
+    assert issuers == []
+    op.gate.set()
+    join([*fetching, *waiting])
+    assert issuers == [ISSUER]
+
+
+@pytest.mark.parametrize(("seconds", "refused"), [(QUICK_SECONDS - 0.01, False), (QUICK_SECONDS, True)])
+def test_s1_second_thread_waits_for_a_fetch_unless_the_last_one_was_slow(
+    seconds: float, refused: bool, provider: Provider, op: FakeOP, clock: Clock
+) -> None:
+    def fetch() -> None:
+        with contextlib.suppress(TransportError):
+            provider.get_metadata(timeout_seconds=8)
+
+    op.error = TransportError(Code.TRANSPORT_UNREACHABLE)
+    op.gate.clear()
+    first, _ = in_threads(1, fetch)
+    assert op.received.acquire(timeout=5)
+    clock.now += seconds
+    op.gate.set()
+    join(first)
+    op.error = None
+    op.gate.clear()
+    fetching, _ = in_threads(1, fetch)
+    assert op.received.acquire(timeout=5)
+    waiting, _ = in_threads(1, fetch)
+    time.sleep(0.1)  # so that it is the first one
+    second, outcomes = in_threads(1, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    second[0].join(0.1)
+    assert second[0].is_alive() is not refused
+    op.gate.set()
+    join([*fetching, *waiting, *second])
+    if refused:
+        assert [error.code for error in outcomes] == [Code.PROVIDER_SUSPENDED]
+    else:
+        assert outcomes == [ISSUER]
 
 
 def test_fetch_error_reaches_all_waiting_threads(provider: Provider, op: FakeOP) -> None:
