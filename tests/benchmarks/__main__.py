@@ -150,7 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--listed", type=int, default=2_000_000, help="sessions, revocations and claims of the lists")
     parser.add_argument("--people", type=int, default=1_000_000, help="people; as many live and ended sessions each")
     parser.add_argument("--many", type=int, default=10_000, help="sessions of a back-channel logout, and lost ones")
-    parser.add_argument("--outage", type=int, default=40, help="seconds with a provider that hangs, and without")
+    parser.add_argument(
+        "--outage", type=int, default=15, help="seconds with a slow endpoint, and without, of each case"
+    )
     parser.add_argument("--starts", type=int, default=15, help="starts of a web process of each contender")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
@@ -269,7 +271,9 @@ def _growth(url: str, options: Namespace) -> PartReport:
 
 def _outage(url: str, options: Namespace) -> PartReport:
     results = measure_outage(url=url, seconds=options.outage, log=_log)
-    return PartReport.create(outage_report, results, "Pages of a portal while its provider hangs, and before.")
+    return PartReport.create(
+        outage_report, results, "Pages of a portal while an endpoint of its provider is slow, and before."
+    )
 
 
 def _startup(url: str, options: Namespace) -> PartReport:

@@ -1,6 +1,5 @@
-"""Times of the pages of a portal under gunicorn, 2 workers with 4 threads each, while its provider hangs."""
+"""Times of the pages of a portal under gunicorn, 2 workers with 4 threads each, while its provider is slow."""
 
-import json
 import os
 import socket
 import subprocess
@@ -8,30 +7,35 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
 from statistics import quantiles
 
+from tests.benchmarks.outage.http_requests import Response, send_request
+from tests.benchmarks.outage.slow_provider import ENDPOINTS, Endpoint, SlowProvider, create_stranger, serving_slowly
 from tests.benchmarks.sign_in.measurement import _database as temporary_database
-from tests.support.scripted_server import Peer, Server, reply, serving
+from tests.support.scripted_server import Server
 
 WORKERS, THREADS = 2, 4
 PAGES = {"home": "/home/", "health": "/oidc/health/", "break-glass": "/oidc/local-login/"}
-PAGES_PER_SECOND, SIGN_INS_PER_SECOND = 12, 3
-SIGN_IN = "/oidc/authenticate/"
-START_SECONDS, REQUEST_SECONDS = 60, 60
+PAGES_PER_SECOND = 12
+STRANGERS_PER_SECOND = 8
+DELAYS = (0.3, 0.9, 2.0, 30.0)
+"""Seconds. The portal waits for a single call for at most 8."""
+START_SECONDS = 60
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class PageTimes:
-    """Times of responses, in seconds, by page."""
+    """Times of responses, in seconds, by page, with one endpoint of the provider slow."""
 
+    endpoint: str
+    delay_seconds: float
     quiet: dict[str, list[float]] = field(default_factory=lambda: {page: [] for page in PAGES})
-    outage: dict[str, list[float]] = field(default_factory=lambda: {page: [] for page in PAGES})
-    sign_ins: Counter[int] = field(default_factory=Counter)
-    """Responses to sign-ins during the outage, by status."""
+    slow: dict[str, list[float]] = field(default_factory=lambda: {page: [] for page in PAGES})
+    strangers: Counter[int] = field(default_factory=Counter)
+    """Responses to requests that call the slow endpoint, by status."""
 
 
 def percentile_95(seconds: list[float]) -> float:
@@ -39,41 +43,39 @@ def percentile_95(seconds: list[float]) -> float:
     return quantiles(seconds, n=20, method="inclusive")[-1]
 
 
-def measure_outage(*, url: str, seconds: float, log: Callable[[str], None]) -> PageTimes:
-    """Return the times of the pages without sign-ins, then with sign-ins at a provider that hangs.
+def measure_outage(
+    *,
+    url: str,
+    seconds: float,
+    log: Callable[[str], None],
+    endpoints: Sequence[Endpoint] = ENDPOINTS,
+    delays: Sequence[float] = DELAYS,
+) -> list[PageTimes]:
+    """Return the times of the pages, for each endpoint and delay: without requests of strangers, then with them.
 
     url: of the PostgreSQL server. seconds: length of each of the two parts.
     """
-    times = PageTimes()
-    with serving(_answer_discovery_only) as provider, _portal(url, provider) as address:
+    measured = []
+    for endpoint in endpoints:
+        for delay in delays:
+            times = _measure_slow_endpoint(url, SlowProvider(endpoint=endpoint, delay_seconds=delay), seconds=seconds)
+            log(f"{endpoint} {delay} s: {seconds:.0f} s quiet, {seconds:.0f} s slow, {dict(times.strangers)}.")
+            measured.append(times)
+    return measured
+
+
+def _measure_slow_endpoint(url: str, provider: SlowProvider, *, seconds: float) -> PageTimes:
+    times = PageTimes(endpoint=provider.endpoint, delay_seconds=provider.delay_seconds)
+    with serving_slowly(provider) as server, _portal(url, server) as address:
+        issuer = f"http://127.0.0.1:{server.port}"
+        stranger = create_stranger(provider, address, issuer=issuer, requests=int(seconds * STRANGERS_PER_SECOND))
+        # Some of these pages are the first of their worker.
         for path in (*PAGES.values(), *PAGES.values()):
-            _request(address, path)
-        _load(address, seconds, times.quiet, sign_ins=None)
-        log(f"{seconds:.0f} s without sign-ins.")
-        _load(address, seconds, times.outage, sign_ins=times.sign_ins)
-        log(f"{seconds:.0f} s with {SIGN_INS_PER_SECOND} sign-ins a second, {dict(times.sign_ins)}.")
+            send_request(address, path)
+        _load(address, seconds, times.quiet, stranger=None, statuses=times.strangers)
+        provider.is_slow.set()
+        _load(address, seconds, times.slow, stranger=stranger, statuses=times.strangers)
     return times
-
-
-def _answer_discovery_only(peer: Peer) -> None:
-    """Answer requests for the metadata, and nothing to a pushed authorization request."""
-    while request := peer.read():
-        if not request.startswith(b"GET /.well-known/openid-configuration "):
-            peer.connection.recv(1)
-            return
-        issuer = f"http://127.0.0.1:{peer.server.port}"
-        names = {"authorization": "authorize", "token": "token", "revocation": "revoke"}
-        metadata = {
-            "issuer": issuer,
-            **{f"{name}_endpoint": f"{issuer}/{path}" for name, path in names.items()},
-            "pushed_authorization_request_endpoint": f"{issuer}/par",
-            "jwks_uri": f"{issuer}/jwks",
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["pairwise"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-            "code_challenge_methods_supported": ["S256"],
-        }
-        peer.send(reply(json.dumps(metadata).encode(), "Content-Type: application/json", "Cache-Control: max-age=3600"))
 
 
 @contextmanager
@@ -99,46 +101,46 @@ def _portal(url: str, provider: Server) -> Iterator[str]:
                 gunicorn.wait(timeout=START_SECONDS)
 
 
-def _load(address: str, seconds: float, times: Mapping[str, list[float]], *, sign_ins: Counter[int] | None) -> None:
-    """Request the pages in turn, and start sign-ins unless None, each at its rate, whether or not others have ended."""
+def _load(
+    address: str,
+    seconds: float,
+    times: Mapping[str, list[float]],
+    *,
+    stranger: Callable[[], Response] | None,
+    statuses: Counter[int],
+) -> None:
+    """Request the pages in turn, and send the requests of strangers unless None, each at its rate.
+
+    Nothing waits for the end of another request.
+    """
     threads: list[threading.Thread] = []
     lock = threading.Lock()
 
     def request_page(page: str) -> None:
-        status, took = _request(address, PAGES[page])
-        assert status == 200, (page, status)
+        response = send_request(address, PAGES[page])
+        assert response.status == 200, (page, response)
         with lock:
-            times[page].append(took)
+            times[page].append(response.seconds)
 
-    def start_sign_in() -> None:
-        status, _ = _request(address, SIGN_IN)
+    def send_as_stranger() -> None:
+        assert stranger is not None
+        response = stranger()
         with lock:
-            assert sign_ins is not None
-            sign_ins[status] += 1
+            statuses[response.status] += 1
 
-    def start(function: Callable[..., None], *arguments: str) -> None:
-        threads.append(threading.Thread(target=function, args=arguments))
-        threads[-1].start()
-
-    started_at = time.monotonic()
     names = list(PAGES)
+    schedule: list[tuple[float, Callable[[], None]]] = []
     for number in range(int(seconds * PAGES_PER_SECOND)):
-        time.sleep(max(0.0, started_at + number / PAGES_PER_SECOND - time.monotonic()))
-        start(request_page, names[number % len(names)])
-        if sign_ins is not None and number % (PAGES_PER_SECOND // SIGN_INS_PER_SECOND) == 0:
-            start(start_sign_in)
+        page = names[number % len(names)]
+        schedule.append((number / PAGES_PER_SECOND, lambda page=page: request_page(page)))
+    if stranger is not None:
+        for number in range(int(seconds * STRANGERS_PER_SECOND)):
+            schedule.append((number / STRANGERS_PER_SECOND, send_as_stranger))
+    schedule.sort(key=lambda item: item[0])
+    started_at = time.monotonic()
+    for starts_after, send in schedule:
+        time.sleep(max(0.0, started_at + starts_after - time.monotonic()))
+        threads.append(threading.Thread(target=send))
+        threads[-1].start()
     for thread in threads:
         thread.join()
-
-
-def _request(address: str, path: str) -> tuple[int, float]:
-    """Return the status and the time until the body was read."""
-    started_at = time.monotonic()
-    connection = HTTPConnection(address, timeout=REQUEST_SECONDS)
-    try:
-        connection.request("GET", path, headers={"Connection": "close"})
-        response = connection.getresponse()
-        response.read()
-        return response.status, time.monotonic() - started_at
-    finally:
-        connection.close()
