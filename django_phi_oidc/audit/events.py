@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from json.encoder import encode_basestring
 from types import MappingProxyType
@@ -25,11 +25,12 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
 from .actions import (
-    DETAIL_KEYS,
+    DETAIL_TYPES,
     RESERVED_PREFIXES,
     ROLE_WITHDRAWAL_KEYS,
     UNKEYED_RESOURCE_TYPES,
     WITHDRAWAL_ACTIONS,
+    DetailType,
 )
 from .actions import Action as Action  # noqa: PLC0414 -- code that creates an event names its action
 
@@ -41,6 +42,8 @@ MAX_EVENT_BYTES = 1024 * 1024
 """Of the canonical form. A larger event would be refused by every collector, and would stop its
 sink.
 """
+MAX_ID_TIME_DIFFERENCE_MICROSECONDS = 1_000_000
+"""Between the time of an event and that of its id, which the recorder takes from one clock."""
 SANITIZED_KEY = "sanitized"
 """The detail key that is true if a string or list of this event was truncated or lost unprintable
 characters.
@@ -56,6 +59,7 @@ OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
 # ends.
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _ACTION_PATTERN = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RESTORED_PREFIX = b'{"action":"audit.restored"'
 _registered_actions: dict[str, frozenset[str]] = {}
 _registered_labels: dict[str, Any] = {}
@@ -219,7 +223,7 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
     Detail keys and values that are not allowed are dropped (`drop_refused_detail`).
     Raises: ValueError for an unknown action or outcome, and for a naive time.
     """
-    if _find_detail_keys(new_event.action) is None or new_event.outcome not in OUTCOMES:
+    if _find_detail_types(new_event.action) is None or new_event.outcome not in OUTCOMES:
         raise ValueError("The action or the outcome is unknown.")
     if new_event.now.utcoffset() is None:
         raise ValueError("The time of an event must be aware.")
@@ -278,18 +282,18 @@ def drop_refused_detail(new_event: NewEvent) -> NewEvent:
 
 
 def list_refused_detail_keys(new_event: NewEvent) -> tuple[str, ...]:
-    """Return the detail keys that the action does not allow, or whose value is not of an allowed
-    type.
+    """Return the detail keys that the action does not declare, or whose value is not of the
+    declared type.
 
-    Allowed are strings, booleans, integers between -2**53 and 2**53, and lists of those. Floats
-    have no canonical form.
+    An action of the host project declares no types: allowed are strings, booleans, integers between
+    -2**53 and 2**53, and lists of those. Floats have no canonical form.
     """
     if not new_event.detail:
         return ()
-    allowed = _find_detail_keys(new_event.action) or frozenset()
+    types = _find_detail_types(new_event.action) or {}
     refused = []
     for key, value in new_event.detail.items():
-        if key not in allowed or not _is_allowed_value(value):
+        if key not in types or not _is_allowed_value(value, types[key]):
             refused.append(key)
     return tuple(refused)
 
@@ -428,24 +432,54 @@ def parse_detail(text: str) -> dict[str, Any]:
 
 
 def is_valid_event(canonical: bytes) -> bool:
-    """Whether `find_event` returns an event, and its size is limited.
+    """Whether these are the bytes of an event that the recorder could have built, of limited size.
 
     A valid MAC does not show it: a process with the MAC key and the right to INSERT can
-    authenticate any bytes.
+    authenticate any bytes. What is sealed is valid, so that every reader of the log can rely on it:
+    `occurred_at` is the time of the id, and a value of `detail` has the declared type. A key that
+    the action does not declare is valid: during an update, another process may have a newer
+    version of this package.
     """
-    return len(canonical) <= MAX_EVENT_BYTES and find_event(canonical) is not None
+    if len(canonical) > MAX_EVENT_BYTES:
+        return False
+    event = find_event(canonical)
+    return event is not None and could_be_recorded(event)
+
+
+def could_be_recorded(event: Event) -> bool:
+    """Whether the event occurred at the time of its id, with the details that its action declares.
+
+    A key that the action does not declare is accepted, see `is_valid_event`.
+    """
+    microseconds = (event.occurred_at - _EPOCH) // timedelta(microseconds=1)
+    return has_time_of_id(event.id.bytes, microseconds) and _has_declared_types(
+        event.action, json.loads(event.detail)
+    )
 
 
 def has_plain_columns(v: int, mac_key: str, texts: Sequence[str], detail: str) -> bool:
-    """Cheap test, for the sealer, that the event of a row `is_valid_event`. False does not mean
-    that it is not.
+    """Cheap test, for the sealer, that the event of a row that `has_time_of_id` is valid. False
+    does not mean that it is not.
 
     It has texts of printable ASCII and a short detail, as nearly all events. Arguments: as for
     `serialize_columns`.
     """
     is_version = type(v) is int and v == VERSION
     is_plain = is_version and _is_clean(texts) and len(detail) <= MAX_CHARACTERS
-    return is_plain and _is_known(texts[0], texts[1], mac_key) and _is_canonical_detail(detail)
+    return (
+        is_plain
+        and _is_known(texts[0], texts[1], mac_key)
+        and _is_canonical_detail(texts[0], detail)
+    )
+
+
+def has_time_of_id(id_: bytes, microseconds: int) -> bool:
+    """Whether an event occurred at the time of its UUIDv7 (RFC 9562 5.7).
+
+    id_: 16 bytes. microseconds: since 1970.
+    """
+    id_milliseconds = int.from_bytes(id_[:6], "big")
+    return abs(microseconds - id_milliseconds * 1000) <= MAX_ID_TIME_DIFFERENCE_MICROSECONDS
 
 
 def is_restore_event(canonical: bytes) -> bool:
@@ -477,13 +511,19 @@ def _parse_members(members: dict[str, Any]) -> Event:
     return event
 
 
+def _has_declared_types(action: str, detail: Mapping[str, Any]) -> bool:
+    """Whether the values of the declared keys have their types. Others are allowed values."""
+    types = DETAIL_TYPES.get(action, {})
+    return all(_is_allowed_value(value, types.get(key)) for key, value in detail.items())
+
+
 def _is_valid_detail(detail: Any) -> bool:
     if not isinstance(detail, dict):
         return False
     for key, value in detail.items():
         if not (key.isascii() and key.isidentifier()):
             return False
-        if not _is_allowed_value(value) or _sanitize_value(value) != value:
+        if not _is_allowed_value(value, None) or _sanitize_value(value) != value:
             return False
     return True
 
@@ -502,11 +542,15 @@ def _is_known(action: str, outcome: str, mac_key: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _is_canonical_detail(text: str) -> bool:
+def _is_canonical_detail(action: str, text: str) -> bool:
     """Few details differ: they name a claim, a rule or a number."""
     with suppress(ValueError, RecursionError):
         detail = json.loads(text)
-        return _is_valid_detail(detail) and canonical_json(detail) == text
+        return (
+            _is_valid_detail(detail)
+            and canonical_json(detail) == text
+            and _has_declared_types(action, detail)
+        )
     return False
 
 
@@ -540,11 +584,15 @@ def _raise_value_error(message: str) -> None:
 _report_refused_detail: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
 
 
-def _find_detail_keys(action: str) -> frozenset[str] | None:
-    keys = DETAIL_KEYS.get(action)
-    if keys is None:
-        return _registered_actions.get(action)
-    return keys
+def _find_detail_types(action: str) -> Mapping[str, DetailType | None] | None:
+    """Return the keys of the action's detail with their types; None for an unknown action."""
+    types = DETAIL_TYPES.get(action)
+    if types is not None:
+        return types
+    keys = _registered_actions.get(action)
+    if keys is not None:
+        return dict.fromkeys(keys)
+    return None
 
 
 def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:
@@ -612,14 +660,31 @@ def serialize_columns(
     )
 
 
-def _is_allowed_value(value: Any) -> bool:
+def _is_allowed_value(value: Any, detail_type: DetailType | None) -> bool:
+    """Whether the value is of that type; None: of any type that has a canonical form."""
+    match detail_type:
+        case DetailType.TEXT:
+            return isinstance(value, str)
+        case DetailType.INTEGER:
+            return _is_integer(value)
+        case DetailType.BOOLEAN:
+            return isinstance(value, bool)
+        case DetailType.TEXTS:
+            return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        case DetailType.INTEGERS:
+            return isinstance(value, list | tuple) and all(map(_is_integer, value))
     if isinstance(value, list | tuple):
         return all(map(_is_scalar, value))
     return _is_scalar(value)
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < MAX_INTEGER)
+    return isinstance(value, str | bool) or _is_integer(value)
+
+
+def _is_integer(value: Any) -> bool:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and abs(value) < MAX_INTEGER
 
 
 def _sanitize_value(value: Any) -> Any:

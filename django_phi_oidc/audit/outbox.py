@@ -32,6 +32,7 @@ from .events import (
     EventFields,
     NewEvent,
     Origin,
+    could_be_recorded,
     parse_event,
     serialize_event,
 )
@@ -332,7 +333,7 @@ def _parse_rows(rows: Iterable[AuditOutbox]) -> list[AuthenticatedEvent]:
 def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
     with suppress(ValueError):
         authenticated = parse_event(row.event, allow_unsigned=True)
-        if authenticated.event.id == row.id:
+        if authenticated.event.id == row.id and could_be_recorded(authenticated.event):
             return authenticated
     logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)
     return None

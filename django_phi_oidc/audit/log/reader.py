@@ -46,6 +46,8 @@ _BINARY_TYPES = tuple(
     {"uuid": "bytea", "timestamptz": "int8"}.get(type_, type_) for type_ in _COLUMN_TYPES.values()
 )
 _TIME_ORIGIN = datetime(2000, 1, 1)  # noqa: DTZ001 -- in UTC, and written without an offset
+_ORIGIN_MICROSECONDS = 946_684_800_000_000
+"""_TIME_ORIGIN since 1970."""
 UUID_BYTES = 16
 _ID_START = b'"id":"'
 """The last one is that of the event: `detail` comes before it, and then only texts, in which quotes
@@ -70,9 +72,9 @@ class RawEvent(NamedTuple):
     canonical form.
     """
     columns: tuple[Any, ...] = ()
-    """The first arguments of `serialize_columns` without id and time, if this row was read and has
-    a canonical form.
-    """
+    """The arguments of `has_plain_columns`, if this row was read and has a canonical form."""
+    microseconds: int = 0
+    """When it occurred, since 1970; 0 without a canonical form."""
 
 
 def read_queue(
@@ -349,6 +351,7 @@ def _build_raw_event(row: Sequence[Any]) -> RawEvent:
     leaf_index, leaf_event_id, leaf_hash, mac, id_, v, mac_key, time, *texts, detail = row
     canonical = None if id_ is None else b""
     columns: tuple[Any, ...] = ()
+    microseconds = 0
     if id_ is not None and len(id_) == UUID_BYTES and v is not None and detail is not None:
         hex_id = id_.hex()
         text_id = f"{hex_id[:8]}-{hex_id[8:12]}-{hex_id[12:16]}-{hex_id[16:20]}-{hex_id[20:]}"
@@ -360,6 +363,7 @@ def _build_raw_event(row: Sequence[Any]) -> RawEvent:
                 text_id, v, mac_key, text_time, texts, detail=detail
             ).encode()
             columns = v, mac_key, texts, detail
+            microseconds = time + _ORIGIN_MICROSECONDS
         except (TypeError, OverflowError):
             pass
 
@@ -376,6 +380,7 @@ def _build_raw_event(row: Sequence[Any]) -> RawEvent:
         mac or b"",
         canonical,
         columns,
+        microseconds,
     )
     return tuple.__new__(RawEvent, values)
 

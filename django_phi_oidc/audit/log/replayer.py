@@ -141,7 +141,7 @@ class LogReplay:
             tile_hashes = {}
 
         for row in read_leaves(leaf_range.first_leaf_index, end):
-            leaf_index, event_id, leaf_hash, mac_key, mac, canonical, _ = row
+            leaf_index, event_id, leaf_hash, mac_key, mac, canonical, _, _ = row
             if leaf_index < expected:
                 text = "There is another row of this leaf or this event."
                 yield _build_row_finding(FindingKind.EVENT_ALTERED, row, text)

@@ -30,6 +30,7 @@ from ..events import (
     NewEvent,
     Origin,
     has_plain_columns,
+    has_time_of_id,
     is_restore_event,
     is_valid_event,
 )
@@ -274,6 +275,10 @@ BATCH_SIZE = 50_000
 """Maximum number of events in one transaction and under one checkpoint."""
 MAX_SEALING_DELAY = timedelta(minutes=5)
 """An event that is unsealed for longer raises an alert."""
+HELD_AHEAD = timedelta(minutes=1)
+"""An event whose id is further ahead of the sealer's clock is sealed when its time has come."""
+MAX_AHEAD = timedelta(days=1)
+"""An event whose id is further ahead is refused: no clock is so wrong."""
 _QUEUE_CHECK_OVERLAP = timedelta(minutes=1)
 """If a run fails after its seal, those of the next minute check the same events."""
 _LONGEST_QUEUE_CHECK = timedelta(days=1)
@@ -302,8 +307,8 @@ class _CheckedBatch:
     forged_ids: list[bytes] = field(default_factory=list)
     unverifiable_ids: list[bytes] = field(default_factory=list)
     invalid_ids: list[bytes] = field(default_factory=list)
-    """Their MAC is valid, but no code of this app writes them: they would stop the sinks, or
-    declare a restore.
+    """Their MAC is valid, but no code of this app writes them: they would stop readers of the log,
+    or declare a restore.
     """
     retired_key_count: int = 0
     """Events that are sealed, and whose MAC is of another key than the newest."""
@@ -346,9 +351,8 @@ def _append_batch(
 ) -> AppendResult:
     with exclusive_transaction():
         log = get_current_log(key)
-        batch = _check_macs(
-            read_queue(after_id=after_id, limit=limit, include_refused=include_refused)
-        )
+        queue = read_queue(after_id=after_id, limit=limit, include_refused=include_refused)
+        batch = _check_macs(queue, now=now)
         if batch.leaves:
             note = append_leaves(log, batch.leaves, key=key, now=now)
         else:
@@ -432,32 +436,39 @@ def count_unqueued_events(*, now: datetime) -> int:
             if not event.canonical:
                 continue
             has_valid_mac = compute_mac(event.mac_key, event.canonical) == event.mac
-            if has_valid_mac and _is_sealable(event.canonical, event.columns):
+            if has_valid_mac and _is_sealable(event.canonical, event):
                 count += 1
         return count
 
 
-def _is_sealable(canonical: bytes, columns: tuple[Any, ...]) -> bool:
-    return (has_plain_columns(*columns) or is_valid_event(canonical)) and not is_restore_event(
-        canonical
-    )
+def _is_sealable(canonical: bytes, event: RawEvent) -> bool:
+    """canonical: that of the event."""
+    if is_restore_event(canonical) or not has_time_of_id(event.event_id, event.microseconds):
+        return False
+    return has_plain_columns(*event.columns) or is_valid_event(canonical)
 
 
-def _check_macs(events: Iterable[RawEvent]) -> _CheckedBatch:
+def _check_macs(events: Iterable[RawEvent], *, now: datetime) -> _CheckedBatch:
     """Separate the events to seal from the others."""
     batch = _CheckedBatch()
+    first_held_id = lowest_uuid7(now + HELD_AHEAD).bytes
+    first_refused_id = lowest_uuid7(now + MAX_AHEAD).bytes
     compute_mac = create_mac_calculator()
     newest_key = keyring.get_keys("audit_mac")[0].id
-    for _, event_id, _, mac_key, mac, canonical, columns in events:
+    for event in events:
+        event_id = event.event_id
+        canonical = event.canonical
         if len(event_id) != UUID_BYTES:
             # Not a UUID, which only SQLite can store. `audit verify` reports it.
             continue
+        if first_held_id <= event_id < first_refused_id:
+            continue
         batch.last_id = event_id
-        computed = compute_mac(mac_key, canonical or b"")
-        if canonical and computed == mac:
-            if _is_sealable(canonical, columns):
+        computed = compute_mac(event.mac_key, canonical or b"")
+        if canonical and computed == event.mac:
+            if event_id < first_refused_id and _is_sealable(canonical, event):
                 batch.leaves.append((event_id, hash_leaf(canonical)))
-                batch.retired_key_count += mac_key != newest_key
+                batch.retired_key_count += event.mac_key != newest_key
             else:
                 batch.invalid_ids.append(event_id)
         elif computed is None:

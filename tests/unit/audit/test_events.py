@@ -14,9 +14,10 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_phi_oidc._internal.randomness import lowest_uuid7
 from django_phi_oidc.audit import events
 from django_phi_oidc.audit.events import (
-    DETAIL_KEYS,
+    DETAIL_TYPES,
     EVENT_FIELDS,
     MAX_EVENT_BYTES,
     MAX_ITEMS,
@@ -25,17 +26,21 @@ from django_phi_oidc.audit.events import (
     UNKEYED_RESOURCE_TYPES,
     Action,
     AuthenticatedEvent,
+    DetailType,
     Event,
     NewEvent,
     Origin,
     build_event,
     canonical_bytes,
+    canonical_json,
     compute_mac,
     compute_resource_pseudonym,
+    could_be_recorded,
     drop_refused_detail,
     find_event,
     get_registered_disclosure_actions,
     has_plain_columns,
+    has_time_of_id,
     is_restore_event,
     is_valid_event,
     list_refused_detail_keys,
@@ -46,7 +51,7 @@ from django_phi_oidc.audit.events import (
 )
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 70, tzinfo=UTC)
-ID = uuid.UUID("0192e5a0-0000-7000-8000-000000000001")
+ID = uuid.UUID("01a20e4d-cb08-711e-8000-000000000001")
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=300)
 any_scalar = any_text | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1)
@@ -57,7 +62,8 @@ def new_event(**fields: Any) -> NewEvent:
 
 
 def built(**fields: Any) -> Event:
-    return build_event(new_event(**fields), id=ID, mac_key="0123abcd")
+    event = new_event(**fields)
+    return build_event(event, id=uuid.UUID(int=lowest_uuid7(event.now).int | 1), mac_key="0123abcd")
 
 
 def as_json(event: Event) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def test_canonical_bytes_of_a_plain_event() -> None:
     event = built(purpose="TREAT", detail={"claim": "birthdate"}, subject="a-subject", provider="default")
     assert canonical_bytes(event) == (
         b'{"action":"claim.revealed","actor":"7","client_ip":"","detail":{"claim":"birthdate"},'
-        b'"id":"0192e5a0-0000-7000-8000-000000000001","mac_key":"0123abcd",'
+        b'"id":"01a20e4d-cb08-711e-8000-000000000001","mac_key":"0123abcd",'
         b'"occurred_at":"2026-11-24T16:05:09.000070Z","on_behalf_of":"","outcome":"success","provider":"default",'
         b'"purpose":"TREAT","reason":"","request_id":"","resource":"","session":"","subject":"a-subject","v":1}'
     )
@@ -91,14 +97,14 @@ def test_account_that_the_actor_acts_for_is_empty_by_default_and_covered_by_the_
     actor=any_text,
     reason=any_text,
     provider=any_text,
-    detail=st.dictionaries(st.sampled_from(["rule", "count", "claims", "hint"]), any_scalar | st.lists(any_scalar)),
+    detail=st.dictionaries(st.sampled_from(["pages", "printer"]), any_scalar | st.lists(any_scalar)),
     now=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
 )
 def test_canonical_bytes_of_any_event_equal_those_of_another_library(
     actor: str, reason: str, provider: str, detail: dict[str, Any], now: datetime
 ) -> None:
     fields = {"origin": Origin(actor=actor), "reason": reason, "provider": provider, "detail": detail, "now": now}
-    event = built(action=Action.ALERT_RAISED, **fields)
+    event = built(action=CHART, **fields)
     assert canonical_bytes(event) == rfc8785.dumps(as_json(event))
     assert parse_event(serialize_event(AuthenticatedEvent(event, b"m" * 32))).event == event
 
@@ -139,13 +145,13 @@ def test_compute_mac_of_an_event_that_differs_in_one_field_differs(name: str) ->
 
 
 def test_detail_keys_are_ascii_and_never_named_like_a_field() -> None:
-    keys = {SANITIZED_KEY, *(key for keys in DETAIL_KEYS.values() for key in keys)}
+    keys = {SANITIZED_KEY, *(key for keys in DETAIL_TYPES.values() for key in keys)}
     assert keys.isdisjoint({*EVENT_FIELDS, "mac"})
     assert all(key.isascii() for key in keys)
 
 
 def test_detail_keys_are_declared_for_each_action() -> None:
-    assert set(DETAIL_KEYS) == set(Action)
+    assert set(DETAIL_TYPES) == set(Action)
 
 
 def test_build_event_in_another_time_zone_writes_utc() -> None:
@@ -199,17 +205,84 @@ def test_build_event_stores_a_tuple_as_a_list_unflagged() -> None:
 def test_build_event_with_an_invalid_field_raises(fields: dict[str, Any]) -> None:
     assert built().action == "claim.revealed"
     with raise_on_refused_detail(), pytest.raises(ValueError, match=r"\w"):
-        built(**fields)
+        build_event(new_event(**fields), id=ID, mac_key="0123abcd")
 
 
 @pytest.mark.parametrize("value", [2**53 - 1, -(2**53) + 1, True, "text", ["a", 1, False], (), Action.CLAIM_STORED])
 def test_detail_with_an_allowed_value_is_not_refused(value: Any) -> None:
-    assert list_refused_detail_keys(new_event(detail={"claim": value})) == ()
+    assert list_refused_detail_keys(new_event(action=CHART, detail={"pages": value})) == ()
 
 
 @pytest.mark.parametrize("value", [2**53, -(2**53), 1.0, None, {"a": 1}, [["a"]], [1.5], b"bytes", {"a"}])
 def test_detail_with_a_value_of_another_type_is_refused(value: Any) -> None:
-    assert list_refused_detail_keys(new_event(detail={"claim": value})) == ("claim",)
+    assert list_refused_detail_keys(new_event(action=CHART, detail={"pages": value})) == ("pages",)
+
+
+VALUES: dict[DetailType, list[Any]] = {
+    DetailType.TEXT: ["", "text"],
+    DetailType.INTEGER: [0, -1, 2**53 - 1],
+    DetailType.BOOLEAN: [True, False],
+    DetailType.TEXTS: [["text"], ("text", "")],
+    DetailType.INTEGERS: [[1], (1, 2)],
+}
+NO_ITEMS: list[Any] = []
+
+
+@pytest.mark.parametrize("action", DETAIL_TYPES)
+def test_p3_value_of_detail_has_the_type_that_its_action_declares(action: str) -> None:
+    for key, detail_type in DETAIL_TYPES[action].items():
+        for type_of_value, values in VALUES.items():
+            for value in values:
+                event = new_event(action=action, detail={key: value})
+                refused = (key,) if type_of_value is not detail_type else ()
+                assert list_refused_detail_keys(event) == refused, (key, value)
+        is_list = detail_type in {DetailType.TEXTS, DetailType.INTEGERS}
+        event = new_event(action=action, detail={key: NO_ITEMS})
+        assert list_refused_detail_keys(event) == (() if is_list else (key,))
+
+
+@pytest.mark.parametrize("action", DETAIL_TYPES)
+def test_p3_event_with_a_value_of_another_type_is_not_valid(action: str) -> None:
+    for key, detail_type in DETAIL_TYPES[action].items():
+        for type_of_value, values in VALUES.items():
+            for value in values:
+                event = built(action=action)._replace(detail=canonical_json({key: value}))
+                is_valid = type_of_value is detail_type
+                assert find_event(canonical_bytes(event)) == event
+                assert is_valid_event(canonical_bytes(event)) is is_valid, (key, value)
+                assert is_plain(event) is is_valid
+                assert could_be_recorded(event) is is_valid
+
+
+@pytest.mark.parametrize("detail", ['{"next":1}', '{"next":["a",true,1]}'])
+def test_p3_key_of_a_newer_version_is_valid_but_not_recorded(detail: str) -> None:
+    event = built()._replace(detail=detail)
+    assert is_valid_event(canonical_bytes(event))
+    assert is_plain(event)
+    assert list_refused_detail_keys(new_event(detail=json.loads(detail))) == ("next",)
+
+
+@pytest.mark.parametrize(
+    ("difference", "is_valid"),
+    [
+        (timedelta(milliseconds=990), True),
+        (timedelta(milliseconds=-990), True),
+        (timedelta(seconds=1, milliseconds=1), False),
+        (timedelta(seconds=-1, milliseconds=-1), False),
+        (timedelta(days=1), False),
+        (timedelta(days=-3650), False),
+        (datetime.max.replace(tzinfo=UTC) - NOW, False),
+        (datetime.min.replace(tzinfo=UTC) - NOW, False),
+    ],
+)
+def test_p3_event_occurs_at_the_time_of_its_id(difference: timedelta, is_valid: bool) -> None:
+    event = built()._replace(occurred_at=NOW + difference)
+    canonical = canonical_bytes(event)
+    assert find_event(canonical) == event
+    assert is_valid_event(canonical) is is_valid
+    microseconds = (event.occurred_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert has_time_of_id(ID.bytes, microseconds) is is_valid
+    assert could_be_recorded(event) is is_valid
 
 
 @pytest.mark.parametrize("key", ["birthdate", "sanitized", "claims", "CLAIM"])
@@ -367,7 +440,7 @@ def test_resource_pseudonym_depends_on_the_key_and_does_not_contain_the_id(resou
         ('"actor":"7"', '"actor":7'),
         ('"actor":"7"', '"actor":"\\u0007"'),
         ('.000070Z"', '.000070+00:00"'),
-        ('"id":"0192', '"id":"XXXX'),
+        ('"id":"01a2', '"id":"XXXX'),
         ('"detail":{}', '"detail":{ }'),
         ('"detail":{}', '"detail":[]'),
     ],
@@ -442,7 +515,7 @@ def test_e3_time_that_does_not_exist_is_no_event(old_and_new: tuple[str, str]) -
 @given(text=any_text, value=any_scalar | st.lists(any_scalar, max_size=3))
 def test_e3_every_built_event_is_valid(text: str, value: Any) -> None:
     with raise_on_refused_detail():
-        event = built(reason=text, detail={"claim": value})
+        event = built(action=CHART, reason=text, detail={"pages": value})
     assert (find_event(canonical_bytes(event)), is_valid_event(canonical_bytes(event))) == (event, True)
 
 

@@ -422,8 +422,10 @@ def test_a2_rolled_back_withdrawal_without_keys_leaves_no_event(with_keys: Any, 
         ('"session.ended"', '"subject.linked"'),
         ('"mac":""', '"mac":"00"'),
         ('"mac_key":""', '"mac_key":"00000000"'),
+        ('"occurred_at":"2026-', '"occurred_at":"9999-'),
+        ('"tokens":2', '"tokens":"2"'),
     ],
-    ids=["not flagged", "another action", "a short MAC", "a key"],
+    ids=["not flagged", "another action", "a short MAC", "a key", "p1 another time", "p1 another type"],
 )
 def test_a2_planted_event_without_a_mac_is_not_signed(
     settings: Any, with_keys: Any, count_events: Any, old: str, new: str

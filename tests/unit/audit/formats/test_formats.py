@@ -16,7 +16,8 @@ from fhir.resources.R4B.auditevent import AuditEvent
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-from django_phi_oidc.audit.events import DETAIL_KEYS, Action, Origin, parse_event, register_actions, serialize_event
+from django_phi_oidc.audit.actions import DETAIL_TYPES, DetailType
+from django_phi_oidc.audit.events import Action, Origin, parse_event, register_actions, serialize_event
 from django_phi_oidc.audit.formats import checkpoint_to_json, event_to_json, fhir, item_to_line, ocsf
 from django_phi_oidc.audit.formats.cef import checkpoint_to_cef, event_to_cef
 from django_phi_oidc.audit.formats.fhir import PATIENT_READ_PROFILE, checkpoint_to_fhir, event_to_fhir
@@ -27,6 +28,13 @@ from tests.support.sealed_events import NOW, digest, finished
 
 SCHEMA = Path(__file__).parents[4] / "docs" / "reference" / "event.schema.json"
 ODD = r'a|b\c=d "e" 𝒳 ü ]x[ <f>&{g}'
+ODD_VALUES: dict[DetailType, Any] = {
+    DetailType.TEXT: ODD,
+    DetailType.INTEGER: 3,
+    DetailType.BOOLEAN: True,
+    DetailType.TEXTS: [ODD, "birthdate"],
+    DetailType.INTEGERS: [3, 2**53 - 1],
+}
 NOTE = "portal.example/audit\n7\ncm9vdA==\n\n— portal.example/audit c2ln\n"
 CHECKPOINT = SealedCheckpoint(tree_size=7, root_hash=digest("root"), epoch=2, sealed_at=NOW, note=NOTE)
 # The dictionary of the `cefevent` package lacks one key of version 25.
@@ -40,11 +48,7 @@ def sealed(action: str = Action.CLAIM_REVEALED, **fields: Any) -> SealedEvent:
 
 def full(action: str) -> SealedEvent:
     """Return an event of the action with odd text in every field and detail."""
-    detail: dict[str, Any] = dict.fromkeys(DETAIL_KEYS[action], ODD)
-    if "claims" in detail:
-        detail["claims"] = [ODD, "birthdate"]
-    if "count" in detail:
-        detail |= {"count": 3}
+    detail = {key: ODD_VALUES[detail_type] for key, detail_type in DETAIL_TYPES[action].items()}
     return sealed(
         action,
         origin=Origin(actor=ODD, session=ODD, client_ip="2001:db8::7", request_id=ODD, on_behalf_of=ODD),

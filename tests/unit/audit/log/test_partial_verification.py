@@ -80,7 +80,7 @@ def alter(id_: uuid.UUID) -> None:
 def test_second_verification_reads_only_what_is_new(ids: list[uuid.UUID], run_verify: Callable[..., Any]) -> None:
     (first,) = run_verify()
     assert (first["first"], first["events"], first["tree_size"]) == (0, 312, 312)
-    sealed(4, at=NOW + timedelta(minutes=10))
+    sealed(4, at=NOW + timedelta(hours=1))
     (second,) = run_verify()
     # With the event of the first verification.
     assert (second["first"], second["events"], second["tree_size"]) == (312, 5, 317)

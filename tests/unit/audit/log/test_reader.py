@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 from django_phi_oidc.audit.events import (
     EVENT_FIELDS,
-    Action,
     NewEvent,
     Origin,
     canonical_bytes,
     canonical_json,
     find_event,
+    register_actions,
 )
 from django_phi_oidc.audit.log.reader import (
     create_mac_calculator,
@@ -49,6 +49,8 @@ ANY_TEXT = st.text(max_size=40) | st.sampled_from(
 )
 FIRST = datetime(1970, 1, 2, tzinfo=UTC)
 TIMES = st.integers(0, 10**17).map(lambda micros: FIRST + timedelta(microseconds=micros))
+READ = "reader.read"
+register_actions({READ: {"rule", "claims", "count", "status"}})
 DETAILS = st.fixed_dictionaries(
     {},
     optional={
@@ -60,7 +62,7 @@ DETAILS = st.fixed_dictionaries(
 )
 NEW_EVENTS = st.builds(
     lambda texts, time, detail, outcome: NewEvent(
-        action=Action.ALERT_RAISED,
+        action=READ,
         origin=Origin(actor=texts[0], session=texts[1], client_ip=texts[2], request_id=texts[3], on_behalf_of=texts[9]),
         now=time,
         outcome=outcome,

@@ -5,7 +5,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -497,7 +497,42 @@ INVALID_EVENTS = {
     "detail of brackets": {"detail": "[" * 100_000},
     "nested detail": {"detail": '{"claim":{"a":"b"}}'},
     "a restore": {"action": "audit.restored"},
+    "p1 a time in the year 9999": {"occurred_at": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)},
+    "p1 claims that are numbers": {"action": "claim.overfetched", "detail": '{"claims":[1]}'},
+    "p3 a time a day before its id": {"occurred_at": NOW - timedelta(days=1)},
+    "p3 a text instead of a number": {"action": "session.ended", "detail": '{"tokens":"2"}'},
+    "p3 a number instead of a text": {"detail": '{"claim":7}'},
+    "p3 true instead of a number": {"action": "session.ended", "detail": '{"tokens":true}'},
 }
+
+
+@pytest.mark.parametrize(("ahead", "sealed_at_once"), [(timedelta(seconds=59), True), (timedelta(seconds=61), False)])
+def test_p3_event_ahead_of_the_clock_is_sealed_when_its_time_has_come(ahead: timedelta, sealed_at_once: bool) -> None:
+    """The clock of a web server may be wrong. Nothing is lost, and there is no alert."""
+    (event_id,) = events(1, at=NOW + ahead)
+    first = seal_now(at=NOW)
+    assert (first.event_count, first.refused_count) == (int(sealed_at_once), 0)
+    assert count_overdue_events(now=NOW + timedelta(minutes=5)) == 0
+    second = seal_now(at=NOW + ahead)
+    assert (second.event_count, second.refused_count) == (int(not sealed_at_once), 0)
+    assert AuditLeaf.objects.get().event_id == event_id
+    assert not AuditEvent.objects.filter(action="alert.raised").exists()
+
+
+def test_p3_event_ahead_of_the_clock_does_not_delay_others() -> None:
+    events(1, at=NOW + timedelta(hours=1))
+    for number in range(3):
+        assert events(2, at=NOW + timedelta(seconds=number))
+        assert seal_now(at=NOW + timedelta(seconds=number), limit=2).event_count == 2
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(timedelta(hours=23), 0), (timedelta(hours=25), 1)])
+def test_p3_event_more_than_a_day_ahead_is_refused_with_an_alert(ahead: timedelta, refused: int) -> None:
+    (event_id,) = events(1, at=NOW + ahead)
+    result = seal_now(at=NOW)
+    assert (result.event_count, result.refused_count) == (0, refused)
+    alerts = AuditEvent.objects.filter(action="alert.raised")
+    assert [alert.resource for alert in alerts] == [f"AuditEvent/{event_id}"] * refused
 
 
 @pytest.mark.parametrize("change", INVALID_EVENTS.values(), ids=INVALID_EVENTS)
