@@ -23,6 +23,10 @@ document invalid.
 """
 REFETCH_COOLDOWN_SECONDS = 30
 """Between two refetches for an unknown kid of one source, and after a refetch that failed."""
+FIRST_PROVIDER_COOLDOWN_SECONDS = 1
+"""After the first refetch for a token of the provider, whose new key may be published a moment
+later. Each further refetch doubles it, up to REFETCH_COOLDOWN_SECONDS.
+"""
 
 TokenSource = Literal["provider", "anyone"]
 """Who sent a token: the provider, in a response to this process, or any client."""
@@ -90,6 +94,25 @@ class _FetchInProgress(Generic[T]):
         self.error: SignInRefused | None = None
 
 
+class _RefetchLimit:
+    """The time between refetches for the tokens of one source. Not thread-safe."""
+
+    def __init__(self, *, first_cooldown_seconds: float) -> None:
+        self._first_cooldown_seconds = first_cooldown_seconds
+        self._cooldown_seconds = first_cooldown_seconds
+        self._last_at = float("-inf")
+
+    def allows_refetch(self, now: float) -> bool:
+        return now >= self._last_at + self._cooldown_seconds
+
+    def record_refetch(self, now: float) -> None:
+        if now > self._last_at + REFETCH_COOLDOWN_SECONDS:
+            self._cooldown_seconds = self._first_cooldown_seconds
+        else:
+            self._cooldown_seconds = min(2 * self._cooldown_seconds, REFETCH_COOLDOWN_SECONDS)
+        self._last_at = now
+
+
 class CachedDocument(Generic[T]):
     """One document of a provider. Only a valid copy replaces a valid copy, and one thread at a time
     fetches.
@@ -116,7 +139,10 @@ class CachedDocument(Generic[T]):
         self._invalid: MetadataError | None = None
         """The error of a document that replaced a valid one at the provider."""
         self._cooldown_until = float("-inf")
-        self._last_refetch_at: dict[TokenSource, float] = {}
+        self._refetch_limits: Mapping[TokenSource, _RefetchLimit] = {
+            "provider": _RefetchLimit(first_cooldown_seconds=FIRST_PROVIDER_COOLDOWN_SECONDS),
+            "anyone": _RefetchLimit(first_cooldown_seconds=REFETCH_COOLDOWN_SECONDS),
+        }
         self._last_fetch_seconds = 0.0
 
     def get(self, *, timeout_seconds: float) -> T:
@@ -171,12 +197,12 @@ class CachedDocument(Generic[T]):
             return cached.value
 
     def refetch(self, *, outdated: T, source: TokenSource, timeout_seconds: float) -> T:
-        """Return a newer document than outdated, or outdated itself when the last refetch was less
-        than 30 s ago.
+        """Return a newer document than outdated, or outdated itself when the last refetch was a
+        moment ago.
 
         source: refetches for tokens from the provider and from anyone are limited separately, so
-        that a token of a stranger does not delay sign-ins. Failed refetches count too. One thread
-        fetches, and others wait for it.
+        that a token of a stranger does not delay sign-ins: the former wait for 1 s at first, the
+        latter for 30 s. Failed refetches count too. One thread fetches, and others wait for it.
         Raises: TransportError, and the errors of the fetch.
         """
         now = self._monotonic()
@@ -185,12 +211,10 @@ class CachedDocument(Generic[T]):
                 return self._copy.value
             pending = self._fetch_in_progress
             if pending is None:
-                if (
-                    now
-                    < self._last_refetch_at.get(source, float("-inf")) + REFETCH_COOLDOWN_SECONDS
-                ):
+                limit = self._refetch_limits[source]
+                if not limit.allows_refetch(now):
                     return outdated
-                self._last_refetch_at[source] = now
+                limit.record_refetch(now)
                 own = self._fetch_in_progress = _FetchInProgress(
                     started_at=now, ends_at=now + timeout_seconds
                 )

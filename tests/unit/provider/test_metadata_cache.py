@@ -12,7 +12,7 @@ from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, KeyNotFound, PhiOidcError, TransportError
 from django_phi_oidc.http.transport import TransportRequest, TransportResponse
 from django_phi_oidc.provider.call_limit import QUICK_SECONDS
-from django_phi_oidc.provider.metadata_cache import CachedDocument, parse_freshness_seconds
+from django_phi_oidc.provider.metadata_cache import CachedDocument, TokenSource, parse_freshness_seconds
 from django_phi_oidc.provider.registry import Provider
 from tests.support.error_codes import raises
 from tests.support.in_memory_provider import ISSUER, JWKS, METADATA, Clock, FakeOP
@@ -291,6 +291,54 @@ def test_d4_unknown_kid_of_a_stranger_does_not_delay_a_token_of_the_provider(pro
         with raises(KeyNotFound):
             find_for_sign_in("other")
     assert op.count(JWKS) == 3, "it has a limit of its own"
+
+
+def test_s3_token_of_the_provider_whose_key_is_published_later_delays_sign_ins_for_a_second(
+    provider: Provider, op: FakeOP, clock: Clock
+) -> None:
+    def find_for_sign_in(kid: str) -> str | None:
+        return provider.get_key_set(timeout_seconds=5, source="provider").get_key(kid=kid, alg="EdDSA").kid
+
+    with raises(KeyNotFound):
+        find_for_sign_in("new")
+    op.kids = ["new"]
+    clock.now += 0.9
+    with raises(KeyNotFound):
+        find_for_sign_in("new")
+    clock.now += 0.2
+    assert find_for_sign_in("new") == "new"
+
+
+@pytest.mark.parametrize(
+    ("source", "times"),
+    [("provider", [0, 1, 3, 7, 15, 31, 61, 91, 122, 123]), ("anyone", [0, 30, 60, 90, 120])],
+)
+def test_s3_time_between_refetches_doubles_up_to_thirty_seconds(
+    source: TokenSource, times: list[int], provider: Provider, op: FakeOP, clock: Clock
+) -> None:
+    started_at, refetched_at = clock.now, []
+    provider.get_key_set(timeout_seconds=5)
+    for second in range(125):
+        if 92 <= second < 122 and source == "provider":
+            # No token with an unknown key comes for more than 30 s.
+            continue
+        clock.now = started_at + second
+        before = op.count(JWKS)
+        with raises(KeyNotFound):
+            provider.get_key_set(timeout_seconds=5, source=source).get_key(kid="unknown", alg="EdDSA")
+        if op.count(JWKS) > before:
+            refetched_at.append(second)
+    assert refetched_at == times
+
+
+def test_s3_failed_refetch_for_a_token_of_the_provider_counts(provider: Provider, op: FakeOP, clock: Clock) -> None:
+    find(provider, "a")
+    op.error = TransportError(Code.TRANSPORT_UNREACHABLE)
+    before = op.count(JWKS)
+    for _ in range(3):
+        with raises(KeyNotFound):
+            provider.get_key_set(timeout_seconds=5, source="provider").get_key(kid="b", alg="EdDSA")
+    assert op.count(JWKS) == before + 1
 
 
 def test_failed_refetch_counts_and_keeps_the_old_keys(provider: Provider, op: FakeOP, clock: Clock) -> None:
