@@ -25,7 +25,9 @@ from datetime import timedelta
 from ..errors import Code, RuleCode, TransportError
 
 QUICK_SECONDS = 0.25
-"""The provider is slow while its last call took longer, or a running one does."""
+"""The provider is slow while a running call takes longer."""
+SLOW_SECONDS = 1.0
+"""After a call that took longer, the provider counts as slow for this time."""
 MAX_WAIT_SECONDS = 1.0
 """A call waits no longer for its turn."""
 STALLED_SECONDS = 1.0
@@ -127,13 +129,12 @@ class _Calls:
     """Of the running calls, oldest first."""
     waiters: list[object] = field(default_factory=list)
     """In the order in which they get their turns."""
-    last_seconds: float = 0.0
-    """How long the call took that ended last."""
+    slow_until: float = -math.inf
 
     def has_turn(self, waiter: object) -> bool:
         return self.waiters.index(waiter) < self.max_running - len(self.start_times)
 
-    def find_refusal_time(self, waiter: object) -> float:
+    def find_refusal_time(self, waiter: object, now: float) -> float:
         """Return the time from which that waiter is refused. Requires: it has no turn."""
         if not self.start_times:
             # The waiters before it are about to start.
@@ -141,8 +142,8 @@ class _Calls:
         refused_at = self.start_times[-1] + STALLED_SECONDS
         if self.waiters.index(waiter) < self.max_waiting:
             return refused_at
-        if self.last_seconds >= QUICK_SECONDS:
-            return -math.inf
+        if now < self.slow_until:
+            return now
         return min(refused_at, self.start_times[0] + QUICK_SECONDS)
 
 
@@ -182,7 +183,8 @@ class CallLimit:
             with self._condition:
                 now = self._monotonic()
                 calls.start_times.remove(started_at)
-                calls.last_seconds = now - started_at
+                if now - started_at >= QUICK_SECONDS:
+                    calls.slow_until = now + SLOW_SECONDS
                 self._breaker.record_end(now, started_at=started_at, error_code=error_code)
                 self._condition.notify_all()
 
@@ -202,7 +204,7 @@ class CallLimit:
                         calls.start_times.append(now)
                         self._breaker.record_start(now)
                         return now
-                    seconds_left = min(gives_up_at, calls.find_refusal_time(waiter)) - now
+                    seconds_left = min(gives_up_at, calls.find_refusal_time(waiter, now)) - now
                     if seconds_left <= 0:
                         break
                     self._condition.wait(seconds_left)

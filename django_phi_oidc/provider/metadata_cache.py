@@ -13,7 +13,7 @@ from typing import Generic, Literal, TypeVar
 
 from ..errors import Code, KeyNotFound, MetadataError, SignInRefused, TransportError
 from ..oidc.jwks import JSONWebKeySet, VerificationKey
-from .call_limit import QUICK_SECONDS, STALLED_SECONDS, create_suspension_error
+from .call_limit import QUICK_SECONDS, SLOW_SECONDS, STALLED_SECONDS, create_suspension_error
 
 MIN_FRESH_SECONDS = 5 * 60
 MAX_FRESH_SECONDS = 24 * 60 * 60
@@ -143,7 +143,7 @@ class CachedDocument(Generic[T]):
             "provider": _RefetchLimit(first_cooldown_seconds=FIRST_PROVIDER_COOLDOWN_SECONDS),
             "anyone": _RefetchLimit(first_cooldown_seconds=REFETCH_COOLDOWN_SECONDS),
         }
-        self._last_fetch_seconds = 0.0
+        self._slow_until = float("-inf")
 
     def get(self, *, timeout_seconds: float) -> T:
         """Return the document: fresh, or stale but usable while the provider is unreachable or its
@@ -236,7 +236,9 @@ class CachedDocument(Generic[T]):
             with self._lock:
                 self._copy = fetch_in_progress.fetched_copy or self._copy
                 self._fetch_in_progress = None
-                self._last_fetch_seconds = self._monotonic() - fetch_in_progress.started_at
+                now = self._monotonic()
+                if now - fetch_in_progress.started_at >= QUICK_SECONDS:
+                    self._slow_until = now + SLOW_SECONDS
             fetch_in_progress.finished.set()
 
     def _create_copy(self, value: T, fresh_seconds: float) -> _CachedCopy[T]:
@@ -279,7 +281,7 @@ class CachedDocument(Generic[T]):
             if not fetch_in_progress.has_waiter:
                 fetch_in_progress.has_waiter = True
                 return STALLED_SECONDS
-            if self._last_fetch_seconds >= QUICK_SECONDS:
+            if self._monotonic() < self._slow_until:
                 return 0.0
             return QUICK_SECONDS
 

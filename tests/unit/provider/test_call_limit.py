@@ -16,6 +16,7 @@ from django_phi_oidc.provider.call_limit import (
     MAX_WAIT_SECONDS,
     QUICK_SECONDS,
     RETRY_AFTER,
+    SLOW_SECONDS,
     STALLED_SECONDS,
     SUSPENSION_SECONDS,
     CallLimit,
@@ -111,6 +112,22 @@ def test_s1_call_waits_for_its_turn_only_at_a_quick_provider(last_seconds: float
         waiter = threading.Thread(target=lambda: outcomes.append(is_refused(limit)))
         waiter.start()
         waiter.join(0.5)
+        assert waiter.is_alive() is not refused
+    waiter.join(10)
+    assert outcomes == [refused]
+
+
+@pytest.mark.parametrize(("idle_seconds", "refused"), [(SLOW_SECONDS - 0.1, True), (SLOW_SECONDS, False)])
+def test_s1_slow_call_is_forgotten_after_a_second(idle_seconds: float, refused: bool) -> None:
+    clock = Clock()
+    limit = CallLimit(1, monotonic=clock)
+    call(limit, clock, seconds=2)
+    clock.now += idle_seconds
+    outcomes: list[bool] = []
+    with running(limit, 1):
+        waiter = threading.Thread(target=lambda: outcomes.append(is_refused(limit)))
+        waiter.start()
+        waiter.join(0.3)
         assert waiter.is_alive() is not refused
     waiter.join(10)
     assert outcomes == [refused]

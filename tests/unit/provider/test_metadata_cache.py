@@ -11,7 +11,7 @@ import pytest
 from django_phi_oidc.config.providers import ProviderDeclaration
 from django_phi_oidc.errors import Code, KeyNotFound, PhiOidcError, TransportError
 from django_phi_oidc.http.transport import TransportRequest, TransportResponse
-from django_phi_oidc.provider.call_limit import QUICK_SECONDS
+from django_phi_oidc.provider.call_limit import QUICK_SECONDS, SLOW_SECONDS
 from django_phi_oidc.provider.metadata_cache import CachedDocument, TokenSource, parse_freshness_seconds
 from django_phi_oidc.provider.registry import Provider
 from tests.support.error_codes import raises
@@ -464,9 +464,12 @@ def test_s1_one_thread_waits_for_a_slow_fetch(provider: Provider, op: FakeOP, cl
     assert issuers == [ISSUER]
 
 
-@pytest.mark.parametrize(("seconds", "refused"), [(QUICK_SECONDS - 0.01, False), (QUICK_SECONDS, True)])
+@pytest.mark.parametrize(
+    ("seconds", "idle_seconds", "refused"),
+    [(QUICK_SECONDS - 0.01, 0, False), (QUICK_SECONDS, 0, True), (QUICK_SECONDS, SLOW_SECONDS, False)],
+)
 def test_s1_second_thread_waits_for_a_fetch_unless_the_last_one_was_slow(
-    seconds: float, refused: bool, provider: Provider, op: FakeOP, clock: Clock
+    seconds: float, idle_seconds: float, refused: bool, provider: Provider, op: FakeOP, clock: Clock
 ) -> None:
     def fetch() -> None:
         with contextlib.suppress(TransportError):
@@ -479,6 +482,7 @@ def test_s1_second_thread_waits_for_a_fetch_unless_the_last_one_was_slow(
     clock.now += seconds
     op.gate.set()
     join(first)
+    clock.now += idle_seconds
     op.error = None
     op.gate.clear()
     fetching, _ = in_threads(1, fetch)
