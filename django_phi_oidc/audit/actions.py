@@ -331,6 +331,12 @@ DETAIL_TYPES: Mapping[str, Mapping[str, DetailType]] = {
 """The keys that `detail` may have, by action, and the types of their values. Recorder, sealer,
 formats and pages rely on it. `sanitized` and `signed_late` are only set by this package.
 """
+TYPES_BY_KEY: Mapping[str, DetailType] = {
+    key: detail_type for types in DETAIL_TYPES.values() for key, detail_type in types.items()
+}
+"""A key has one type in all actions, also in those of host projects and of newer versions: readers
+of the log look for some keys in any event.
+"""
 WITHDRAWAL_ACTIONS = frozenset(
     {
         *(

@@ -28,6 +28,7 @@ from .actions import (
     DETAIL_TYPES,
     RESERVED_PREFIXES,
     ROLE_WITHDRAWAL_KEYS,
+    TYPES_BY_KEY,
     UNKEYED_RESOURCE_TYPES,
     WITHDRAWAL_ACTIONS,
     DetailType,
@@ -60,6 +61,8 @@ OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
 _DROPPED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _ACTION_PATTERN = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PARSE_ERRORS = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+"""Of text that is no event: OverflowError for a time that is before year 1 or after 9999 in UTC."""
 _RESTORED_PREFIX = b'{"action":"audit.restored"'
 _registered_actions: dict[str, frozenset[str]] = {}
 _registered_labels: dict[str, Any] = {}
@@ -223,7 +226,7 @@ def build_event(new_event: NewEvent, *, id: uuid.UUID, mac_key: str) -> Event:  
     Detail keys and values that are not allowed are dropped (`drop_refused_detail`).
     Raises: ValueError for an unknown action or outcome, and for a naive time.
     """
-    if _find_detail_types(new_event.action) is None or new_event.outcome not in OUTCOMES:
+    if _find_detail_keys(new_event.action) is None or new_event.outcome not in OUTCOMES:
         raise ValueError("The action or the outcome is unknown.")
     if new_event.now.utcoffset() is None:
         raise ValueError("The time of an event must be aware.")
@@ -283,17 +286,17 @@ def drop_refused_detail(new_event: NewEvent) -> NewEvent:
 
 def list_refused_detail_keys(new_event: NewEvent) -> tuple[str, ...]:
     """Return the detail keys that the action does not declare, or whose value is not of the
-    declared type.
+    type of the key (`TYPES_BY_KEY`).
 
-    An action of the host project declares no types: allowed are strings, booleans, integers between
-    -2**53 and 2**53, and lists of those. Floats have no canonical form.
+    A key of the host project has no type: allowed are strings, booleans, integers between -2**53
+    and 2**53, and lists of those. Floats have no canonical form.
     """
     if not new_event.detail:
         return ()
-    types = _find_detail_types(new_event.action) or {}
+    allowed = _find_detail_keys(new_event.action) or ()
     refused = []
     for key, value in new_event.detail.items():
-        if key not in types or not _is_allowed_value(value, types[key]):
+        if key not in allowed or not _is_allowed_value(value, TYPES_BY_KEY.get(key)):
             refused.append(key)
     return tuple(refused)
 
@@ -397,7 +400,7 @@ def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEven
         mac = bytes.fromhex(members.pop("mac"))
         authenticated = AuthenticatedEvent(_parse_members(members), mac)
         is_exact = serialize_event(authenticated) == text
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (*_PARSE_ERRORS, RecursionError) as error:
         raise ValueError("Not an event.") from error
     has_mac = len(mac) == hashlib.sha256().digest_size or (
         allow_unsigned and _is_unsigned(authenticated.event, mac)
@@ -411,7 +414,7 @@ def find_event(canonical: bytes) -> Event | None:
     """Return the event with these canonical bytes; None if they are not those of an event of this
     version.
     """
-    with suppress(AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    with suppress(*_PARSE_ERRORS, RecursionError):
         event = _parse_members(json.loads(canonical))
         if canonical_bytes(event) == canonical:
             return event
@@ -436,7 +439,7 @@ def is_valid_event(canonical: bytes) -> bool:
 
     A valid MAC does not show it: a process with the MAC key and the right to INSERT can
     authenticate any bytes. What is sealed is valid, so that every reader of the log can rely on it:
-    `occurred_at` is the time of the id, and a value of `detail` has the declared type. A key that
+    `occurred_at` is the time of the id, and a value of `detail` has the type of its key. A key that
     the action does not declare is valid: during an update, another process may have a newer
     version of this package.
     """
@@ -447,13 +450,12 @@ def is_valid_event(canonical: bytes) -> bool:
 
 
 def could_be_recorded(event: Event) -> bool:
-    """Whether the event occurred at the time of its id, with the details that its action declares.
-
-    A key that the action does not declare is accepted, see `is_valid_event`.
+    """Whether the event occurred at the time of its id, and its details have the types of their
+    keys. See `is_valid_event`.
     """
     microseconds = (event.occurred_at - _EPOCH) // timedelta(microseconds=1)
-    return has_time_of_id(event.id.bytes, microseconds) and _has_declared_types(
-        event.action, json.loads(event.detail)
+    return has_time_of_id(event.id.bytes, microseconds) and _has_types_of_keys(
+        json.loads(event.detail)
     )
 
 
@@ -466,11 +468,7 @@ def has_plain_columns(v: int, mac_key: str, texts: Sequence[str], detail: str) -
     """
     is_version = type(v) is int and v == VERSION
     is_plain = is_version and _is_clean(texts) and len(detail) <= MAX_CHARACTERS
-    return (
-        is_plain
-        and _is_known(texts[0], texts[1], mac_key)
-        and _is_canonical_detail(texts[0], detail)
-    )
+    return is_plain and _is_known(texts[0], texts[1], mac_key) and _is_canonical_detail(detail)
 
 
 def has_time_of_id(id_: bytes, microseconds: int) -> bool:
@@ -511,10 +509,8 @@ def _parse_members(members: dict[str, Any]) -> Event:
     return event
 
 
-def _has_declared_types(action: str, detail: Mapping[str, Any]) -> bool:
-    """Whether the values of the declared keys have their types. Others are allowed values."""
-    types = DETAIL_TYPES.get(action, {})
-    return all(_is_allowed_value(value, types.get(key)) for key, value in detail.items())
+def _has_types_of_keys(detail: Mapping[str, Any]) -> bool:
+    return all(_is_allowed_value(value, TYPES_BY_KEY.get(key)) for key, value in detail.items())
 
 
 def _is_valid_detail(detail: Any) -> bool:
@@ -542,14 +538,14 @@ def _is_known(action: str, outcome: str, mac_key: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _is_canonical_detail(action: str, text: str) -> bool:
+def _is_canonical_detail(text: str) -> bool:
     """Few details differ: they name a claim, a rule or a number."""
     with suppress(ValueError, RecursionError):
         detail = json.loads(text)
         return (
             _is_valid_detail(detail)
             and canonical_json(detail) == text
-            and _has_declared_types(action, detail)
+            and _has_types_of_keys(detail)
         )
     return False
 
@@ -584,15 +580,12 @@ def _raise_value_error(message: str) -> None:
 _report_refused_detail: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
 
 
-def _find_detail_types(action: str) -> Mapping[str, DetailType | None] | None:
-    """Return the keys of the action's detail with their types; None for an unknown action."""
+def _find_detail_keys(action: str) -> Collection[str] | None:
+    """Return the keys of the action's detail; None for an unknown action."""
     types = DETAIL_TYPES.get(action)
-    if types is not None:
-        return types
-    keys = _registered_actions.get(action)
-    if keys is not None:
-        return dict.fromkeys(keys)
-    return None
+    if types is None:
+        return _registered_actions.get(action)
+    return types.keys()
 
 
 def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:

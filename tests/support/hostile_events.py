@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django_phi_oidc._internal.randomness import lowest_uuid7
-from django_phi_oidc.audit.actions import DETAIL_TYPES, DetailType
+from django_phi_oidc.audit.actions import DETAIL_TYPES, TYPES_BY_KEY, DetailType
 from django_phi_oidc.audit.events import MAX_INTEGER, MAX_ITEMS, OUTCOMES, Event, canonical_json, sanitize_text
 
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,6 +21,7 @@ TEXTS = (
     *("=1+1", "@x", "<script>", "a|b\\c=d", "../..", '"', "\\", "\u202e\u200b", "٣", "e\u0301", "\ufffe"),
     *("SecurityAlert/", "SecurityAlert/1", "user/", "user/x", "group/7", "/", "Patient/7", "Sink/x", "SCIMClient/7"),
     *("00000000-0000-0000-0000-000000000000", "0" * 36, "9999-12-31T23:59:59+00:00", "0001-01-01", "2026-13-45"),
+    *("0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"),
     *("os:", "os:x@y", "::1", "300.1.1.1", "fe80::1%eth0", "TREAT", "audit_unavailable", "session_timeout", "default"),
 )
 INTEGERS = (0, 1, -1, 3, 2**31, MAX_INTEGER - 1, 1 - MAX_INTEGER)
@@ -56,6 +57,8 @@ def _create_detail(source: random.Random, types: Any) -> dict[str, Any]:
             detail[key] = _create_value(source, detail_type)
     for key in source.sample(NEWER_KEYS, source.choice([0, 0, 1, 2])):
         detail[key] = _create_value(source, source.choice(list(DetailType)))
+    for key in source.sample(sorted(TYPES_BY_KEY), source.choice([0, 0, 3, 20])):
+        detail[key] = _create_value(source, TYPES_BY_KEY[key])
     return detail
 
 

@@ -165,7 +165,7 @@ def _format_value(key: str, value: Any) -> str:
 def _format_time(text: str) -> str:
     try:
         return f"{format_utc(datetime.fromisoformat(text))} UTC"
-    except ValueError:
+    except (OverflowError, ValueError):
         return text
 
 

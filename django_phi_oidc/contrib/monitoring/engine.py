@@ -54,7 +54,7 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
     for rule, key, _ in matches:
         if rule.memory_lifetime:
             rule_keys.add((rule.kind, key))
-    memories = _load_memories(rule_keys)
+    memories, stored_expiries = _load_memories(rule_keys)
     candidates: dict[RuleKey, AlertCandidate] = {}
     last_times: dict[RuleKey, datetime] = {}
     for rule, key, event in matches:
@@ -73,7 +73,9 @@ def evaluate_batch(rules: Sequence[Rule], *, now: datetime, limit: int = BATCH_S
     lifetimes = {rule.kind: rule.memory_lifetime for rule in rules}
     expiries = {}
     for rule_key, last_time in last_times.items():
-        expiries[rule_key] = last_time + lifetimes[rule_key[0]]
+        expires_at = last_time + lifetimes[rule_key[0]]
+        # A late event does not make the memory of earlier ones expire.
+        expiries[rule_key] = max(expires_at, stored_expiries.get(rule_key, expires_at))
     with transaction.atomic():
         unchanged = WatchCursor.objects.filter(name=_CURSOR_NAME, version=cursor.version)
         if not unchanged.update(
@@ -172,9 +174,12 @@ def _log_integrity_candidates(batch: EventBatch, *, now: datetime) -> Iterator[A
         yield AlertCandidate(kind="log_replaced", first_seen=now, last_seen=now)
 
 
-def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
-    """Return the memory of each key; an empty one for a new key."""
+def _load_memories(
+    rule_keys: Iterable[RuleKey],
+) -> tuple[RuleMemories, Mapping[RuleKey, datetime]]:
+    """Return the memory of each key, empty for a new one; and when the stored ones expire."""
     memories: RuleMemories = {rule_key: {} for rule_key in rule_keys}
+    expiries = {}
     keys: dict[str, list[str]] = defaultdict(list)
     for kind, key in memories:
         keys[kind].append(key)
@@ -183,9 +188,10 @@ def _load_memories(rule_keys: Iterable[RuleKey]) -> RuleMemories:
             rows = AnomalyMemory.objects.filter(
                 kind=kind, key__in=of_kind[start : start + _QUERY_CHUNK_SIZE]
             )
-            for key, state in rows.values_list("key", "state"):
+            for key, state, expires_at in rows.values_list("key", "state", "expires_at"):
                 memories[kind, key] = json.loads(state)
-    return memories
+                expiries[kind, key] = expires_at
+    return memories, expiries
 
 
 def _save_memories(memories: RuleMemories, expiries: Mapping[RuleKey, datetime]) -> None:

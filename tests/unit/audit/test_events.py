@@ -23,6 +23,7 @@ from django_phi_oidc.audit.events import (
     MAX_ITEMS,
     RESERVED_PREFIXES,
     SANITIZED_KEY,
+    TYPES_BY_KEY,
     UNKEYED_RESOURCE_TYPES,
     Action,
     AuthenticatedEvent,
@@ -52,6 +53,9 @@ from django_phi_oidc.audit.events import (
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 70, tzinfo=UTC)
 ID = uuid.UUID("01a20e4d-cb08-711e-8000-000000000001")
+
+CHART = "hospital.chart_printed"
+register_actions({CHART: {"pages", "printer"}})
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=300)
 any_scalar = any_text | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1)
@@ -254,6 +258,30 @@ def test_p3_event_with_a_value_of_another_type_is_not_valid(action: str) -> None
                 assert could_be_recorded(event) is is_valid
 
 
+@pytest.mark.parametrize("action", [Action.ACCESS_GRANTED, Action.API_REFUSED, CHART, "hospital.not_registered"])
+@pytest.mark.parametrize(
+    ("right", "wrong"), [('{"claims":["x"]}', '{"claims":[1]}'), ('{"provider_status":500}', '{"provider_status":"x"}')]
+)
+def test_p3_key_has_the_same_type_in_actions_that_do_not_declare_it(action: str, right: str, wrong: str) -> None:
+    """Readers of the log look for it in any event."""
+    for detail, is_valid in ((right, True), (wrong, False)):
+        event = built()._replace(action=action, detail=detail)
+        assert is_valid_event(canonical_bytes(event)) is is_valid
+        assert is_plain(event) is is_valid
+
+
+def test_p3_key_has_one_type_in_all_actions() -> None:
+    types = {(key, detail_type) for types in DETAIL_TYPES.values() for key, detail_type in types.items()}
+    assert len(types) == len(TYPES_BY_KEY) == len(dict(types))
+
+
+def test_p3_action_of_a_project_records_a_key_of_this_package_with_its_type_only() -> None:
+    register_actions({"hospital.note_read": {"claims", "note"}})
+    for claims, refused in ((["a"], ()), ([1], ("claims",)), ("a", ("claims",))):
+        event = new_event(action="hospital.note_read", detail={"claims": claims, "note": [1]})
+        assert list_refused_detail_keys(event) == refused
+
+
 @pytest.mark.parametrize("detail", ['{"next":1}', '{"next":["a",true,1]}'])
 def test_p3_key_of_a_newer_version_is_valid_but_not_recorded(detail: str) -> None:
     event = built()._replace(detail=detail)
@@ -307,9 +335,6 @@ def test_refused_detail_outside_tests_is_dropped_and_only_keys_are_logged(monkey
 
 
 # Actions of host projects
-
-CHART = "hospital.chart_printed"
-register_actions({CHART: {"pages", "printer"}})
 
 
 def test_action_of_a_host_project_has_only_its_registered_keys() -> None:
@@ -441,6 +466,8 @@ def test_resource_pseudonym_depends_on_the_key_and_does_not_contain_the_id(resou
         ('"actor":"7"', '"actor":"\\u0007"'),
         ('.000070Z"', '.000070+00:00"'),
         ('"id":"01a2', '"id":"XXXX'),
+        ('"occurred_at":"2026-11-24T16:05:09.000070Z"', '"occurred_at":"0001-01-01T00:00:00.000000+01:00"'),
+        ('"occurred_at":"2026-11-24T16:05:09.000070Z"', '"occurred_at":"9999-12-31T23:59:59.000000-01:00"'),
         ('"detail":{}', '"detail":{ }'),
         ('"detail":{}', '"detail":[]'),
     ],

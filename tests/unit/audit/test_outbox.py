@@ -424,8 +424,17 @@ def test_a2_rolled_back_withdrawal_without_keys_leaves_no_event(with_keys: Any, 
         ('"mac_key":""', '"mac_key":"00000000"'),
         ('"occurred_at":"2026-', '"occurred_at":"9999-'),
         ('"tokens":2', '"tokens":"2"'),
+        (f'"occurred_at":"{NOW:%Y-%m-%dT%H:%M:%S.%f}Z"', '"occurred_at":"0001-01-01T00:00:00.000000+01:00"'),
     ],
-    ids=["not flagged", "another action", "a short MAC", "a key", "p1 another time", "p1 another type"],
+    ids=[
+        "not flagged",
+        "another action",
+        "a short MAC",
+        "a key",
+        "p1 another time",
+        "p1 another type",
+        "p1 before year 1",
+    ],
 )
 def test_a2_planted_event_without_a_mac_is_not_signed(
     settings: Any, with_keys: Any, count_events: Any, old: str, new: str

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ from django_phi_oidc.audit.recorder import raise_audit_alert, record, record_man
 from django_phi_oidc.audit.storage import authenticate_event, get_resource_pseudonym, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
-from tests.support.audit_tampering import DROPPED_ROWS, DropRows, dropping_trigger
+from tests.support.audit_tampering import DROPPED_ROWS, EVENT, DropRows, dropping_trigger, sql
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -255,3 +255,35 @@ def test_e4_record_outside_a_test_transaction_permits_nothing_if_no_row_is_store
         record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
     assert AuditEvent.objects.count() == 0
     assert record(Action.CLAIM_REVEALED, origin=ORIGIN, now=NOW)
+
+
+def count_rows() -> int:
+    with connections["phi_audit"].cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {EVENT}")
+        return int(cursor.fetchone()[0])
+
+
+@pytest.mark.django_db
+def test_recorded_alert_is_not_raised_again_within_an_hour() -> None:
+    for minutes in (0, 1, 59):
+        raise_audit_alert("sealing_lag", now=NOW + timedelta(minutes=minutes))
+    assert count_rows() == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "occurred_at",
+    [
+        "2026-11-24 16:05:09.123456",
+        pytest.param("infinity", marks=pytest.mark.postgresql),
+        pytest.param("today", marks=pytest.mark.sqlite),
+    ],
+)
+def test_p1_forged_row_suppresses_no_alert_though_no_model_can_load_it(occurred_at: str) -> None:
+    row: dict[str, Any] = {field.column: "" for field in AuditEvent._meta.concrete_fields}
+    row |= {"id": randomness.lowest_uuid7(NOW), "v": 1, "occurred_at": occurred_at, "outcome": "success"}
+    row |= {"action": "alert.raised", "detail": '{"rule":"sealing_lag"}'}
+    row |= {"mac_key": keyring.get_keys("audit_mac")[0].id, "mac": bytes(32)}
+    sql(f"INSERT INTO {EVENT} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})", *row.values())
+    raise_audit_alert("sealing_lag", now=NOW + timedelta(minutes=1))
+    assert count_rows() == 2

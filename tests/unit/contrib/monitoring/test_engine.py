@@ -102,6 +102,21 @@ def test_burst_across_two_runs_is_detected() -> None:
     assert alerts()["refusals_by_address", "198.51.100.1"] == 1
 
 
+@pytest.mark.parametrize("late", [timedelta(minutes=20), timedelta(days=365)])
+def test_p4_late_event_does_not_hide_a_burst(late: timedelta) -> None:
+    """The outbox or a wrong clock delays one event. It must not make the engine forget the others."""
+    burst = {**FORGED, "reason": "provider_error"}
+    sealed(14, at=NOW, **burst)
+    evaluate_all()
+    events(1, at=NOW - late, **burst)
+    sealed(1, at=NOW + MINUTE, **{**burst, "origin": Origin(client_ip="203.0.113.1")})
+    evaluate_all()
+    assert ("refusals_by_address", "198.51.100.1") not in alerts()
+    sealed(1, at=NOW + 2 * MINUTE, **burst)
+    evaluate_all()
+    assert alerts()["refusals_by_address", "198.51.100.1"] == 1
+
+
 @pytest.mark.parametrize(
     ("addresses", "alert_count"), [(MAX_KEYS_PER_KIND, MAX_KEYS_PER_KIND), (MAX_KEYS_PER_KIND + 1, 1)]
 )
