@@ -181,7 +181,8 @@ def register_actions(
     `detail` may have.
 
     A name is `prefix.name`, of a-z, 0-9 and _, whose prefix this package does not reserve. A key is
-    an ASCII identifier that is not a field of an event. disclosures: those of the actions that
+    an ASCII identifier that is not a field of an event. A key that actions of this package also
+    have, such as `claims`, has the type that it has there. disclosures: those of the actions that
     disclose a person's data, which the person may have accounted. labels: what the admin shows
     instead of an action's name, such as a result of `gettext_lazy`. Registers all or none;
     repeating a registration with the same keys changes nothing.
