@@ -78,10 +78,11 @@ class RawEvent(NamedTuple):
 
 
 def read_queue(
-    *, after_id: uuid.UUID, limit: int, include_refused: bool = False
+    *, after_id: uuid.UUID | None, limit: int, include_refused: bool = False
 ) -> Iterator[RawEvent]:
-    """Yield queued events with an id greater than after_id, by id. include_refused: also those with
-    an invalid MAC.
+    """Yield queued events with an id greater than after_id, by id; None: from the lowest id on.
+
+    include_refused: also those with an invalid MAC.
 
     Whether an event already has a leaf is NOT looked up: the database refuses a second leaf of an
     event.
@@ -92,9 +93,12 @@ def read_queue(
         refused_filter = "AND NOT u.refused"
 
     source = _FROM_QUEUE.format(_JOIN_EVENT[connections[AUDIT_ALIAS].vendor])
-    after = _uuid_literal(after_id)
+    if after_id is None:
+        condition = f"u.event_id >= {_uuid_literal(uuid.UUID(int=0))}"
+    else:
+        condition = f"u.event_id > {_uuid_literal(after_id)}"
     return _read_rows(
-        f"{source} WHERE u.event_id > {after} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}"
+        f"{source} WHERE {condition} {refused_filter} ORDER BY u.event_id LIMIT {limit:d}"
     )
 
 

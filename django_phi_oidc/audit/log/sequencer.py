@@ -282,7 +282,6 @@ MAX_AHEAD = timedelta(days=1)
 _QUEUE_CHECK_OVERLAP = timedelta(minutes=1)
 """If a run fails after its seal, those of the next minute check the same events."""
 _LONGEST_QUEUE_CHECK = timedelta(days=1)
-_LOWEST_ID = uuid.UUID(int=0)
 _UPDATE_CHUNK_SIZE = 500
 
 
@@ -325,7 +324,7 @@ def append_to_log(
     now: datetime,
     limit: int = BATCH_SIZE,
     include_refused: bool = False,
-    after_id: uuid.UUID = _LOWEST_ID,
+    after_id: uuid.UUID | None = None,
 ) -> AppendResult:
     """Append up to `limit` committed events that have no leaf, and return the outcome.
 
@@ -347,7 +346,7 @@ def append_to_log(
 
 
 def _append_batch(
-    key: NoteSigner, now: datetime, *, limit: int, include_refused: bool, after_id: uuid.UUID
+    key: NoteSigner, now: datetime, *, limit: int, include_refused: bool, after_id: uuid.UUID | None
 ) -> AppendResult:
     with exclusive_transaction():
         log = get_current_log(key)
@@ -385,18 +384,14 @@ def append_all_to_log(
     retry_refused: first queue all events without a leaf, and retry refused ones. Raises: as
     `append_to_log`.
     """
-    last: uuid.UUID | None
-    if retry_refused:
-        last = _LOWEST_ID
-    else:
-        last = None
-
     if retry_refused:
         _rebuild_queue()
-    while last is not None:
-        result = append_to_log(key=key, now=clock(), include_refused=True, after_id=last)
-        last = result.last_event_id
+        result = append_to_log(key=key, now=clock(), include_refused=True)
         yield result
+        while result.last_event_id is not None:
+            last_id = result.last_event_id
+            result = append_to_log(key=key, now=clock(), include_refused=True, after_id=last_id)
+            yield result
     while True:
         result = append_to_log(key=key, now=clock())
         yield result

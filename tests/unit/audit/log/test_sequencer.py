@@ -519,6 +519,20 @@ def test_p3_event_ahead_of_the_clock_is_sealed_when_its_time_has_come(ahead: tim
     assert not AuditEvent.objects.filter(action="alert.raised").exists()
 
 
+@pytest.mark.parametrize("mac_is_valid", [True, False])
+def test_p3_event_with_the_lowest_id_is_sealed_or_refused(mac_is_valid: bool) -> None:
+    key = keyring.get_keys("audit_mac")[0]
+    first = datetime(1970, 1, 1, tzinfo=UTC)
+    event = authenticate_event(NewEvent(Action.CLAIM_REVEALED, Origin(), first)).event._replace(id=uuid.UUID(int=0))
+    mac = compute_mac(event, key.material) if mac_is_valid else bytes(32)
+    insert_events([AuthenticatedEvent(event, mac)])
+    result = seal_now(at=NOW)
+    assert (result.event_count, result.refused_count) == (int(mac_is_valid), int(not mac_is_valid))
+    again = list(append_all_to_log(key=KEY, clock=lambda: NOW, retry_refused=True))
+    assert sum(each.refused_count for each in again[:1]) == int(not mac_is_valid)
+    assert count_overdue_events(now=NOW) == 0
+
+
 def test_p3_event_ahead_of_the_clock_does_not_delay_others() -> None:
     events(1, at=NOW + timedelta(hours=1))
     for number in range(3):
