@@ -168,16 +168,21 @@ class CallLimit:
         """Run one call in the block, and yield the seconds that it has left of timeout_seconds.
 
         Raises: TransportError before the block runs: `provider_suspended`, or `transport_timeout`
-        without time left. A TransportError of the block is the result of the call.
+        without time left. A TransportError of the block is the result of the call. Another
+        exception, such as the time limit of a task, says nothing about the provider.
         """
         ends_at = self._monotonic() + timeout_seconds
         calls = self._calls[is_background]
         started_at = self._wait_for_turn(ends_at, calls)
         error_code: RuleCode | None = None
+        is_interrupted = False
         try:
             yield ends_at - started_at
         except TransportError as error:
             error_code = error.code
+            raise
+        except BaseException:
+            is_interrupted = True
             raise
         finally:
             with self._condition:
@@ -185,7 +190,8 @@ class CallLimit:
                 calls.start_times.remove(started_at)
                 if now - started_at >= QUICK_SECONDS:
                     calls.slow_until = now + SLOW_SECONDS
-                self._breaker.record_end(now, started_at=started_at, error_code=error_code)
+                if not is_interrupted:
+                    self._breaker.record_end(now, started_at=started_at, error_code=error_code)
                 self._condition.notify_all()
 
     def _wait_for_turn(self, ends_at: float, calls: _Calls) -> float:

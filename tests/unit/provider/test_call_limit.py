@@ -216,6 +216,23 @@ def test_d2_unexpected_exception_ends_the_call() -> None:
     assert not is_refused(limit)
 
 
+def test_s1_interrupted_call_does_not_make_the_breaker_forget_failures() -> None:
+    clock = Clock()
+    limit = CallLimit(2, monotonic=clock)
+    call(limit, clock, seconds=8, error=Code.TRANSPORT_TIMEOUT)
+    for seconds in (8, 0.1):
+        interrupt(limit, clock, seconds=seconds)
+    call(limit, clock, seconds=8, error=Code.TRANSPORT_TIMEOUT)
+    assert is_refused(limit)
+
+
+def interrupt(limit: CallLimit, clock: Clock, *, seconds: float) -> None:
+    """Run a call that something other than the provider ends after that time."""
+    with contextlib.suppress(ZeroDivisionError), limit.call(timeout_seconds=TIMEOUT_SECONDS):
+        clock.now += seconds
+        raise ZeroDivisionError
+
+
 # The circuit breaker
 
 
