@@ -472,7 +472,7 @@ def test_backchannel_logout_with_a_new_key_before_the_next_fetch_can_be_repeated
         early = deliver(portal, token)
         assert (early.status, early.headers["retry-after"]) == (503, "30")
         assert is_live(amina)
-        monkeypatch.setattr(get_provider("default")._keys, "_last_refetch_at", {})
+        monkeypatch.setattr(get_provider("default")._keys._refetch_limits["anyone"], "_last_at", float("-inf"))
         assert deliver(portal, token).status == 200
         assert not is_live(amina)
 

@@ -50,14 +50,14 @@ ANY_TEXT = st.text(max_size=40) | st.sampled_from(
 FIRST = datetime(1970, 1, 2, tzinfo=UTC)
 TIMES = st.integers(0, 10**17).map(lambda micros: FIRST + timedelta(microseconds=micros))
 READ = "reader.read"
-register_actions({READ: {"rule", "claims", "count", "status"}})
+register_actions({READ: {"note", "notes", "number", "flag"}})
 DETAILS = st.fixed_dictionaries(
     {},
     optional={
-        "rule": ANY_TEXT,
-        "claims": st.lists(ANY_TEXT, max_size=3),
-        "count": st.integers(-(2**53) + 1, 2**53 - 1),
-        "status": st.booleans(),
+        "note": ANY_TEXT,
+        "notes": st.lists(ANY_TEXT, max_size=3),
+        "number": st.integers(-(2**53) + 1, 2**53 - 1),
+        "flag": st.booleans(),
     },
 )
 NEW_EVENTS = st.builds(

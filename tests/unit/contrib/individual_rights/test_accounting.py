@@ -87,8 +87,8 @@ def test_registered_disclosures_are_included(person: Person) -> None:
     assert ([row.id], row.action, row.resource) == (printed, "records_test.printed", resource)
 
 
-@pytest.mark.parametrize(("claims", "shown"), [(3, ("3",)), ("all", ("all",)), ([1, "a"], ("1", "a")), ([], ())])
-def test_project_event_may_have_any_claims_detail(claims: Any, shown: tuple[str, ...], person: Person) -> None:
+@pytest.mark.parametrize(("claims", "shown"), [(["a", "b"], ("a", "b")), ([], ())])
+def test_project_event_may_have_a_claims_detail(claims: Any, shown: tuple[str, ...], person: Person) -> None:
     register_actions({"records_test.sent": ["claims"]}, disclosures=["records_test.sent"])
     look(by=STAFF, resource=f"Patient/{person.user.pk}", action="records_test.sent", detail={"claims": claims})
     (row,) = account_for(person).get_page().rows
