@@ -67,6 +67,97 @@ class Action(StrEnum):
     SCIM_REFUSED = "scim.refused"
 
 
+DETAIL_KEYS: Mapping[str, frozenset[str]] = {
+    Action.LOGIN_SUCCEEDED: frozenset({"acr", "amr", "claims", "vot"}),
+    Action.LOGIN_REFUSED: frozenset(
+        {"stage", "provider_error", "provider_status", "claims", "count", "match"}
+    ),
+    Action.LOGOUT_COMPLETED: frozenset(),
+    Action.LOGOUT_RECEIVED: frozenset({"sessions"}),
+    Action.LOGOUT_REFUSED: frozenset({"count", "rule"}),
+    Action.SIGNAL_RECEIVED: frozenset({"event", "event_time"}),
+    Action.SIGNAL_REFUSED: frozenset({"count", "rule"}),
+    Action.SIGNAL_STREAM_CHANGED: frozenset({"operation"}),
+    Action.SESSION_RENEWED: frozenset({"acr", "amr", "vot"}),
+    Action.SESSION_ENDED: frozenset({"tokens"}),
+    Action.SESSION_END_REQUESTED: frozenset({"job", "scope", "sessions"}),
+    Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
+    Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status", "provider_error"}),
+    Action.CLAIM_STORED: frozenset({"claims", "place"}),
+    Action.CLAIM_REVEALED: frozenset({"claim", "consent", "notice"}),
+    Action.CLAIM_OVERFETCHED: frozenset({"claims"}),
+    Action.CLAIM_SCRUBBED: frozenset({"claims", "counts", "cause", "place"}),
+    Action.SUBJECT_LINKED: frozenset({"created", "method"}),
+    Action.SUBJECT_UNLINKED: frozenset(),
+    Action.SUBJECT_EXPORTED: frozenset({"claims", "consent", "notice", "suspended_until"}),
+    Action.SUBJECT_ACCOUNTED: frozenset(
+        {"since", "count", "sha256", "withheld", "suspended_until"}
+    ),
+    Action.SUBJECT_ERASED: frozenset({"claims", "counts"}),
+    Action.HOLD_PLACED: frozenset({"until", "suspended_until", "purposes", "statement"}),
+    Action.HOLD_RELEASED: frozenset({"suspended_until"}),
+    Action.RETENTION_KEY_UNUSED: frozenset({"bucket"}),
+    Action.RETENTION_KEY_DESTROYED: frozenset({"bucket"}),
+    Action.ACTIVATION_ISSUED: frozenset({"until"}),
+    Action.ACTIVATION_REDEEMED: frozenset(),
+    Action.ACTIVATION_REFUSED: frozenset({"count"}),
+    Action.ACTIVATION_REVOKED: frozenset(),
+    Action.ROLE_CHANGED: frozenset(
+        {"added", "removed", "granted", "withdrawn", "permissions_added", "permissions_removed"}
+    ),
+    Action.ACCESS_GRANTED: frozenset(
+        {"client_id", "consent", "emergency", "local", "notice", "page"}
+    ),
+    Action.ACCESS_DENIED: frozenset({"claim", "client_id", "emergency", "local", "page"}),
+    Action.API_REFUSED: frozenset({"client_id", "count"}),
+    Action.EMERGENCY_OPENED: frozenset(
+        {"emergency", "everything", "local", "permissions", "until"}
+    ),
+    Action.EMERGENCY_CLOSED: frozenset({"emergency"}),
+    Action.EMERGENCY_EXPIRED: frozenset({"emergency"}),
+    Action.EMERGENCY_REVIEWED: frozenset({"emergency", "verdict"}),
+    Action.EMERGENCY_REFUSED: frozenset({"emergency"}),
+    Action.AUDIT_VIEWED: frozenset({"page", "filters"}),
+    Action.AUDIT_EXPORTED: frozenset({"format", "filters", "sha256"}),
+    Action.AUDIT_VERIFIED: frozenset({"tree_size", "events", "findings", "first", "kinds"}),
+    Action.AUDIT_ARCHIVED: frozenset(
+        {"archived_size", "detached", "detached_leaves", "first", "tree_size", "sha256"}
+    ),
+    Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
+    Action.ALERT_RAISED: frozenset(
+        {
+            "rule",
+            "count",
+            "claims",
+            "emergency",
+            "roles",
+            "hint",
+            "attempts",
+            "status",
+            "provider_error",
+        }
+    ),
+    Action.ALERT_ACKNOWLEDGED: frozenset({"rule"}),
+    Action.ALERT_MUTED: frozenset({"rule", "until"}),
+    Action.ALERT_UNMUTED: frozenset({"rule"}),
+    Action.DELIVERY_REQUESTED: frozenset(),
+    Action.CONFIGURATION_CHANGED: frozenset(
+        {"digest", "previous", "options", "warnings_added", "warnings_removed", "silenced"}
+    ),
+    Action.SCIM_USER_CREATED: frozenset({"active"}),
+    Action.SCIM_USER_CHANGED: frozenset({"attributes"}),
+    Action.SCIM_USER_DISABLED: frozenset(),
+    Action.SCIM_USER_ENABLED: frozenset(),
+    Action.SCIM_USER_DELETED: frozenset(),
+    Action.SCIM_GROUP_CHANGED: frozenset({"change", "members_added", "members_removed"}),
+    Action.SCIM_CLIENT_CHANGED: frozenset({"change"}),
+    Action.SCIM_REFUSED: frozenset({"count", "rule"}),
+}
+"""The allowed keys of `detail` for each action. `sanitized` and `signed_late` are only set by this
+package.
+"""
+
+
 class DetailType(StrEnum):
     """The type of a value of `detail`."""
 
@@ -77,265 +168,85 @@ class DetailType(StrEnum):
     INTEGERS = "integers"
 
 
-DETAIL_TYPES: Mapping[str, Mapping[str, DetailType]] = {
-    Action.LOGIN_SUCCEEDED: {
-        "acr": DetailType.TEXT,
-        "amr": DetailType.TEXTS,
-        "claims": DetailType.TEXTS,
-        "vot": DetailType.TEXT,
-    },
-    Action.LOGIN_REFUSED: {
-        "claims": DetailType.TEXTS,
-        "count": DetailType.INTEGER,
-        "match": DetailType.TEXT,
-        "provider_error": DetailType.TEXT,
-        "provider_status": DetailType.INTEGER,
-        "stage": DetailType.TEXT,
-    },
-    Action.LOGOUT_COMPLETED: {},
-    Action.LOGOUT_RECEIVED: {
-        "sessions": DetailType.INTEGER,
-    },
-    Action.LOGOUT_REFUSED: {
-        "count": DetailType.INTEGER,
-        "rule": DetailType.TEXT,
-    },
-    Action.SIGNAL_RECEIVED: {
-        "event": DetailType.TEXT,
-        "event_time": DetailType.TEXT,
-    },
-    Action.SIGNAL_REFUSED: {
-        "count": DetailType.INTEGER,
-        "rule": DetailType.TEXT,
-    },
-    Action.SIGNAL_STREAM_CHANGED: {
-        "operation": DetailType.TEXT,
-    },
-    Action.SESSION_RENEWED: {
-        "acr": DetailType.TEXT,
-        "amr": DetailType.TEXTS,
-        "vot": DetailType.TEXT,
-    },
-    Action.SESSION_ENDED: {
-        "tokens": DetailType.INTEGER,
-    },
-    Action.SESSION_END_REQUESTED: {
-        "job": DetailType.TEXT,
-        "scope": DetailType.TEXT,
-        "sessions": DetailType.INTEGER,
-    },
-    Action.TOKEN_REVOKED: {
-        "attempts": DetailType.INTEGER,
-        "hint": DetailType.TEXT,
-        "status": DetailType.TEXT,
-    },
-    Action.TOKEN_REVOCATION_FAILED: {
-        "attempts": DetailType.INTEGER,
-        "hint": DetailType.TEXT,
-        "provider_error": DetailType.TEXT,
-        "status": DetailType.TEXT,
-    },
-    Action.CLAIM_STORED: {
-        "claims": DetailType.TEXTS,
-        "place": DetailType.TEXT,
-    },
-    Action.CLAIM_REVEALED: {
-        "claim": DetailType.TEXT,
-        "consent": DetailType.TEXT,
-        "notice": DetailType.TEXT,
-    },
-    Action.CLAIM_OVERFETCHED: {
-        "claims": DetailType.TEXTS,
-    },
-    Action.CLAIM_SCRUBBED: {
-        "cause": DetailType.TEXT,
-        "claims": DetailType.TEXTS,
-        "counts": DetailType.INTEGERS,
-        "place": DetailType.TEXT,
-    },
-    Action.SUBJECT_LINKED: {
-        "created": DetailType.BOOLEAN,
-        "method": DetailType.TEXT,
-    },
-    Action.SUBJECT_UNLINKED: {},
-    Action.SUBJECT_EXPORTED: {
-        "claims": DetailType.TEXTS,
-        "consent": DetailType.TEXT,
-        "notice": DetailType.TEXT,
-        "suspended_until": DetailType.TEXT,
-    },
-    Action.SUBJECT_ACCOUNTED: {
-        "count": DetailType.INTEGER,
-        "sha256": DetailType.TEXT,
-        "since": DetailType.TEXT,
-        "suspended_until": DetailType.TEXT,
-        "withheld": DetailType.INTEGER,
-    },
-    Action.SUBJECT_ERASED: {
-        "claims": DetailType.TEXTS,
-        "counts": DetailType.INTEGERS,
-    },
-    Action.HOLD_PLACED: {
-        "purposes": DetailType.TEXTS,
-        "statement": DetailType.TEXT,
-        "suspended_until": DetailType.TEXT,
-        "until": DetailType.TEXT,
-    },
-    Action.HOLD_RELEASED: {
-        "suspended_until": DetailType.TEXT,
-    },
-    Action.RETENTION_KEY_UNUSED: {
-        "bucket": DetailType.TEXT,
-    },
-    Action.RETENTION_KEY_DESTROYED: {
-        "bucket": DetailType.TEXT,
-    },
-    Action.ACTIVATION_ISSUED: {
-        "until": DetailType.TEXT,
-    },
-    Action.ACTIVATION_REDEEMED: {},
-    Action.ACTIVATION_REFUSED: {
-        "count": DetailType.INTEGER,
-    },
-    Action.ACTIVATION_REVOKED: {},
-    Action.ROLE_CHANGED: {
-        "added": DetailType.TEXTS,
-        "granted": DetailType.TEXTS,
-        "permissions_added": DetailType.TEXTS,
-        "permissions_removed": DetailType.TEXTS,
-        "removed": DetailType.TEXTS,
-        "withdrawn": DetailType.TEXTS,
-    },
-    Action.ACCESS_GRANTED: {
-        "client_id": DetailType.TEXT,
-        "consent": DetailType.TEXT,
-        "emergency": DetailType.TEXT,
-        "local": DetailType.BOOLEAN,
-        "notice": DetailType.TEXT,
-        "page": DetailType.TEXT,
-    },
-    Action.ACCESS_DENIED: {
-        "claim": DetailType.TEXT,
-        "client_id": DetailType.TEXT,
-        "emergency": DetailType.TEXT,
-        "local": DetailType.BOOLEAN,
-        "page": DetailType.TEXT,
-    },
-    Action.API_REFUSED: {
-        "client_id": DetailType.TEXT,
-        "count": DetailType.INTEGER,
-    },
-    Action.EMERGENCY_OPENED: {
-        "emergency": DetailType.TEXT,
-        "everything": DetailType.BOOLEAN,
-        "local": DetailType.BOOLEAN,
-        "permissions": DetailType.TEXTS,
-        "until": DetailType.TEXT,
-    },
-    Action.EMERGENCY_CLOSED: {
-        "emergency": DetailType.TEXT,
-    },
-    Action.EMERGENCY_EXPIRED: {
-        "emergency": DetailType.TEXT,
-    },
-    Action.EMERGENCY_REVIEWED: {
-        "emergency": DetailType.TEXT,
-        "verdict": DetailType.TEXT,
-    },
-    Action.EMERGENCY_REFUSED: {
-        "emergency": DetailType.TEXT,
-    },
-    Action.AUDIT_VIEWED: {
-        "filters": DetailType.TEXTS,
-        "page": DetailType.TEXT,
-    },
-    Action.AUDIT_EXPORTED: {
-        "filters": DetailType.TEXTS,
-        "format": DetailType.TEXT,
-        "sha256": DetailType.TEXT,
-    },
-    Action.AUDIT_VERIFIED: {
-        "events": DetailType.INTEGER,
-        "findings": DetailType.INTEGER,
-        "first": DetailType.INTEGER,
-        "kinds": DetailType.TEXTS,
-        "tree_size": DetailType.INTEGER,
-    },
-    Action.AUDIT_ARCHIVED: {
-        "archived_size": DetailType.INTEGER,
-        "detached": DetailType.TEXTS,
-        "detached_leaves": DetailType.TEXTS,
-        "first": DetailType.INTEGER,
-        "sha256": DetailType.TEXT,
-        "tree_size": DetailType.INTEGER,
-    },
-    Action.AUDIT_RESTORED: {
-        "epoch": DetailType.INTEGER,
-        "origin": DetailType.TEXT,
-        "root_hash": DetailType.TEXT,
-        "tree_size": DetailType.INTEGER,
-        "why": DetailType.TEXT,
-    },
-    Action.ALERT_RAISED: {
-        "attempts": DetailType.INTEGER,
-        "claims": DetailType.TEXTS,
-        "count": DetailType.INTEGER,
-        "emergency": DetailType.TEXT,
-        "hint": DetailType.TEXT,
-        "provider_error": DetailType.TEXT,
-        "roles": DetailType.TEXTS,
-        "rule": DetailType.TEXT,
-        "status": DetailType.TEXT,
-    },
-    Action.ALERT_ACKNOWLEDGED: {
-        "rule": DetailType.TEXT,
-    },
-    Action.ALERT_MUTED: {
-        "rule": DetailType.TEXT,
-        "until": DetailType.TEXT,
-    },
-    Action.ALERT_UNMUTED: {
-        "rule": DetailType.TEXT,
-    },
-    Action.DELIVERY_REQUESTED: {},
-    Action.CONFIGURATION_CHANGED: {
-        "digest": DetailType.TEXT,
-        "options": DetailType.TEXTS,
-        "previous": DetailType.TEXT,
-        "silenced": DetailType.TEXTS,
-        "warnings_added": DetailType.TEXTS,
-        "warnings_removed": DetailType.TEXTS,
-    },
-    Action.SCIM_USER_CREATED: {
-        "active": DetailType.BOOLEAN,
-    },
-    Action.SCIM_USER_CHANGED: {
-        "attributes": DetailType.TEXTS,
-    },
-    Action.SCIM_USER_DISABLED: {},
-    Action.SCIM_USER_ENABLED: {},
-    Action.SCIM_USER_DELETED: {},
-    Action.SCIM_GROUP_CHANGED: {
-        "change": DetailType.TEXT,
-        "members_added": DetailType.INTEGER,
-        "members_removed": DetailType.INTEGER,
-    },
-    Action.SCIM_CLIENT_CHANGED: {
-        "change": DetailType.TEXT,
-    },
-    Action.SCIM_REFUSED: {
-        "count": DetailType.INTEGER,
-        "rule": DetailType.TEXT,
-    },
+DETAIL_TYPES: Mapping[str, DetailType] = {
+    "acr": DetailType.TEXT,
+    "active": DetailType.BOOLEAN,
+    "added": DetailType.TEXTS,
+    "amr": DetailType.TEXTS,
+    "archived_size": DetailType.INTEGER,
+    "attempts": DetailType.INTEGER,
+    "attributes": DetailType.TEXTS,
+    "bucket": DetailType.TEXT,
+    "cause": DetailType.TEXT,
+    "change": DetailType.TEXT,
+    "claim": DetailType.TEXT,
+    "claims": DetailType.TEXTS,
+    "client_id": DetailType.TEXT,
+    "consent": DetailType.TEXT,
+    "count": DetailType.INTEGER,
+    "counts": DetailType.INTEGERS,
+    "created": DetailType.BOOLEAN,
+    "detached": DetailType.TEXTS,
+    "detached_leaves": DetailType.TEXTS,
+    "digest": DetailType.TEXT,
+    "emergency": DetailType.TEXT,
+    "epoch": DetailType.INTEGER,
+    "event": DetailType.TEXT,
+    "event_time": DetailType.TEXT,
+    "events": DetailType.INTEGER,
+    "everything": DetailType.BOOLEAN,
+    "filters": DetailType.TEXTS,
+    "findings": DetailType.INTEGER,
+    "first": DetailType.INTEGER,
+    "format": DetailType.TEXT,
+    "granted": DetailType.TEXTS,
+    "hint": DetailType.TEXT,
+    "job": DetailType.TEXT,
+    "kinds": DetailType.TEXTS,
+    "local": DetailType.BOOLEAN,
+    "match": DetailType.TEXT,
+    "members_added": DetailType.INTEGER,
+    "members_removed": DetailType.INTEGER,
+    "method": DetailType.TEXT,
+    "notice": DetailType.TEXT,
+    "operation": DetailType.TEXT,
+    "options": DetailType.TEXTS,
+    "origin": DetailType.TEXT,
+    "page": DetailType.TEXT,
+    "permissions": DetailType.TEXTS,
+    "permissions_added": DetailType.TEXTS,
+    "permissions_removed": DetailType.TEXTS,
+    "place": DetailType.TEXT,
+    "previous": DetailType.TEXT,
+    "provider_error": DetailType.TEXT,
+    "provider_status": DetailType.INTEGER,
+    "purposes": DetailType.TEXTS,
+    "removed": DetailType.TEXTS,
+    "roles": DetailType.TEXTS,
+    "root_hash": DetailType.TEXT,
+    "rule": DetailType.TEXT,
+    "scope": DetailType.TEXT,
+    "sessions": DetailType.INTEGER,
+    "sha256": DetailType.TEXT,
+    "silenced": DetailType.TEXTS,
+    "since": DetailType.TEXT,
+    "stage": DetailType.TEXT,
+    "statement": DetailType.TEXT,
+    "status": DetailType.TEXT,
+    "suspended_until": DetailType.TEXT,
+    "tokens": DetailType.INTEGER,
+    "tree_size": DetailType.INTEGER,
+    "until": DetailType.TEXT,
+    "verdict": DetailType.TEXT,
+    "vot": DetailType.TEXT,
+    "warnings_added": DetailType.TEXTS,
+    "warnings_removed": DetailType.TEXTS,
+    "why": DetailType.TEXT,
+    "withdrawn": DetailType.TEXTS,
+    "withheld": DetailType.INTEGER,
 }
-"""The keys that `detail` may have, by action, and the types of their values. Recorder, sealer,
-formats and pages rely on it. `sanitized` and `signed_late` are only set by this package.
-"""
-TYPES_BY_KEY: Mapping[str, DetailType] = {
-    key: detail_type for types in DETAIL_TYPES.values() for key, detail_type in types.items()
-}
-"""A key has one type in all actions, also in those of host projects and of newer versions: readers
-of the log look for some keys in any event.
+"""The type of each key of DETAIL_KEYS. A key has it in every event, also of a host project or of a
+newer version: readers of the log look for some keys in any event.
 """
 WITHDRAWAL_ACTIONS = frozenset(
     {

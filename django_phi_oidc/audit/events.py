@@ -25,10 +25,10 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
 from .actions import (
+    DETAIL_KEYS,
     DETAIL_TYPES,
     RESERVED_PREFIXES,
     ROLE_WITHDRAWAL_KEYS,
-    TYPES_BY_KEY,
     UNKEYED_RESOURCE_TYPES,
     WITHDRAWAL_ACTIONS,
     DetailType,
@@ -287,17 +287,17 @@ def drop_refused_detail(new_event: NewEvent) -> NewEvent:
 
 def list_refused_detail_keys(new_event: NewEvent) -> tuple[str, ...]:
     """Return the detail keys that the action does not declare, or whose value is not of the
-    type of the key (`TYPES_BY_KEY`).
+    type of the key (`DETAIL_TYPES`).
 
     A key of the host project has no type: allowed are strings, booleans, integers between -2**53
     and 2**53, and lists of those. Floats have no canonical form.
     """
     if not new_event.detail:
         return ()
-    allowed = _find_detail_keys(new_event.action) or ()
+    allowed = _find_detail_keys(new_event.action) or frozenset()
     refused = []
     for key, value in new_event.detail.items():
-        if key not in allowed or not _is_allowed_value(value, TYPES_BY_KEY.get(key)):
+        if key not in allowed or not _is_allowed_value(value, DETAIL_TYPES.get(key)):
             refused.append(key)
     return tuple(refused)
 
@@ -511,7 +511,7 @@ def _parse_members(members: dict[str, Any]) -> Event:
 
 
 def _has_types_of_keys(detail: Mapping[str, Any]) -> bool:
-    return all(_is_allowed_value(value, TYPES_BY_KEY.get(key)) for key, value in detail.items())
+    return all(_is_allowed_value(value, DETAIL_TYPES.get(key)) for key, value in detail.items())
 
 
 def _is_valid_detail(detail: Any) -> bool:
@@ -581,12 +581,12 @@ def _raise_value_error(message: str) -> None:
 _report_refused_detail: Callable[[str], None] = logging.getLogger("phi_oidc.audit").error
 
 
-def _find_detail_keys(action: str) -> Collection[str] | None:
+def _find_detail_keys(action: str) -> frozenset[str] | None:
     """Return the keys of the action's detail; None for an unknown action."""
-    types = DETAIL_TYPES.get(action)
-    if types is None:
+    keys = DETAIL_KEYS.get(action)
+    if keys is None:
         return _registered_actions.get(action)
-    return types.keys()
+    return keys
 
 
 def _validate_detail_keys(name: str, keys: Collection[str]) -> frozenset[str]:

@@ -26,7 +26,7 @@ from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
 from . import conf
-from .actions import DETAIL_TYPES, Action
+from .actions import DETAIL_KEYS, Action
 from .autocommit_insert import insert_autocommit
 from .connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .events import (
@@ -213,7 +213,7 @@ def log_events(events: Sequence[AuthenticatedEvent]) -> None:
 def _count_metric(event: Event) -> None:
     # Provider and reason of a host project's action are not from a closed list, and may be personal
     # data.
-    is_builtin = event.action in DETAIL_TYPES
+    is_builtin = event.action in DETAIL_KEYS
     metrics.increment(
         metrics.COMMITTED_EVENTS,
         action=event.action,

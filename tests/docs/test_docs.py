@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.management import call_command
 
 from django_phi_oidc import extensions
-from django_phi_oidc.audit.events import DETAIL_TYPES, Action
+from django_phi_oidc.audit.events import DETAIL_KEYS, Action
 from django_phi_oidc.checks import core
 from django_phi_oidc.errors import Code
 from django_phi_oidc.sessions.models import EndReason
@@ -47,7 +47,7 @@ def test_every_event_is_documented_with_its_keys() -> None:
         if (cells := line.split("|"))[0] == "" and len(cells) == 5
     }
     for action in Action:
-        assert in_backticks(rows[action.value]) == set(DETAIL_TYPES[action])
+        assert in_backticks(rows[action.value]) == set(DETAIL_KEYS[action])
 
 
 def test_documented_end_reasons_are_those_of_the_code() -> None:

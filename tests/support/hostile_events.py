@@ -6,12 +6,12 @@ A process with a MAC key and the right to INSERT can write them. They are the sa
 import random
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django_phi_oidc._internal.randomness import lowest_uuid7
-from django_phi_oidc.audit.actions import DETAIL_TYPES, TYPES_BY_KEY, DetailType
+from django_phi_oidc.audit.actions import DETAIL_KEYS, DETAIL_TYPES, DetailType
 from django_phi_oidc.audit.events import MAX_INTEGER, MAX_ITEMS, OUTCOMES, Event, canonical_json, sanitize_text
 
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ def create_hostile_events(
 ) -> Iterator[Event]:
     """Yield events of all actions in turn, with times in any order."""
     source = random.Random(seed)
-    actions = sorted(set(DETAIL_TYPES) - {"audit.restored"})
+    actions = sorted(set(DETAIL_KEYS) - {"audit.restored"})
     for number in range(count):
         occurred_at = since + source.randrange((until - since) // MICROSECOND) * MICROSECOND
         action = actions[number % len(actions)]
@@ -46,19 +46,19 @@ def create_hostile_events(
             action,
             source.choice(OUTCOMES),
             *(_create_text(source) for _ in range(10)),
-            canonical_json(_create_detail(source, DETAIL_TYPES[action])),
+            canonical_json(_create_detail(source, DETAIL_KEYS[action])),
         )
 
 
-def _create_detail(source: random.Random, types: Any) -> dict[str, Any]:
+def _create_detail(source: random.Random, keys: Iterable[str]) -> dict[str, Any]:
     detail = {}
-    for key, detail_type in types.items():
+    for key in sorted(keys):
         if source.random() < 0.7:
-            detail[key] = _create_value(source, detail_type)
+            detail[key] = _create_value(source, DETAIL_TYPES[key])
     for key in source.sample(NEWER_KEYS, source.choice([0, 0, 1, 2])):
         detail[key] = _create_value(source, source.choice(list(DetailType)))
-    for key in source.sample(sorted(TYPES_BY_KEY), source.choice([0, 0, 3, 20])):
-        detail[key] = _create_value(source, TYPES_BY_KEY[key])
+    for key in source.sample(sorted(DETAIL_TYPES), source.choice([0, 0, 3, 20])):
+        detail[key] = _create_value(source, DETAIL_TYPES[key])
     return detail
 
 

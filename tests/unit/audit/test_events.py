@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from django_phi_oidc._internal.randomness import lowest_uuid7
 from django_phi_oidc.audit import events
 from django_phi_oidc.audit.events import (
+    DETAIL_KEYS,
     DETAIL_TYPES,
     EVENT_FIELDS,
     MAX_EVENT_BYTES,
     MAX_ITEMS,
     RESERVED_PREFIXES,
     SANITIZED_KEY,
-    TYPES_BY_KEY,
     UNKEYED_RESOURCE_TYPES,
     Action,
     AuthenticatedEvent,
@@ -149,13 +149,13 @@ def test_compute_mac_of_an_event_that_differs_in_one_field_differs(name: str) ->
 
 
 def test_detail_keys_are_ascii_and_never_named_like_a_field() -> None:
-    keys = {SANITIZED_KEY, *(key for keys in DETAIL_TYPES.values() for key in keys)}
+    keys = {SANITIZED_KEY, *(key for keys in DETAIL_KEYS.values() for key in keys)}
     assert keys.isdisjoint({*EVENT_FIELDS, "mac"})
     assert all(key.isascii() for key in keys)
 
 
 def test_detail_keys_are_declared_for_each_action() -> None:
-    assert set(DETAIL_TYPES) == set(Action)
+    assert set(DETAIL_KEYS) == set(Action)
 
 
 def test_build_event_in_another_time_zone_writes_utc() -> None:
@@ -232,9 +232,10 @@ VALUES: dict[DetailType, list[Any]] = {
 NO_ITEMS: list[Any] = []
 
 
-@pytest.mark.parametrize("action", DETAIL_TYPES)
+@pytest.mark.parametrize("action", DETAIL_KEYS)
 def test_p3_value_of_detail_has_the_type_that_its_action_declares(action: str) -> None:
-    for key, detail_type in DETAIL_TYPES[action].items():
+    for key in DETAIL_KEYS[action]:
+        detail_type = DETAIL_TYPES[key]
         for type_of_value, values in VALUES.items():
             for value in values:
                 event = new_event(action=action, detail={key: value})
@@ -245,9 +246,10 @@ def test_p3_value_of_detail_has_the_type_that_its_action_declares(action: str) -
         assert list_refused_detail_keys(event) == (() if is_list else (key,))
 
 
-@pytest.mark.parametrize("action", DETAIL_TYPES)
+@pytest.mark.parametrize("action", DETAIL_KEYS)
 def test_p3_event_with_a_value_of_another_type_is_not_valid(action: str) -> None:
-    for key, detail_type in DETAIL_TYPES[action].items():
+    for key in DETAIL_KEYS[action]:
+        detail_type = DETAIL_TYPES[key]
         for type_of_value, values in VALUES.items():
             for value in values:
                 event = built(action=action)._replace(detail=canonical_json({key: value}))
@@ -270,9 +272,8 @@ def test_p3_key_has_the_same_type_in_actions_that_do_not_declare_it(action: str,
         assert is_plain(event) is is_valid
 
 
-def test_p3_key_has_one_type_in_all_actions() -> None:
-    types = {(key, detail_type) for types in DETAIL_TYPES.values() for key, detail_type in types.items()}
-    assert len(types) == len(TYPES_BY_KEY) == len(dict(types))
+def test_p3_each_key_has_a_type() -> None:
+    assert set(DETAIL_TYPES) == {key for keys in DETAIL_KEYS.values() for key in keys}
 
 
 def test_p3_action_of_a_project_records_a_key_of_this_package_with_its_type_only() -> None:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy
 import django_phi_oidc
 from django_phi_oidc.access import policy
 from django_phi_oidc.audit import descriptions
-from django_phi_oidc.audit.actions import DETAIL_TYPES, Action
+from django_phi_oidc.audit.actions import DETAIL_KEYS, Action
 from django_phi_oidc.audit.descriptions.action_labels import ACTION_EXPLANATIONS, ACTION_LABELS
 from django_phi_oidc.audit.descriptions.alert_labels import ALERT_EXPLANATIONS, ALERT_LABELS
 from django_phi_oidc.audit.descriptions.detail_labels import DETAIL_LABELS, DETAIL_VALUE_LABELS, OUTCOME_LABELS
@@ -85,7 +85,7 @@ def test_source_passes_reasons_as_literals() -> None:
         pytest.param(ALERT_LABELS, ALERT_KINDS, id="alerts"),
         pytest.param(
             DETAIL_LABELS,
-            {SANITIZED_KEY, SIGNED_LATE_KEY, *(key for keys in DETAIL_TYPES.values() for key in keys)},
+            {SANITIZED_KEY, SIGNED_LATE_KEY, *(key for keys in DETAIL_KEYS.values() for key in keys)},
             id="details",
         ),
         pytest.param(REASON_LABELS, REASONS | {*REGISTERED_ERROR_CODES, OTHER_ERROR}, id="reasons"),

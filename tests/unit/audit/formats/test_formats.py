@@ -16,7 +16,7 @@ from fhir.resources.R4B.auditevent import AuditEvent
 from jsonschema import Draft202012Validator
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 
-from django_phi_oidc.audit.actions import DETAIL_TYPES, DetailType
+from django_phi_oidc.audit.actions import DETAIL_KEYS, DETAIL_TYPES, DetailType
 from django_phi_oidc.audit.events import Action, Origin, parse_event, register_actions, serialize_event
 from django_phi_oidc.audit.formats import checkpoint_to_json, event_to_json, fhir, item_to_line, ocsf
 from django_phi_oidc.audit.formats.cef import checkpoint_to_cef, event_to_cef
@@ -48,7 +48,7 @@ def sealed(action: str = Action.CLAIM_REVEALED, **fields: Any) -> SealedEvent:
 
 def full(action: str) -> SealedEvent:
     """Return an event of the action with odd text in every field and detail."""
-    detail = {key: ODD_VALUES[detail_type] for key, detail_type in DETAIL_TYPES[action].items()}
+    detail = {key: ODD_VALUES[DETAIL_TYPES[key]] for key in DETAIL_KEYS[action]}
     return sealed(
         action,
         origin=Origin(actor=ODD, session=ODD, client_ip="2001:db8::7", request_id=ODD, on_behalf_of=ODD),
