@@ -7,7 +7,7 @@ is built of the columns as they are. PostgreSQL sends them by binary COPY, and c
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ _BINARY_TYPES = tuple(
     {"uuid": "bytea", "timestamptz": "int8"}.get(type_, type_) for type_ in _COLUMN_TYPES.values()
 )
 _TIME_ORIGIN = datetime(2000, 1, 1)  # noqa: DTZ001 -- in UTC, and written without an offset
-_ORIGIN_MICROSECONDS = 946_684_800_000_000
+_ORIGIN_MICROSECONDS = int(_TIME_ORIGIN.replace(tzinfo=UTC).timestamp()) * 1_000_000
 """_TIME_ORIGIN since 1970."""
 UUID_BYTES = 16
 _ID_START = b'"id":"'

@@ -386,12 +386,13 @@ def append_all_to_log(
     """
     if retry_refused:
         _rebuild_queue()
-        result = append_to_log(key=key, now=clock(), include_refused=True)
-        yield result
-        while result.last_event_id is not None:
-            last_id = result.last_event_id
+        last_id = None
+        while True:
             result = append_to_log(key=key, now=clock(), include_refused=True, after_id=last_id)
             yield result
+            last_id = result.last_event_id
+            if last_id is None:
+                break
     while True:
         result = append_to_log(key=key, now=clock())
         yield result
@@ -456,11 +457,12 @@ def _check_macs(events: Iterable[RawEvent], *, now: datetime) -> _CheckedBatch:
         if len(event_id) != UUID_BYTES:
             # Not a UUID, which only SQLite can store. `audit verify` reports it.
             continue
-        if first_held_id <= event_id < first_refused_id:
-            continue
         batch.last_id = event_id
         computed = compute_mac(event.mac_key, canonical or b"")
         if canonical and computed == event.mac:
+            if first_held_id <= event_id < first_refused_id:
+                # Stays in the queue. A forged one is refused now.
+                continue
             if event_id < first_refused_id and _is_sealable(canonical, event):
                 batch.leaves.append((event_id, hash_leaf(canonical)))
                 batch.retired_key_count += event.mac_key != newest_key

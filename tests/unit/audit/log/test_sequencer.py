@@ -533,6 +533,14 @@ def test_p3_event_with_the_lowest_id_is_sealed_or_refused(mac_is_valid: bool) ->
     assert count_overdue_events(now=NOW) == 0
 
 
+def test_p3_forged_event_ahead_of_the_clock_is_refused_at_once() -> None:
+    event = authenticate_event(NewEvent(Action.CLAIM_REVEALED, Origin(), NOW + timedelta(hours=1))).event
+    insert_events([AuthenticatedEvent(event, bytes(32))])
+    assert seal_now(at=NOW).refused_count == 1
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert json.loads(alert.detail) == {"rule": "event_forged", "count": 1}
+
+
 def test_p3_event_ahead_of_the_clock_does_not_delay_others() -> None:
     events(1, at=NOW + timedelta(hours=1))
     for number in range(3):
