@@ -155,13 +155,10 @@ class CallLimit:
         self._monotonic = monotonic
         self._breaker = CircuitBreaker()
         self._condition = threading.Condition()
+        self._calls = _Calls(max_running=max_calls, max_waiting=max_calls // 2)
         background_calls = get_max_background_calls(max_calls)
-        self._calls = {
-            False: _Calls(max_running=max_calls, max_waiting=max_calls // 2),
-            # Their threads are no threads of the portal.
-            True: _Calls(max_running=background_calls, max_waiting=background_calls),
-        }
-        """Of requests, and of sweeps."""
+        # Their threads are no threads of the portal.
+        self._background_calls = _Calls(max_running=background_calls, max_waiting=background_calls)
 
     @contextmanager
     def call(self, *, timeout_seconds: float, is_background: bool = False) -> Iterator[float]:
@@ -172,7 +169,9 @@ class CallLimit:
         exception, such as the time limit of a task, says nothing about the provider.
         """
         ends_at = self._monotonic() + timeout_seconds
-        calls = self._calls[is_background]
+        calls = self._calls
+        if is_background:
+            calls = self._background_calls
         started_at = self._wait_for_turn(ends_at, calls)
         error_code: RuleCode | None = None
         is_interrupted = False
@@ -215,14 +214,15 @@ class CallLimit:
                         break
                     self._condition.wait(seconds_left)
                     now = self._monotonic()
-                raise create_suspension_error(self._breaker.get_suspension_seconds(now))
+                suspended_seconds = self._breaker.get_suspension_seconds(now)
+                raise create_suspension_error(suspended_seconds=suspended_seconds)
             finally:
                 calls.waiters.remove(waiter)
                 self._condition.notify_all()
 
 
-def create_suspension_error(seconds: float) -> TransportError:
-    """Return the error of a call that is not sent now. seconds: of a suspension, or 0."""
+def create_suspension_error(*, suspended_seconds: float = 0.0) -> TransportError:
+    """Return the error of a call that is not sent now. suspended_seconds: until one may be sent."""
     error = TransportError(Code.PROVIDER_SUSPENDED)
-    error.retry_after = max(RETRY_AFTER, timedelta(seconds=seconds))
+    error.retry_after = max(RETRY_AFTER, timedelta(seconds=suspended_seconds))
     return error

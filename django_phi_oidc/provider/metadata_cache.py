@@ -257,14 +257,25 @@ class CachedDocument(Generic[T]):
         )
 
     def _wait_for_fetch(self, fetch_in_progress: _FetchInProgress[T], timeout_seconds: float) -> T:
-        seconds_to_refusal = (
-            fetch_in_progress.started_at
-            + self._get_waiting_seconds(fetch_in_progress)
-            - self._monotonic()
-        )
-        if not fetch_in_progress.finished.wait(min(timeout_seconds, seconds_to_refusal)):
+        with self._lock:
+            is_only_waiter = not fetch_in_progress.has_waiter
+            fetch_in_progress.has_waiter = True
+        now = self._monotonic()
+        if is_only_waiter:
+            refused_at = fetch_in_progress.started_at + STALLED_SECONDS
+        elif now < self._slow_until:
+            refused_at = now
+        else:
+            refused_at = fetch_in_progress.started_at + QUICK_SECONDS
+        seconds_to_refusal = refused_at - now
+        try:
+            is_finished = fetch_in_progress.finished.wait(min(timeout_seconds, seconds_to_refusal))
+        finally:
+            if is_only_waiter:
+                fetch_in_progress.has_waiter = False
+        if not is_finished:
             if seconds_to_refusal < timeout_seconds:
-                raise create_suspension_error(0)
+                raise create_suspension_error()
             message = "The fetch of another thread took longer than this one could wait."
             raise TransportError(Code.TRANSPORT_TIMEOUT, message)
         if (error := fetch_in_progress.error) is not None:
@@ -274,16 +285,6 @@ class CachedDocument(Generic[T]):
                 Code.TRANSPORT_UNREACHABLE, "The fetch of another thread was interrupted."
             )
         return fetch_in_progress.fetched_copy.value
-
-    def _get_waiting_seconds(self, fetch_in_progress: _FetchInProgress[T]) -> float:
-        """Return how long after its start this thread waits for the fetch."""
-        with self._lock:
-            if not fetch_in_progress.has_waiter:
-                fetch_in_progress.has_waiter = True
-                return STALLED_SECONDS
-            if self._monotonic() < self._slow_until:
-                return 0.0
-            return QUICK_SECONDS
 
 
 class RemoteKeySet(Generic[T]):

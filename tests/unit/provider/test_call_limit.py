@@ -102,19 +102,25 @@ def running(limit: CallLimit, count: int) -> Iterator[contextlib.ExitStack]:
         yield calls
 
 
+def is_second_call_refused(limit: CallLimit) -> bool:
+    """Run a call, and return whether another one is refused at once. Otherwise it runs after the first."""
+    outcomes: list[bool] = []
+    with running(limit, 1):
+        second = threading.Thread(target=lambda: outcomes.append(is_refused(limit)))
+        second.start()
+        second.join(0.3)
+        is_waiting = second.is_alive()
+    second.join(10)
+    assert outcomes == [not is_waiting]
+    return not is_waiting
+
+
 @pytest.mark.parametrize(("last_seconds", "refused"), [(QUICK_SECONDS - 0.01, False), (QUICK_SECONDS, True)])
 def test_s1_call_waits_for_its_turn_only_at_a_quick_provider(last_seconds: float, refused: bool) -> None:
     clock = Clock()
     limit = CallLimit(1, monotonic=clock)
     call(limit, clock, seconds=last_seconds)
-    outcomes: list[bool] = []
-    with running(limit, 1):
-        waiter = threading.Thread(target=lambda: outcomes.append(is_refused(limit)))
-        waiter.start()
-        waiter.join(0.5)
-        assert waiter.is_alive() is not refused
-    waiter.join(10)
-    assert outcomes == [refused]
+    assert is_second_call_refused(limit) is refused
 
 
 @pytest.mark.parametrize(("idle_seconds", "refused"), [(SLOW_SECONDS - 0.1, True), (SLOW_SECONDS, False)])
@@ -123,14 +129,7 @@ def test_s1_slow_call_is_forgotten_after_a_second(idle_seconds: float, refused: 
     limit = CallLimit(1, monotonic=clock)
     call(limit, clock, seconds=2)
     clock.now += idle_seconds
-    outcomes: list[bool] = []
-    with running(limit, 1):
-        waiter = threading.Thread(target=lambda: outcomes.append(is_refused(limit)))
-        waiter.start()
-        waiter.join(0.3)
-        assert waiter.is_alive() is not refused
-    waiter.join(10)
-    assert outcomes == [refused]
+    assert is_second_call_refused(limit) is refused
 
 
 def test_s1_waiting_calls_are_refused_when_a_quick_provider_becomes_slow() -> None:

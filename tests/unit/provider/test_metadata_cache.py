@@ -464,6 +464,20 @@ def test_s1_one_thread_waits_for_a_slow_fetch(provider: Provider, op: FakeOP, cl
     assert issuers == [ISSUER]
 
 
+def test_s1_thread_that_stops_waiting_leaves_its_place(provider: Provider, op: FakeOP, clock: Clock) -> None:
+    op.gate.clear()
+    fetching, _ = in_threads(1, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    assert op.received.acquire(timeout=5)
+    clock.now += QUICK_SECONDS
+    with raises(Code.TRANSPORT_TIMEOUT):
+        provider.get_metadata(timeout_seconds=0.05)
+    waiting, issuers = in_threads(1, lambda: provider.get_metadata(timeout_seconds=8).issuer)
+    time.sleep(0.1)  # so that it waits
+    op.gate.set()
+    join([*fetching, *waiting])
+    assert issuers == [ISSUER]
+
+
 @pytest.mark.parametrize(
     ("seconds", "idle_seconds", "refused"),
     [(QUICK_SECONDS - 0.01, 0, False), (QUICK_SECONDS, 0, True), (QUICK_SECONDS, SLOW_SECONDS, False)],
