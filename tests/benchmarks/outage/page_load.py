@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import quantiles
 
-from tests.benchmarks.outage.http_requests import Response, send_request
-from tests.benchmarks.outage.slow_provider import ENDPOINTS, Endpoint, SlowProvider, create_stranger, serving_slowly
+from tests.benchmarks.outage.slow_provider import ENDPOINTS, Endpoint, SlowProvider, create_stranger
 from tests.benchmarks.sign_in.measurement import _database as temporary_database
-from tests.support.scripted_server import Server
+from tests.support.http_browser import Browser, PortalResponse
+from tests.support.scripted_server import Server, serving
 
 WORKERS, THREADS = 2, 4
 PAGES = {"home": "/home/", "health": "/oidc/health/", "break-glass": "/oidc/local-login/"}
@@ -66,21 +66,21 @@ def measure_outage(
 
 def _measure_slow_endpoint(url: str, provider: SlowProvider, *, seconds: float) -> PageTimes:
     times = PageTimes(endpoint=provider.endpoint, delay_seconds=provider.delay_seconds)
-    with serving_slowly(provider) as server, _portal(url, server) as address:
+    with serving(provider.answer) as server, _portal(url, server) as base_url:
         issuer = f"http://127.0.0.1:{server.port}"
-        stranger = create_stranger(provider, address, issuer=issuer, requests=int(seconds * STRANGERS_PER_SECOND))
+        stranger = create_stranger(provider, base_url, issuer=issuer, requests=int(seconds * STRANGERS_PER_SECOND))
         # Some of these pages are the first of their worker.
         for path in (*PAGES.values(), *PAGES.values()):
-            send_request(address, path)
-        _load(address, seconds, times.quiet, stranger=None, statuses=times.strangers)
+            Browser(base_url).get(path)
+        _load(base_url, seconds, times.quiet, stranger=None, statuses=times.strangers)
         provider.is_slow.set()
-        _load(address, seconds, times.slow, stranger=stranger, statuses=times.strangers)
+        _load(base_url, seconds, times.slow, stranger=stranger, statuses=times.strangers)
     return times
 
 
 @contextmanager
 def _portal(url: str, provider: Server) -> Iterator[str]:
-    """Run gunicorn with a database of its own, and yield its address."""
+    """Run gunicorn with a database of its own, and yield its URL."""
     with temporary_database(url) as database, socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         environment = {
             **os.environ,
@@ -95,18 +95,18 @@ def _portal(url: str, provider: Server) -> Iterator[str]:
         command += ["--workers", str(WORKERS), "--threads", str(THREADS), "django.core.wsgi:get_wsgi_application()"]
         with subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()]) as gunicorn:
             try:
-                yield f"127.0.0.1:{listener.getsockname()[1]}"
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 gunicorn.terminate()
                 gunicorn.wait(timeout=START_SECONDS)
 
 
 def _load(
-    address: str,
+    base_url: str,
     seconds: float,
     times: Mapping[str, list[float]],
     *,
-    stranger: Callable[[], Response] | None,
+    stranger: Callable[[], PortalResponse] | None,
     statuses: Counter[int],
 ) -> None:
     """Request the pages in turn, and send the requests of strangers unless None, each at its rate.
@@ -117,10 +117,12 @@ def _load(
     lock = threading.Lock()
 
     def request_page(page: str) -> None:
-        response = send_request(address, PAGES[page])
+        started_at = time.monotonic()
+        response = Browser(base_url).get(PAGES[page])
+        took = time.monotonic() - started_at
         assert response.status == 200, (page, response)
         with lock:
-            times[page].append(response.seconds)
+            times[page].append(took)
 
     def send_as_stranger() -> None:
         assert stranger is not None

@@ -4,14 +4,13 @@ import base64
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.benchmarks.outage.http_requests import Response, send_request
-from tests.support.scripted_server import Peer, Server, reply, serving
+from tests.support.http_browser import Browser, PortalResponse
+from tests.support.scripted_server import Peer, reply
 
 Endpoint = Literal["discovery", "par", "token", "jwks"]
 ENDPOINTS: tuple[Endpoint, ...] = ("discovery", "par", "token", "jwks")
@@ -87,43 +86,38 @@ class SlowProvider:
         return metadata
 
 
-@contextmanager
-def serving_slowly(provider: SlowProvider) -> Iterator[Server]:
-    """Run the provider, which is quick until `is_slow` is set."""
-    with serving(provider.answer) as server:
-        yield server
-
-
-def create_stranger(provider: SlowProvider, address: str, *, issuer: str, requests: int) -> Callable[[], Response]:
+def create_stranger(
+    provider: SlowProvider, base_url: str, *, issuer: str, requests: int
+) -> Callable[[], PortalResponse]:
     """Return a function that sends a request, without a session, for which the portal calls the endpoint.
 
     requests: how many will be sent. Calls the portal, while the provider is quick, for what they need.
     """
     if provider.endpoint == "token":
-        started = deque(_start_sign_in(address) for _ in range(requests))
-        return lambda: _send_callback(address, *started.popleft())
+        started = deque(_start_sign_in(base_url) for _ in range(requests))
+        return lambda: _send_callback(*started.popleft())
     if provider.endpoint == "jwks":
-        return lambda: _send_logout_token(address, issuer)
-    return lambda: send_request(address, SIGN_IN)
+        token = _create_logout_token(issuer)
+        return lambda: Browser(base_url).post(BACKCHANNEL_LOGOUT, logout_token=token)
+    return lambda: Browser(base_url).get(SIGN_IN)
 
 
-def _start_sign_in(address: str) -> tuple[str, str]:
-    """Return the state of a started sign-in, and its cookies."""
-    response = send_request(address, SIGN_IN)
-    (state,) = parse_qs(urlsplit(response.location).query)["state"]
-    return state, "; ".join(cookie.partition(";")[0] for cookie in response.cookies)
+def _start_sign_in(base_url: str) -> tuple[Browser, str]:
+    """Return a browser with the cookie of a started sign-in, and its state."""
+    browser = Browser(base_url)
+    (state,) = parse_qs(urlsplit(browser.get(SIGN_IN).location).query)["state"]
+    return browser, state
 
 
-def _send_callback(address: str, state: str, cookies: str) -> Response:
+def _send_callback(browser: Browser, state: str) -> PortalResponse:
     query = urlencode({"code": "a code that the provider refuses", "state": state})
-    return send_request(address, f"{CALLBACK}?{query}", headers={"Cookie": cookies})
+    return browser.get(f"{CALLBACK}?{query}")
 
 
-def _send_logout_token(address: str, issuer: str) -> Response:
+def _create_logout_token(issuer: str) -> str:
     header = _encode({"alg": "RS256", "typ": "logout+jwt", "kid": "a key that is not published"})
     payload = _encode({"iss": issuer, "aud": "portal"})
-    token = f"{header}.{payload}.{base64.urlsafe_b64encode(bytes(256)).decode().rstrip('=')}"
-    return send_request(address, BACKCHANNEL_LOGOUT, form={"logout_token": token})
+    return f"{header}.{payload}.{base64.urlsafe_b64encode(bytes(256)).decode().rstrip('=')}"
 
 
 def _encode(members: dict[str, str]) -> str:
