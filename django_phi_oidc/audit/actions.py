@@ -267,6 +267,10 @@ without a MAC, so that nothing of this depends on the keys of the audit log.
 """
 ROLE_WITHDRAWAL_KEYS = frozenset({"removed", "withdrawn", "permissions_removed"})
 """An event `role.changed` with no other keys in its detail withdraws something, too."""
+DECLARATION_ACTIONS = frozenset({Action.AUDIT_ARCHIVED, Action.AUDIT_RESTORED})
+"""Statements about the log itself. Only a process that has the signing key makes one, and it puts
+the event into the tree at once. Such an event in the queue of the sealer is refused.
+"""
 DISCLOSURE_ACTIONS = frozenset(
     {Action.CLAIM_REVEALED, Action.ACCESS_GRANTED, Action.SUBJECT_EXPORTED}
 )

@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from .._internal.overrides import override_global
 from .actions import (
+    DECLARATION_ACTIONS,
     DETAIL_KEYS,
     DETAIL_TYPES,
     RESERVED_PREFIXES,
@@ -63,6 +64,9 @@ _ACTION_PATTERN = re.compile(r"([a-z0-9_]+)\.[a-z0-9_]+")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARSE_ERRORS = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 """Of text that is no event: OverflowError for a time that is before year 1 or after 9999 in UTC."""
+_DECLARATION_PREFIXES = tuple(
+    f'{{"action":"{action}"'.encode() for action in sorted(DECLARATION_ACTIONS)
+)
 _RESTORED_PREFIX = b'{"action":"audit.restored"'
 _registered_actions: dict[str, frozenset[str]] = {}
 _registered_labels: dict[str, Any] = {}
@@ -481,8 +485,16 @@ def has_time_of_id(id_: bytes, microseconds: int) -> bool:
     return abs(microseconds - id_milliseconds * 1000) <= MAX_ID_TIME_DIFFERENCE_MICROSECONDS
 
 
+def is_declaration(canonical: bytes) -> bool:
+    """Whether this is an event of DECLARATION_ACTIONS, which only `append_declaration` may write.
+
+    Requires: bytes of `serialize_columns`, whose first member is the action.
+    """
+    return canonical.startswith(_DECLARATION_PREFIXES)
+
+
 def is_restore_event(canonical: bytes) -> bool:
-    """Whether this is an `audit.restored` event, which only `audit resume` may write."""
+    """Whether this is an `audit.restored` event, which opens an epoch of the log."""
     return canonical.startswith(_RESTORED_PREFIX)
 
 

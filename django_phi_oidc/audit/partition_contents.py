@@ -3,6 +3,7 @@ before it is detached.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from django.db import connections
 
@@ -40,22 +41,33 @@ def list_leaves_of(partition: Partition, *, removed: Sequence[Partition]) -> lis
         return leaves
 
 
-def find_end_of_events(partition: Partition) -> tuple[int, int]:
-    """Return the largest leaf index of the partition's events (-1 without one), and how many have
-    no leaf.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeavesOfEvents:
+    """The leaves of the events of a partition."""
+
+    first: int
+    """The smallest index; -1 without a leaf."""
+    last: int
+    """The largest index; -1 without a leaf."""
+    leafless_count: int
+    """The number of events without a leaf."""
+
+
+def find_leaves_of_events(partition: Partition) -> LeavesOfEvents:
+    """Return which leaves the events of the partition have.
 
     Reads all of them. Requires: not the default partition.
     """
-    ids = partition.bounds
     with connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(max(leaf_index), -1) FROM phi_oidc_audit_auditleaf WHERE event_id >= "
-            "%s AND event_id < %s",
-            ids,
+            "SELECT coalesce(min(leaf_index), -1), coalesce(max(leaf_index), -1) "
+            "FROM phi_oidc_audit_auditleaf WHERE event_id >= %s AND event_id < %s",
+            partition.bounds,
         )
-        (largest,) = cursor.fetchone()
+        first, last = cursor.fetchone()
         cursor.execute(
             f"SELECT count(*) FROM {partition.name} e WHERE NOT EXISTS "  # noqa: S608 -- a name of the catalogue
             "(SELECT 1 FROM phi_oidc_audit_auditleaf l WHERE l.event_id = e.id)"
         )
-        return int(largest), int(cursor.fetchone()[0])
+        (leafless_count,) = cursor.fetchone()
+    return LeavesOfEvents(first=int(first), last=int(last), leafless_count=int(leafless_count))

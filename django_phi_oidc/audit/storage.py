@@ -26,7 +26,7 @@ from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
 from ..errors import AuditUnavailable, KeyMissing
 from . import conf
-from .actions import DETAIL_KEYS, Action
+from .actions import DECLARATION_ACTIONS, DETAIL_KEYS
 from .autocommit_insert import insert_autocommit
 from .connection_deadline import CLIENT_MARGIN_SECONDS, connection_deadline
 from .events import (
@@ -60,7 +60,10 @@ cannot load.
 
 
 def authenticate_event(
-    new_event: NewEvent, *, keys: Sequence[SymmetricKey] | None = None, allow_restored: bool = False
+    new_event: NewEvent,
+    *,
+    keys: Sequence[SymmetricKey] | None = None,
+    allow_declaration: bool = False,
 ) -> AuthenticatedEvent:
     """Return the event with an id and the MAC of the newest key, and with the actor of the running
     command, if any.
@@ -68,12 +71,13 @@ def authenticate_event(
     Refused detail is dropped and logged as an error; tests raise instead. The id in the resource
     becomes a pseudonym if AUDIT['resource_ids'] is `keyed`. keys: the MAC keys, read once for many
     events; None: read them now.
-    allow_restored: for `audit resume`, whose event declares a fork of the log.
+    allow_declaration: for the process that has the signing key of the log, and puts the event into
+    the tree itself.
     Raises: KeyMissing; ImproperlyConfigured; ValueError for an unknown action or outcome, and for
-    `audit.restored`.
+    one of DECLARATION_ACTIONS.
     """
-    if new_event.action == Action.AUDIT_RESTORED and not allow_restored:
-        raise ValueError("Only `audit resume` records that the log was restored.")
+    if new_event.action in DECLARATION_ACTIONS and not allow_declaration:
+        raise ValueError(f"{new_event.action} is recorded only with the signing key of the log.")
     keys = keys or keyring.get_keys("audit_mac")
     new_event = attribute_to_command(new_event)
     if new_event.resource:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
 from django_phi_oidc.audit.log.sequencer import AppendResult, append_to_log
 from django_phi_oidc.audit.recorder import record_many
+from django_phi_oidc.audit.storage import authenticate_event, insert_events
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"a signing key, for tests only...")
 OTHER_KEY = Ed25519PrivateKey.from_private_bytes(b"another signing key, for tests..")
@@ -42,6 +43,14 @@ def sealed(count: int, *, at: datetime = NOW, **fields: Any) -> list[uuid.UUID]:
     ids = events(count, at=at, **fields)
     seal_now(at=at + timedelta(seconds=1))
     return ids
+
+
+def forge_declaration(action: str, detail: dict[str, Any], *, at: datetime = NOW) -> uuid.UUID:
+    """Insert a declaration with a valid MAC, as an attacker with the MAC key can, and return its id."""
+    new_event = NewEvent(action, Origin(), at, detail=detail)
+    forged = authenticate_event(new_event, allow_declaration=True)
+    insert_events([forged])
+    return forged.event.id
 
 
 def seal_now(*, at: datetime = NOW, **options: Any) -> AppendResult:

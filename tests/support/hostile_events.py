@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django_phi_oidc._internal.randomness import lowest_uuid7
-from django_phi_oidc.audit.actions import DETAIL_KEYS, DETAIL_TYPES, DetailType
+from django_phi_oidc.audit.actions import DECLARATION_ACTIONS, DETAIL_KEYS, DETAIL_TYPES, DetailType
 from django_phi_oidc.audit.events import MAX_INTEGER, MAX_ITEMS, OUTCOMES, Event, canonical_json, sanitize_text
 
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ def create_hostile_events(
 ) -> Iterator[Event]:
     """Yield events of all actions in turn, with times in any order."""
     source = random.Random(seed)
-    actions = sorted(set(DETAIL_KEYS) - {"audit.restored"})
+    actions = sorted(set(DETAIL_KEYS) - DECLARATION_ACTIONS)
     for number in range(count):
         occurred_at = since + source.randrange((until - since) // MICROSECOND) * MICROSECOND
         action = actions[number % len(actions)]

@@ -32,7 +32,7 @@ def finished(action: str = Action.CLAIM_REVEALED, **fields: Any) -> Authenticate
         "now": NOW,
         **fields,
     }
-    return authenticate_event(NewEvent(action=action, **values), allow_restored=True)
+    return authenticate_event(NewEvent(action=action, **values), allow_declaration=True)
 
 
 def seal(count: int, *, sealed_at: datetime = NOW, epoch: int = 1, salt: str = "", origin: str = ORIGIN) -> int:

@@ -15,25 +15,20 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from ..._internal.batches import split_into_batches
 from ..errors import ProofInvalid
-from ..events import MAX_ITEMS, is_restore_event
+from ..events import is_restore_event
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.compact import CompactRange
 from ..merkle.proof import build_inclusion_proof, verify_inclusion
 from ..merkle.rfc6962 import hash_leaf
 from ..models import AuditCheckpoint
-from ..partition_contents import find_end_of_events
-from ..partitions import Partition, list_past_partitions
 from .copies import ARCHIVE_FORMAT, MAX_LINE_BYTES
-from .cosigned_checkpoints import find_seen_place
 from .reader import find_canonical_id, read_leaves
-from .signing_keys import find_epoch
 from .tree_storage import read_compact_range, read_nodes
 
 BATCH_SIZE = 10_000
@@ -52,6 +47,8 @@ class LogArchive:
     """Of its checkpoint."""
     first_leaf_index: int
     tree_size: int
+    root_hash: bytes
+    """Of its checkpoint."""
     first_id: uuid.UUID
     """The lowest id of its events."""
     last_id: uuid.UUID
@@ -145,41 +142,11 @@ def verify_archive(path: Path, keys: Sequence[LogKey]) -> LogArchive:
         origin=checkpoint.origin,
         first_leaf_index=header["first"],
         tree_size=tree_size,
+        root_hash=checkpoint.root_hash,
         first_id=uuid.UUID(ids[0]),
         last_id=uuid.UUID(ids[1]),
         restore_events=tuple(restore_events),
     )
-
-
-def list_removable_partitions(
-    archive: LogArchive, *, keys: Sequence[LogKey], now: datetime
-) -> list[Partition]:
-    """Return the partitions of past months whose events are all in archives, of which this one is
-    the last.
-
-    Only as many, the oldest first, as one event can name.
-    Requires: the archive was verified, and the earlier archives hold all events before it.
-    Raises: LookupError if a checkpoint of that size is not known outside although others are, or
-    lacks a declared quorum, or an event is unsealed; SealingRefused if the witness file cannot be
-    read.
-    """
-    seen = find_seen_place(keys)
-    if seen is not None and seen < (find_epoch(archive.origin) or 0, archive.tree_size):
-        raise LookupError(
-            f"The checkpoint of {archive.tree_size} events is not "
-            "known outside yet: try again later."
-        )
-    removable = []
-    for partition in list_past_partitions(now=now):
-        largest, leafless_count = find_end_of_events(partition)
-        if leafless_count:
-            raise LookupError(
-                f"{partition.name} has {leafless_count} events that "
-                "are not sealed: run `audit verify`."
-            )
-        if 0 <= largest < archive.tree_size:
-            removable.append(partition)
-    return sorted(removable, key=lambda partition: str(partition.end_id))[:MAX_ITEMS]
 
 
 @contextmanager

@@ -9,11 +9,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
+from ..errors import ProofInvalid
 from ..events import MAX_CHARACTERS, MAX_ITEMS, find_event, parse_detail
+from ..merkle.checkpoint import Checkpoint, LogKey
 from ..partitions import LEAF_TABLE, Partition, is_partitioned, list_gaps, list_partitions
-from .reader import create_mac_calculator, read_archive_events
+from ..trusted_transaction import trusted_transaction
+from .archive import verify_sealed_event
+from .ranges import find_newest_checkpoint
+from .reader import read_archive_events
+from .tree_storage import LogDamaged
 
 LeafRange = tuple[int, int]
 """The leaves [start, end)."""
@@ -54,27 +61,40 @@ class DetachedLeaves:
         return None
 
 
-def read_archive_record() -> ArchiveRecord:
-    """Return what the newest event states (in earlier versions: the size of its archive).
+def read_archive_record(keys: Sequence[LogKey]) -> ArchiveRecord:
+    """Return what the newest event states that is in the tree under the newest checkpoint.
 
-    Events with an invalid MAC, or without a size, are ignored, also those that no model can load.
-    Raises: KeyMissing.
+    keys: the public keys of the log. An event without a leaf was not recorded by a process that has
+    the signing key, and is ignored.
+    Raises: AuditUnavailable.
     """
-    record = ArchiveRecord()
-    compute_mac = create_mac_calculator()
-    for row in read_archive_events():
-        event = None
-        if row.canonical:
-            event = find_event(row.canonical)
+    with trusted_transaction():
+        newest = find_newest_checkpoint(keys)
+        if newest is None:
+            return ArchiveRecord()
+        for row in sorted(read_archive_events(), key=attrgetter("leaf_index"), reverse=True):
+            if _is_sealed(row.leaf_index, row.canonical or b"", newest):
+                return _parse_record(row.canonical or b"")
+    return ArchiveRecord()
 
-        if event is None or compute_mac(row.mac_key, row.canonical or b"") != row.mac:
-            continue
-        detail = parse_detail(event.detail)
-        size = detail.get("archived_size", detail.get("tree_size"))
-        if type(size) is int:
-            leaves = _parse_detached_leaves(detail.get("detached_leaves"))
-            record = ArchiveRecord(archived_size=size, detached_leaves=leaves)
-    return record
+
+def _is_sealed(leaf_index: int, canonical: bytes, checkpoint: Checkpoint) -> bool:
+    if not 0 <= leaf_index < checkpoint.tree_size:
+        return False
+    try:
+        verify_sealed_event(canonical, leaf_index, checkpoint)
+    except (LogDamaged, ProofInvalid):
+        return False
+    return True
+
+
+def _parse_record(canonical: bytes) -> ArchiveRecord:
+    event = find_event(canonical)
+    if event is None:
+        return ArchiveRecord()
+    detail = parse_detail(event.detail)
+    leaves = _parse_detached_leaves(detail.get("detached_leaves"))
+    return ArchiveRecord(archived_size=detail["archived_size"], detached_leaves=leaves)
 
 
 def find_detached_leaves(record: ArchiveRecord) -> DetachedLeaves:

@@ -7,19 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..._internal.inserts import insert
 from ..errors import CheckpointInvalid, SealingRefused
-from ..events import Action, NewEvent, Origin, canonical_bytes
+from ..events import Action, NewEvent, Origin
 from ..merkle.checkpoint import Checkpoint, NoteSigner, verify_checkpoint
-from ..merkle.rfc6962 import hash_leaf
-from ..router import AUDIT_ALIAS
-from ..storage import authenticate_event, build_rows, log_events
+from ..storage import log_events
 from .reader import read_restore_events
 from .sequencer import (
     LogState,
-    append_leaves,
     exclusive_transaction,
     get_last_signed_log,
+    insert_declaration,
     is_consistent_with,
     update_witness_file,
 )
@@ -60,12 +57,8 @@ def resume_log(*, witnessed_note: str, reason: str, key: NoteSigner, now: dateti
         }
         detail["root_hash"] = lost.root_hash.hex()
         new_event = NewEvent(action=Action.AUDIT_RESTORED, origin=Origin(), now=now, detail=detail)
-        restored = authenticate_event(new_event, allow_restored=True)
-        insert(build_rows([restored]), using=AUDIT_ALIAS)
-        leaf = restored.event.id.bytes, hash_leaf(canonical_bytes(restored.event))
-        note = append_leaves(
-            LogState(epoch=epoch + 1, compact_range=log.compact_range), [leaf], key=key, now=now
-        )
+        next_epoch = LogState(epoch=epoch + 1, compact_range=log.compact_range)
+        restored, note = insert_declaration(next_epoch, new_event, key=key)
     log_events([restored])
     update_witness_file(note)
     return note

@@ -29,9 +29,10 @@ from ..events import (
     AuthenticatedEvent,
     NewEvent,
     Origin,
+    canonical_bytes,
     has_plain_columns,
     has_time_of_id,
-    is_restore_event,
+    is_declaration,
     is_valid_event,
 )
 from ..merkle.checkpoint import Checkpoint, LogKey, NoteSigner, sign_checkpoint, verify_checkpoint
@@ -180,6 +181,34 @@ def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> b
     return compute_root_at_size(checkpoint.tree_size, read_nodes) == checkpoint.root_hash
 
 
+def append_declaration(new_event: NewEvent, *, key: NoteSigner) -> str:
+    """Record a declaration about the log: insert the event, and put it into the tree, in one
+    transaction. Return the note of the new checkpoint.
+
+    new_event: of DECLARATION_ACTIONS. Raises: SealingRefused if the log is not what was signed
+    last; KeyMissing; AuditUnavailable; ValueError.
+    """
+    with exclusive_transaction():
+        log = get_current_log(key)
+        event, note = insert_declaration(log, new_event, key=key)
+    log_events([event])
+    update_witness_file(note)
+    return note
+
+
+def insert_declaration(
+    log: LogState, new_event: NewEvent, *, key: NoteSigner
+) -> tuple[AuthenticatedEvent, str]:
+    """Insert a declaration as the next leaf of `log`, and return it with the new checkpoint.
+
+    Requires: the transaction is exclusive (`exclusive_transaction`).
+    """
+    event = authenticate_event(new_event, allow_declaration=True)
+    insert(build_rows([event]), using=AUDIT_ALIAS)
+    leaf = event.event.id.bytes, hash_leaf(canonical_bytes(event.event))
+    return event, append_leaves(log, [leaf], key=key, now=new_event.now)
+
+
 def append_leaves(log: LogState, leaves: Sequence[Leaf], *, key: NoteSigner, now: datetime) -> str:
     """Insert leaves (by ascending id), nodes and the checkpoint, remove them from the queue, and
     return the note.
@@ -307,7 +336,7 @@ class _CheckedBatch:
     unverifiable_ids: list[bytes] = field(default_factory=list)
     invalid_ids: list[bytes] = field(default_factory=list)
     """Their MAC is valid, but no code of this app writes them: they would stop readers of the log,
-    or declare a restore.
+    or are declarations without the signing key.
     """
     retired_key_count: int = 0
     """Events that are sealed, and whose MAC is of another key than the newest."""
@@ -439,7 +468,7 @@ def count_unqueued_events(*, now: datetime) -> int:
 
 def _is_sealable(canonical: bytes, event: RawEvent) -> bool:
     """canonical: that of the event."""
-    if is_restore_event(canonical) or not has_time_of_id(event.event_id, event.microseconds):
+    if is_declaration(canonical) or not has_time_of_id(event.event_id, event.microseconds):
         return False
     return has_plain_columns(*event.columns) or is_valid_event(canonical)
 

@@ -165,7 +165,7 @@ def _verify_parts(
     unsealed_after: timedelta = UNSEALED_AFTER,
 ) -> None:
     logged: Counter[bool] = Counter()
-    archived = read_archive_record()
+    archived = read_archive_record(keys)
     for finding in verify_log(
         keys=keys,
         now=now,

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
 from ..errors import CheckpointInvalid
-from ..events import is_restore_event, is_valid_event
+from ..events import is_declaration, is_valid_event
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
 from ..models import AuditLeaf, AuditNode
@@ -535,7 +535,7 @@ def _check_leafless_event(
     elif mac != event.mac:
         kind = FindingKind.EVENT_FORGED
         text = "Its MAC is not valid, and it was never sealed."
-    elif is_restore_event(canonical) or not is_valid_event(canonical):
+    elif is_declaration(canonical) or not is_valid_event(canonical):
         kind = FindingKind.EVENT_FORGED
         text = "It is not an event of this app: the MAC key was used to insert it."
     elif event.event_id < overdue_id:

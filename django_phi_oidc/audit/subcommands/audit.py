@@ -341,7 +341,7 @@ def _verify(options: Options, output: Output) -> None:
     else:
         summary.first = 0
 
-    archived = archive_records.read_archive_record()
+    archived = archive_records.read_archive_record(keys)
     with (
         archives.open_archives(verified)
         if verified

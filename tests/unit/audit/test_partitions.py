@@ -277,6 +277,48 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
     assert result["deviations"] == []
 
 
+UNPROVED = (
+    PARTITIONED
+    + """
+sealed(256, at=LATELY)
+audit("tiles")
+before = (get_month(0) + timedelta(minutes=1)).isoformat()
+audit("archive", FOLDER / "1.jsonl", "--before", before)
+other = FOLDER.parent / f"{FOLDER.name}-other"
+other.mkdir()
+(FOLDER / "1.jsonl").rename(other / "1.jsonl")
+result = {"months": [month(-2), month(-1)]}
+result["missing"] = audit("archive", FOLDER / "2.jsonl", "--detach")
+text = (other / "1.jsonl").read_text()
+(FOLDER / "1.jsonl").write_text(text.replace("birthdate", "birthdatf", 1))
+result["altered"] = audit("archive", FOLDER / "3.jsonl", "--detach")
+(FOLDER / "1.jsonl").write_text(text.partition("\\n")[0] + "\\n")
+result["empty"] = audit("archive", FOLDER / "4.jsonl", "--detach")
+(FOLDER / "1.jsonl").unlink()
+os.mkfifo(FOLDER / "1.jsonl")
+result["pipe"] = audit("archive", FOLDER / "5.jsonl", "--detach")
+result["kept"] = names()
+(FOLDER / "1.jsonl").unlink()
+(other / "1.jsonl").rename(FOLDER / "1.jsonl")
+result["proved"] = audit("archive", FOLDER / "6.jsonl", "--detach")
+result["after"] = names()
+print(json.dumps(result))
+"""
+)
+
+
+def test_p7_partition_stays_unless_files_prove_that_its_events_are_archived(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(environment, UNPROVED, tmp_path)
+    for case in ("missing", "altered", "empty", "pipe"):
+        assert "Detached: none." in result[case], case
+        assert "stays: the archive that ends with leaf 81 is not in the folder" in result[case], case
+    assert set(result["months"]) <= set(result["kept"])
+    assert "Detached: phi_oidc_audit_auditevent_" in result["proved"]
+    assert not set(result["months"]) & set(result["after"])
+
+
 ATTACH = (
     PARTITIONED
     + """
@@ -709,15 +751,19 @@ partitions.create_partitions()
 # All tiles of the log are full, and all its events are of a past month.
 sealed(256, at=get_month(-1) + timedelta(days=3))
 audit("tiles")
-result = {"archive": audit("archive", FOLDER / "1.jsonl", "--detach")}
 (partition,) = [p for p in partitions.list_past_partitions(partitions.LEAF_TABLE, now=NOW) if p.suffix == month(-1)]
+result = {}
 try:
     partitions.detach_leaves(partition, end_leaf=256)
 except ValueError as error:
     result["refused"] = str(error)
+# The event of the archive is the next leaf.
+result["archive"] = audit("archive", FOLDER / "1.jsonl", "--detach")
+events(1, at=LATELY)
 result["sealed"] = seal_now(at=clock.now()).event_count
 audit("tiles")
 result["again"] = audit("archive", FOLDER / "2.jsonl", "--detach")
+events(1, at=LATELY)
 result["sealed_again"] = seal_now(at=clock.now()).event_count
 result["verify"] = audit("verify", "--sample", "1")
 print(json.dumps(result))

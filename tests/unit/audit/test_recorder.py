@@ -227,13 +227,13 @@ def test_record_with_an_unknown_detail_in_tests_raises() -> None:
 
 
 @pytest.mark.django_db
-def test_e1_only_resume_can_record_that_the_log_was_restored() -> None:
-    for action in (Action.AUDIT_RESTORED, "audit.restored"):
-        with pytest.raises(ValueError, match="audit resume"):
+def test_p7_declaration_is_recorded_only_with_the_signing_key() -> None:
+    for action in (Action.AUDIT_RESTORED, "audit.restored", Action.AUDIT_ARCHIVED, "audit.archived"):
+        with pytest.raises(ValueError, match="signing key"):
             record(action, origin=ORIGIN, now=NOW)
-        with pytest.raises(ValueError, match="audit resume"), transaction.atomic():
+        with pytest.raises(ValueError, match="signing key"), transaction.atomic():
             enqueue(action, origin=ORIGIN, now=NOW)
-    assert record(Action.AUDIT_ARCHIVED, origin=ORIGIN, now=NOW)
+    assert record(Action.AUDIT_EXPORTED, origin=ORIGIN, now=NOW)
     assert AuditEvent.objects.count() == 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.audit.events import MAX_CHARACTERS, Action, Origin
+from django_phi_oidc.audit.events import MAX_CHARACTERS, Action, NewEvent, Origin
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.log.archive import find_archived_event, open_archives, verify_archive, write_archive
 from django_phi_oidc.audit.log.archive_files import list_restore_events, register_archive
@@ -22,11 +22,11 @@ from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.log.reader import create_mac_calculator, find_raw_event
 from django_phi_oidc.audit.log.recovery import resume_log
+from django_phi_oidc.audit.log.sequencer import append_declaration
 from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
 from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent
-from django_phi_oidc.audit.recorder import record
 from tests.support.audit_log import KEY, NOW, seal_now, sealed
 from tests.support.audit_tampering import CHECKPOINT, EVENT, LEAF, copy_event, is_postgresql, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -75,7 +75,7 @@ def test_archived_event_that_was_deleted_with_its_leaf_is_missing(archived: list
     """The leaf keeps its id from being sealed again, for another event."""
     with without_triggers():
         sql(f"DELETE FROM {EVENT} WHERE id = %s", archived[10])
-    kept = find_detached_leaves(read_archive_record())
+    kept = find_detached_leaves(read_archive_record(KEYS))
     assert (find_by_schedule(kept), find_with_archive(kept, tmp_path)) == ([], [])
     with without_triggers():
         sql(f"DELETE FROM {LEAF} WHERE leaf_index = 10")
@@ -118,8 +118,8 @@ def test_leaves_that_an_event_states_are_read_back() -> None:
     assert len(items) <= 64
     assert max(map(len, items)) <= MAX_CHARACTERS
     detail = {"archived_size": 12, "detached_leaves": items}
-    record(Action.AUDIT_ARCHIVED, origin=Origin(), now=NOW, detail=detail)
-    assert read_archive_record() == ArchiveRecord(archived_size=12, detached_leaves=many)
+    append_declaration(NewEvent(Action.AUDIT_ARCHIVED, Origin(), NOW, detail=detail), key=KEY)
+    assert read_archive_record(KEYS) == ArchiveRecord(archived_size=12, detached_leaves=many)
     with pytest.raises(LookupError, match="too many pieces"):
         build_detached_leaves(ArchiveRecord(detached_leaves={"202610": [(n, n + 1) for n in range(0, 4000, 2)]}), {})
 
@@ -187,12 +187,13 @@ def test_event_of_an_archive_is_found_by_its_own_id(tmp_path: Path) -> None:
 
 def test_record_of_archives_ignores_a_row_that_no_model_can_load() -> None:
     record_archive(300)
-    forged = record_archive(400)
+    altered = record_archive(400)
     with without_triggers():
-        sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", "infinity" if is_postgresql() else "today", forged)
-    assert read_archive_record().archived_size == 300
+        sql(f"UPDATE {EVENT} SET occurred_at = %s WHERE id = %s", "infinity" if is_postgresql() else "today", altered)
+    assert read_archive_record(KEYS).archived_size == 300
 
 
 def record_archive(size: int) -> uuid.UUID:
-    record(Action.AUDIT_ARCHIVED, origin=Origin(), now=NOW + timedelta(seconds=size), detail={"archived_size": size})
+    now = NOW + timedelta(seconds=size)
+    append_declaration(NewEvent(Action.AUDIT_ARCHIVED, Origin(), now, detail={"archived_size": size}), key=KEY)
     return AuditEvent.objects.latest("id").id

@@ -583,7 +583,7 @@ def plant(event: Event) -> uuid.UUID:
 def forged_restore(epoch: int = 2, size: int = 312, root_hash: bytes = bytes(32)) -> Event:
     detail = {"epoch": epoch, "origin": "phi-oidc-audit", "root_hash": root_hash.hex(), "tree_size": size, "why": "x"}
     new_event = NewEvent(action="audit.restored", origin=Origin(), now=LATER, detail=detail)
-    return authenticate_event(new_event, allow_restored=True).event
+    return authenticate_event(new_event, allow_declaration=True).event
 
 
 def seal_as_an_earlier_version(event_id: uuid.UUID) -> None:

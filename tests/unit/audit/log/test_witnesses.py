@@ -17,7 +17,7 @@ from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.errors import SealingRefused
 from django_phi_oidc.audit.events import parse_detail
 from django_phi_oidc.audit.log import cosigned_checkpoints
-from django_phi_oidc.audit.log.archive import list_removable_partitions, verify_archive, write_archive
+from django_phi_oidc.audit.log.archive import verify_archive, write_archive
 from django_phi_oidc.audit.log.cosigned_checkpoints import (
     build_cosigned_note,
     count_unwitnessed_checkpoints,
@@ -26,6 +26,7 @@ from django_phi_oidc.audit.log.cosigned_checkpoints import (
     get_witness_keys,
     verify_witnesses,
 )
+from django_phi_oidc.audit.log.event_removal import list_removable_partitions
 from django_phi_oidc.audit.log.findings import FindingKind, VerificationSummary
 from django_phi_oidc.audit.log.models import Cosignature, LogWitness
 from django_phi_oidc.audit.log.recovery import resume_log
@@ -489,4 +490,4 @@ def test_partition_is_detached_only_if_a_quorum_has_cosigned_its_archive(started
         list_removable_partitions(archive, keys=keys, now=NOW)
     witnesses[1].lie = ""
     submit(only_due=False)
-    assert list_removable_partitions(archive, keys=keys, now=NOW) == []
+    assert list_removable_partitions(archive, keys=keys, now=NOW) == ([], "")

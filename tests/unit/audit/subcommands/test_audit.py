@@ -22,17 +22,26 @@ from django.test import override_settings
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.errors import CheckpointInvalid, ProofInvalid
-from django_phi_oidc.audit.events import Action, AuthenticatedEvent, NewEvent, Origin, compute_mac
+from django_phi_oidc.audit.events import (
+    Action,
+    AuthenticatedEvent,
+    NewEvent,
+    Origin,
+    canonical_bytes,
+    compute_mac,
+    parse_detail,
+)
 from django_phi_oidc.audit.log import bundle
 from django_phi_oidc.audit.log.archive import verify_archive
 from django_phi_oidc.audit.log.archive_records import read_archive_record
 from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint, parse_verifier_key
+from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
-from django_phi_oidc.audit.storage import authenticate_event, insert_events
+from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
-from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, sealed
-from tests.support.audit_tampering import EVENT, sql, without_triggers
+from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, forge_declaration, seal_now, sealed
+from tests.support.audit_tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
 from tests.support.manual_blocks import block
 from tests.support.phi_oidc_settings import override_phi_oidc
 from tests.support.witness_server import Witness, witness
@@ -325,7 +334,8 @@ def test_archive_is_accepted_in_place_of_its_events(name: str, audit: Callable[.
     first_file, second_file = tmp_path / name, tmp_path / f"second-{name}"
     assert "leaves 0 to 299" in audit("archive", first_file, "--before", (LATER - timedelta(seconds=1)).isoformat())
     assert (first_file.stat().st_mode & 0o777, detail_of("audit.archived")["tree_size"]) == (0o600, 300)
-    assert "leaves 300 to 309" in audit("archive", second_file)
+    # With the event of the first archive.
+    assert "leaves 300 to 310" in audit("archive", second_file)
     archives = ("--archive", first_file, "--archive", second_file)
     assert "(0 of them from archives)" in audit("verify", *archives)
     with without_triggers():
@@ -430,11 +440,83 @@ def test_archive_with_a_flipped_bit_is_refused_or_unchanged(audit: Callable[...,
         verify_archive(tmp_path / "deep", keys)
 
 
-def test_forged_archive_event_does_not_move_the_next_archive(audit: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [3, 5, 10**12])
+def test_p7_archive_that_the_web_role_declares_is_refused_and_moves_no_archive(
+    size: int, audit: Callable[..., str], tmp_path: Path
+) -> None:
     sealed(5)
-    (fake,) = events(1, action="audit.archived", detail={"first": 0, "tree_size": 3})
+    detail = {"first": 0, "tree_size": size, "archived_size": size, "detached_leaves": [f"202610:0-{size}"]}
+    forged = forge_declaration("audit.archived", detail)
+    assert seal_now().refused_count == 1
+    (alert,) = AuditEvent.objects.filter(action="alert.raised")
+    assert (alert.resource, parse_detail(alert.detail)["rule"]) == (f"AuditEvent/{forged}", "event_invalid")
+    assert "leaves 0 to 4" in audit("archive", tmp_path / "one", "--before", (NOW + timedelta(seconds=2)).isoformat())
+    assert read_archive_record([KEY.public_key()]).archived_size == 5
+
+
+def test_p7_declaration_with_a_leaf_that_no_checkpoint_covers_is_not_believed(
+    audit: Callable[..., str], tmp_path: Path
+) -> None:
+    """The owner of the tables inserts the leaf, too."""
+    sealed(5)
+    forged = forge_declaration("audit.archived", {"archived_size": 3})
+    leaf_hash = hash_leaf(canonical_bytes(parse_event_row(AuditEvent.objects.get(id=forged)).event))
+    AuditLeaf.objects.create(leaf_index=5, event_id=forged, leaf_hash=leaf_hash)
+    assert read_archive_record([KEY.public_key()]).archived_size == 0
     with without_triggers():
-        sql(f"UPDATE {EVENT} SET actor = 'x' WHERE id = %s", fake)
+        sql(f"DELETE FROM {LEAF} WHERE leaf_index = 5")
+        sql(f"UPDATE {LEAF} SET event_id = %s WHERE leaf_index = 4", str(forged) if is_postgresql() else forged.hex)
+    assert read_archive_record([KEY.public_key()]).archived_size == 0
+
+
+HOSTILE_DECLARATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("audit.archived", {"archived_size": 10**12, "tree_size": 10**12}),
+    ("audit.archived", {"archived_size": -1, "first": -5}),
+    ("audit.archived", {"archived_size": 4, "detached": ["202611"], "detached_leaves": ["202611:0-4"]}),
+    ("audit.archived", {"detached_leaves": ["x", "202611:9-1", "202611:0-99999999999999999999"]}),
+    ("audit.archived", {}),
+    ("audit.restored", {"epoch": 2, "tree_size": 5, "root_hash": "00" * 32, "origin": "phi-oidc-audit", "why": "x"}),
+    ("audit.restored", {"epoch": 10**9, "tree_size": -1, "root_hash": "x", "origin": ""}),
+    ("audit.restored", {}),
+]
+
+
+def test_p7_declarations_of_the_web_role_stop_no_command(audit: Callable[..., str], tmp_path: Path) -> None:
+    (first, *_) = sealed(5)
+    for number, (action, detail) in enumerate(HOSTILE_DECLARATIONS):
+        forge_declaration(action, detail, at=NOW + timedelta(seconds=number))
+    # What was refused has an alert and a finding. Nothing else is different.
+    with pytest.raises(CommandError, match="see `audit verify`"):
+        audit("seal")
+    assert AuditEvent.objects.filter(action="alert.raised").count() == 1
+    with pytest.raises(CommandError, match="changed after it was sealed"):
+        audit("verify")
+    with pytest.raises(CommandError, match="changed after it was sealed"):
+        audit("verify", "--full")
+    assert "refused: 0" in audit("seal")
+    leaves = AuditLeaf.objects.count()
+    assert leaves == AuditEvent.objects.count() - len(HOSTILE_DECLARATIONS)
+    assert f"leaves 0 to {leaves - 1}" in audit("archive", tmp_path / "1.jsonl")
+    assert f"leaves {leaves} to" in audit("archive", tmp_path / "2.jsonl", "--detach")
+    assert str(first) in audit("prove", first)
+    assert str(first) in audit("export")
+    assert "phi-oidc-audit" in audit("checkpoint")
+    (tmp_path / "note").write_text(audit("checkpoint"))
+    with pytest.raises(CommandError, match="nothing to resume"):
+        audit("resume", "--checkpoint", tmp_path / "note", "--reason", "x")
+    seal_now(at=LATER)
+    sizes = [*AuditCheckpoint.objects.values_list("tree_size", flat=True)]
+    assert sizes == sorted(set(sizes))
+
+
+def test_p7_archive_needs_the_signing_key(audit: Callable[..., str], tmp_path: Path) -> None:
+    sealed(5)
+    public = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    keys = {"audit_signing": None, "audit_public": [public]}
+    with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS=keys)):
+        with pytest.raises(CommandError, match="audit_signing"):
+            audit("archive", tmp_path / "one")
+        assert list(tmp_path.iterdir()) == []
     assert "leaves 0 to 4" in audit("archive", tmp_path / "one")
 
 
@@ -445,7 +527,8 @@ def test_e3_row_that_is_no_event_does_not_stop_the_next_archive(
     sealed(3)
     audit("archive", tmp_path / "one")
     sealed(2, at=NOW + timedelta(minutes=1))
-    event = authenticate_event(NewEvent(Action.AUDIT_ARCHIVED, Origin(), clock.now() + timedelta(days=1))).event
+    new_event = NewEvent(Action.AUDIT_ARCHIVED, Origin(), clock.now() + timedelta(days=1))
+    event = authenticate_event(new_event, allow_declaration=True).event
     event = event._replace(detail=detail)
     insert_events([AuthenticatedEvent(event, compute_mac(event, keyring.get_keys("audit_mac")[0].material))])
     assert "leaves 3 to" in audit("archive", tmp_path / "two")
@@ -645,5 +728,6 @@ def test_archive_behind_a_gap_does_not_make_the_events_before_it_archived(
     for minutes, (name, options) in enumerate(runs.items()):
         with clock.override_clock(partial(datetime.__add__, LATER, timedelta(minutes=minutes))):
             audit("archive", tmp_path / name, *options)
-        sizes.append(read_archive_record().archived_size)
-    assert sizes == [0, 4, 12, 12]
+        sizes.append(read_archive_record([KEY.public_key()]).archived_size)
+    # With the events of the first two archives.
+    assert sizes == [0, 4, 14, 14]
