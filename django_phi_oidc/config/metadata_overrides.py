@@ -5,6 +5,7 @@ there. No Django.
 from collections.abc import Mapping
 from typing import Any
 
+from .loopback import is_loopback_http
 from .option_parsers import (
     Parser,
     checked,
@@ -23,7 +24,9 @@ MetadataOverrides = tuple[tuple[str, str | bool | tuple[str, ...]], ...]
 
 _parse_endpoint = checked(
     parse_string,
-    lambda url: is_url(url, forbidden=" #@"),
+    lambda url: (
+        is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url))
+    ),
     "must be an https URL without fragment",
 )
 

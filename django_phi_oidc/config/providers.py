@@ -474,6 +474,7 @@ def parse_provider(name: str, raw: Mapping[str, Any]) -> ProviderDeclaration:
 
 
 def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
+    yield from _list_url_faults(provider)
     yield from _list_authentication_faults(provider)
     yield from _list_signing_faults(provider)
     yield from _list_encryption_faults(provider)
@@ -493,6 +494,17 @@ def _list_provider_faults(provider: ProviderDeclaration) -> Iterator[str]:
         yield from _list_fapi2_faults(provider)
     for _, option in provider.app_options:
         yield from option.list_faults(provider)
+
+
+def _list_url_faults(provider: ProviderDeclaration) -> Iterator[str]:
+    """Yield URLs to which every request would be refused. Check E005 is about the issuer."""
+    urls = {"['metadata_url']": provider.metadata_url}
+    for member, value in provider.metadata_overrides:
+        if isinstance(value, str):
+            urls[f"['metadata_overrides'][{member!r}]"] = value
+    for path, url in urls.items():
+        if is_loopback_http(url) and not provider.allow_loopback_http:
+            yield f"{path} must be https. allow_loopback_http is for development on loopback."
 
 
 def _list_authentication_faults(provider: ProviderDeclaration) -> Iterator[str]:

@@ -55,6 +55,10 @@ VALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "no client keys": {"client_keys": []},
     "metadata elsewhere": {"metadata_url": "https://meta.example.test/.well-known/wallet-openid-configuration?a=b"},
     "metadata on loopback": {"metadata_url": "http://127.0.0.1:9000/x", "allow_loopback_http": True},
+    "s6 endpoint on loopback": {
+        "metadata_overrides": {"token_endpoint": "http://127.0.0.1:9000/token"},
+        "allow_loopback_http": True,
+    },
     "metadata of another issuer": {"metadata_url": "https://a.test/x", "metadata_issuer": "https://a.test/fhir"},
     "accepted acr values": {"acr_values": ["preferred"], "acr_accepted": ["a", "b"]},
     "accepted acr values alone": {"acr_accepted": ["a"]},
@@ -130,6 +134,11 @@ INVALID_PROVIDERS: dict[str, dict[str, Any]] = {
     "leeway as a boolean": {"leeway": True},
     "zero lifetime": {"max_access_token_lifetime": 0},
     "infinite lifetime": {"max_access_token_lifetime": 1e300},
+    "s6 endpoint on loopback, which is not allowed": {
+        "metadata_overrides": {"token_endpoint": "http://127.0.0.1:9000/token"},
+    },
+    "s6 the same in capital letters": {"metadata_overrides": {"jwks_uri": "HTTP://localhost/keys"}},
+    "s6 metadata on loopback, which is not allowed": {"metadata_url": "http://127.0.0.1:9000/x"},
     "a truthy switch": {"allow_loopback_http": 1},
     "another truthy switch": {"allow_auth_time_zero": 1},
     "an unknown profile": {"profile": "fapi1"},
