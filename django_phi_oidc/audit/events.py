@@ -52,7 +52,7 @@ characters.
 """
 SIGNED_LATE_KEY = "signed_late"
 """The detail key that is true if the event was committed without a MAC, and got it when it left the
-outbox. Until then anybody who can write to the outbox could have changed or inserted it.
+outbox. Until then the secret key of the portal, and not a key of the log, protected it.
 """
 
 EventOutcome = Literal["success", "failure", "error"]
@@ -160,7 +160,9 @@ class AuthenticatedEvent:
 
     event: Event
     mac: bytes = field(repr=False)
-    """Empty, as `mac_key` is, for an event of the outbox that gets its MAC later."""
+    """While `mac_key` is empty, the event waits in the outbox for its MAC, and this is the proof of
+    the process that wrote it (`audit.storage`).
+    """
 
 
 canonical_json = json.JSONEncoder(
@@ -394,7 +396,7 @@ def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
 
 
 def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEvent:
-    """Parse the output of `serialize_event`. The MAC is NOT checked.
+    """Parse the output of `serialize_event`. The MAC, or the proof, is NOT checked.
 
     allow_unsigned: accept an event that `is_withdrawal` and gets its MAC later.
     Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event
@@ -407,10 +409,9 @@ def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEven
         is_exact = serialize_event(authenticated) == text
     except (*_PARSE_ERRORS, RecursionError) as error:
         raise ValueError("Not an event.") from error
-    has_mac = len(mac) == hashlib.sha256().digest_size or (
-        allow_unsigned and _is_unsigned(authenticated.event, mac)
-    )
-    if not (is_exact and has_mac):
+    event = authenticated.event
+    has_key = bool(event.mac_key) or (allow_unsigned and _may_wait_for_mac(event))
+    if not (is_exact and has_key and len(mac) == hashlib.sha256().digest_size):
         raise ValueError("Not an event of this version.")
     return authenticated
 
@@ -563,10 +564,10 @@ def _is_canonical_detail(text: str) -> bool:
     return False
 
 
-def _is_unsigned(event: Event, mac: bytes) -> bool:
+def _may_wait_for_mac(event: Event) -> bool:
     detail = json.loads(event.detail)
     is_flagged = detail.get(SIGNED_LATE_KEY) is True
-    return not mac and not event.mac_key and is_flagged and is_withdrawal(event.action, detail)
+    return is_flagged and is_withdrawal(event.action, detail)
 
 
 def is_withdrawal(action: str, detail: Mapping[str, Any] | None) -> bool:

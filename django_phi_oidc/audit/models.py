@@ -246,8 +246,8 @@ class AuditOutbox(PortalTable):
     id = models.UUIDField(primary_key=True, editable=False)
     """The event's own id."""
     event = models.TextField()
-    """The event's canonical JSON text with its MAC, which is empty while the MAC keys are
-    missing.
+    """The event's canonical JSON text with its MAC; while the MAC keys are missing, with a proof of
+    the process that wrote it.
     """
 
     class Meta:

@@ -1,8 +1,8 @@
 """Record changes: the authenticated event is committed with the change, then moved to the audit
 log.
 
-While the MAC keys are missing, events that end or withdraw something wait without a MAC. `flush`
-adds it.
+While the MAC keys are missing, events that end or withdraw something wait with a proof of the
+process that wrote them. `flush` verifies it, and adds the MAC.
 
 A move is an INSERT into the audit log, then a DELETE from the outbox. If a process is killed in
 between, or two processes move the same event, the next one finds it in the audit log with its id
@@ -37,11 +37,12 @@ from .events import (
     serialize_event,
 )
 from .models import AuditOutbox
-from .recorder import ALERT_INTERVAL, raise_audit_alert
+from .recorder import ALERT_INTERVAL, raise_audit_alert, record_audit_alert
 from .storage import (
     audit_deadline,
     authenticate_changes,
     authenticate_late,
+    has_valid_proof,
     logger,
     store_events,
     store_missing_events,
@@ -102,7 +103,7 @@ def enqueue_many(
         return ()
     movable = []
     for item in authenticated:
-        if item.mac:
+        if item.event.mac_key:
             movable.append(item)
 
     def move_committed_events() -> None:
@@ -207,9 +208,11 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
 
     Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged
     as an error, and does not block later ones; so does one without a MAC while the MAC keys are
-    missing. Raises: AuditUnavailable.
+    missing. A row that no process of this portal wrote raises the alert `outbox_refused`, at most
+    once an hour. Raises: AuditUnavailable.
     """
     moved = 0
+    refused_ids: list[uuid.UUID] = []
     last_id = uuid.UUID(int=0)
     while moved < limit:
         waiting = AuditOutbox.objects.using(using).filter(id__gt=last_id).order_by("id")
@@ -221,7 +224,13 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
         stored = store_missing_events(_authenticate_waiting(events, using=using))
         _delete_rows(stored, using=using)
         moved += len(stored)
+        written_ids = {item.event.id for item in events}
+        for row in rows:
+            if row.id not in written_ids:
+                refused_ids.append(row.id)
     reset_cooldown()
+    if refused_ids and keyring.find_keys("audit_mac"):
+        raise_audit_alert("outbox_refused", now=clock.now(), event_ids=refused_ids)
     return moved
 
 
@@ -274,7 +283,7 @@ def _authenticate_waiting(
     ready = []
     unsigned = []
     for item in events:
-        if item.mac:
+        if item.event.mac_key:
             ready.append(item)
         else:
             unsigned.append(item)
@@ -288,8 +297,12 @@ def _authenticate_waiting(
         logger.error("%d events wait in the outbox for a MAC.", len(unsigned))
         return ready
     if unsigned:
-        # First: an attacker who can write to the outbox could have inserted them.
-        raise_audit_alert("events_signed_late", now=clock.now(), count=len(unsigned))
+        # First, and for each batch: if the process is killed now, the next one records it again.
+        record_audit_alert(
+            "events_signed_late",
+            now=clock.now(),
+            event_ids=[item.event.id for item in unsigned],
+        )
     for item in unsigned:
         signed = authenticate_late(item.event, keys=keys)
         row = AuditOutbox.objects.using(using).filter(id=item.event.id, event=serialize_event(item))
@@ -332,9 +345,10 @@ def _parse_rows(rows: Iterable[AuditOutbox]) -> list[AuthenticatedEvent]:
 
 def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
     with suppress(ValueError):
-        authenticated = parse_event(row.event, allow_unsigned=True)
-        if authenticated.event.id == row.id and could_be_recorded(authenticated.event):
-            return authenticated
+        item = parse_event(row.event, allow_unsigned=True)
+        is_written_here = bool(item.event.mac_key) or has_valid_proof(item)
+        if item.event.id == row.id and is_written_here and could_be_recorded(item.event):
+            return item
     logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)
     return None
 

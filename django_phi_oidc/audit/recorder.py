@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Unpack
+from typing import Any, Unpack
 
 from .._internal.randomness import lowest_uuid7
 from ..errors import AuditUnavailable, KeyMissing
-from .events import SIGNED_LATE_KEY, Action, EventFields, NewEvent, Origin, parse_detail
+from .events import MAX_ITEMS, SIGNED_LATE_KEY, Action, EventFields, NewEvent, Origin, parse_detail
 from .models import AuditEvent
 from .storage import (
     EVENT_ERRORS,
@@ -53,18 +53,40 @@ def record_many(events: Sequence[NewEvent]) -> tuple[uuid.UUID, ...]:
     return tuple(item.event.id for item in authenticated)
 
 
-def raise_audit_alert(rule: str, *, now: datetime, count: int = 0, reason: str = "") -> None:
-    """Record an alert about the audit log itself, at most one per rule and hour. Raises:
-    AuditUnavailable.
+def raise_audit_alert(
+    rule: str,
+    *,
+    now: datetime,
+    count: int = 0,
+    reason: str = "",
+    event_ids: Sequence[uuid.UUID] = (),
+) -> None:
+    """Record an alert about the audit log itself, at most one per rule and hour.
+
+    Arguments, Raises: as `record_audit_alert`.
     """
-    if is_recorded(Action.ALERT_RAISED, "rule", rule, now=now):
-        return
+    if not is_recorded(Action.ALERT_RAISED, "rule", rule, now=now):
+        record_audit_alert(rule, now=now, count=count, reason=reason, event_ids=event_ids)
 
-    if count:
-        detail = {"rule": rule, "count": count}
-    else:
-        detail = {"rule": rule}
 
+def record_audit_alert(
+    rule: str,
+    *,
+    now: datetime,
+    count: int = 0,
+    reason: str = "",
+    event_ids: Sequence[uuid.UUID] = (),
+) -> None:
+    """Record an alert about the audit log itself.
+
+    event_ids: of the events that it is about; count is their number. The alert names the first
+    MAX_ITEMS. Raises: AuditUnavailable.
+    """
+    detail: dict[str, Any] = {"rule": rule}
+    if count or event_ids:
+        detail["count"] = count or len(event_ids)
+    if event_ids:
+        detail["event_ids"] = [str(event_id) for event_id in event_ids[:MAX_ITEMS]]
     record(Action.ALERT_RAISED, origin=Origin(), now=now, reason=reason, detail=detail)
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.db import (
     DatabaseError,
     DataError,
@@ -18,6 +19,7 @@ from django.db import (
     connections,
     transaction,
 )
+from django.utils.crypto import salted_hmac
 
 from .._internal import metrics, randomness
 from .._internal.inserts import insert
@@ -35,6 +37,7 @@ from .events import (
     Event,
     NewEvent,
     build_event,
+    canonical_bytes,
     compute_mac,
     compute_resource_pseudonym,
     is_withdrawal,
@@ -50,6 +53,7 @@ WRITE_SECONDS = 4.0
 """Limit for a read or write of events on PostgreSQL, because a request waits for its permit.
 Includes connecting.
 """
+_PROOF_SALT = "django_phi_oidc.audit.waiting_event"
 EVENT_ERRORS = (IntegrityError, DataError)
 """Database errors about the event itself, and not about the state of the database."""
 
@@ -87,8 +91,8 @@ def authenticate_event(
 
 
 def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEvent]:
-    """Return the events of a change as `authenticate_event` does; without MACs if the keys are
-    missing.
+    """Return the events of a change as `authenticate_event` does; if the keys are missing, with
+    proofs instead of MACs (`has_valid_proof`).
 
     Only events of withdrawals may lack a MAC: a change that ends or withdraws something must not
     depend on a key.
@@ -105,9 +109,26 @@ def authenticate_changes(new_events: Sequence[NewEvent]) -> list[AuthenticatedEv
         attributed = map(attribute_to_command, new_events)
         events = []
         for new_event in attributed:
-            events.append(build_event(new_event, id=randomness.uuid7(new_event.now), mac_key=""))
-        return [AuthenticatedEvent(event, b"") for event in events]
+            event = build_event(new_event, id=randomness.uuid7(new_event.now), mac_key="")
+            events.append(AuthenticatedEvent(event, _compute_proof(event, settings.SECRET_KEY)))
+        return events
     return [authenticate_event(new_event, keys=keys) for new_event in new_events]
+
+
+def has_valid_proof(item: AuthenticatedEvent) -> bool:
+    """Whether a process of this portal wrote an event that waits for its MAC.
+
+    The proof is HMAC-SHA256 over the canonical bytes, under a key that is derived from SECRET_KEY:
+    each process has it, and the databases do not.
+    """
+    secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+    return any(hmac.compare_digest(_compute_proof(item.event, key), item.mac) for key in secrets)
+
+
+def _compute_proof(event: Event, secret: str | bytes) -> bytes:
+    return salted_hmac(
+        _PROOF_SALT, canonical_bytes(event), secret=secret, algorithm="sha256"
+    ).digest()
 
 
 def authenticate_late(event: Event, *, keys: Sequence[SymmetricKey]) -> AuthenticatedEvent:

@@ -50,6 +50,7 @@ ALERT_LABELS: Mapping[str, str] = {
     "leak_request_cookie": _("Secret data in a cookie of a request"),
     "leak_url": _("Secret data in an address"),
     "logout_sub_mismatch": _("Sign-out names another person"),
+    "outbox_refused": _("Events of the outbox refused"),
     "protection_altered": _("Protection of the audit database altered"),
     "refusal_burst": _("Burst of refusals"),
     "retention_key_kept": _("Retention key not destroyed"),
@@ -122,10 +123,7 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "event_key_retired": _("Events are signed with a key that is not the newest one."),
     "event_key_unknown": _("Events are signed with a key that is not configured."),
     "event_unqueued": _("Valid events are neither sealed nor waiting to be sealed."),
-    "events_signed_late": _(
-        "Events waited without a signature, because the keys "
-        "were missing or an attacker added them."
-    ),
+    "events_signed_late": _("Events waited for their signature, because the keys were missing."),
     "identifier_changed": _(
         "The provider reports another e-mail address or telephone number of a person."
     ),
@@ -162,6 +160,9 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     ),
     "logout_sub_mismatch": _(
         "A sign-out request ended a session whose person is another one than it names."
+    ),
+    "outbox_refused": _(
+        "The outbox keeps events that this portal did not write, or that were changed."
     ),
     "protection_altered": _(
         "Triggers or settings that protect the audit database are not as they were installed."

@@ -68,6 +68,7 @@ DETAIL_LABELS: Mapping[str, str] = {
     "members_added": _("Members added"),
     "members_removed": _("Members removed"),
     "rule": _("Rule"),
+    "event_ids": _("Events"),
     "sanitized": _("Text shortened or cleaned"),
     "sessions": _("Sessions ended"),
     "sha256": _("SHA-256 digest"),

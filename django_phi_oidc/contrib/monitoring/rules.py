@@ -179,6 +179,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "leak_request_cookie": Severity.WARNING,
     "leak_url": Severity.WARNING,
     "logout_sub_mismatch": Severity.WARNING,
+    "outbox_refused": Severity.CRITICAL,
     "protection_altered": Severity.CRITICAL,
     "refusal_burst": Severity.WARNING,
     "retention_key_kept": Severity.CRITICAL,

@@ -1,7 +1,9 @@
 """Events of changes exist exactly if the change is committed."""
 
+import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +16,14 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, IntegrityError, connectio
 from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 
+from django_phi_oidc._internal import randomness
+from django_phi_oidc.audit.actions import WITHDRAWAL_ACTIONS
 from django_phi_oidc.audit.events import (
     Action,
     AuthenticatedEvent,
     NewEvent,
     Origin,
+    build_event,
     compute_mac,
     parse_event,
     serialize_event,
@@ -303,7 +308,9 @@ def test_flush_keeps_damaged_rows_and_moves_the_others(
     text = serialize_event(waiting[3]) if damage == "another" else damage
     AuditOutbox.objects.filter(id__in=[waiting[0].event.id, waiting[1].event.id]).update(event=text)
     assert flush(limit=2) == 2
-    assert count_events() == (2, 2)
+    # The two other events, and the alert.
+    assert count_events() == (2, 3)
+    assert refused_ids() == [str(waiting[0].event.id), str(waiting[1].event.id)]
     assert caplog.text.count("is not an event as it was written") == 2
 
 
@@ -388,7 +395,7 @@ def test_a2_event_of_a_withdrawal_without_keys_waits_and_gets_its_mac_later(
     assert (stored.event.actor, stored.event.occurred_at) == ("7", NOW)
     assert stored.mac == compute_mac(stored.event, keyring.get_keys("audit_mac")[0].material)
     (alert,) = AuditEvent.objects.filter(action=Action.ALERT_RAISED)
-    assert alert.detail == '{"count":1,"rule":"events_signed_late"}'
+    assert alert.detail == f'{{"count":1,"event_ids":["{id_}"],"rule":"events_signed_late"}}'
     assert AuditOutbox.objects.count() == 0
 
 
@@ -420,19 +427,23 @@ def test_a2_rolled_back_withdrawal_without_keys_leaves_no_event(with_keys: Any, 
     [
         ('"signed_late":true,', ""),
         ('"session.ended"', '"subject.linked"'),
-        ('"mac":""', '"mac":"00"'),
-        ('"mac_key":""', '"mac_key":"00000000"'),
+        ('"mac":"', '"mac":"00'),
         ('"occurred_at":"2026-', '"occurred_at":"9999-'),
         ('"tokens":2', '"tokens":"2"'),
+        ('"actor":"7"', '"actor":"8"'),
+        ('"tokens":2', '"tokens":3'),
+        ('"client_ip":"', '"client_ip":"::1'),
         (f'"occurred_at":"{NOW:%Y-%m-%dT%H:%M:%S.%f}Z"', '"occurred_at":"0001-01-01T00:00:00.000000+01:00"'),
     ],
     ids=[
         "not flagged",
         "another action",
         "a short MAC",
-        "a key",
         "p1 another time",
         "p1 another type",
+        "p2 another actor",
+        "p2 another number",
+        "p2 another address",
         "p1 before year 1",
     ],
 )
@@ -449,6 +460,88 @@ def test_a2_planted_event_without_a_mac_is_not_signed(
     assert flush() == 1
     assert AuditOutbox.objects.get().id == row.id
     assert not AuditEvent.objects.filter(id=row.id).exists()
+    assert refused_ids() == [str(row.id)]
+
+
+def refused_ids() -> list[str]:
+    """Return the ids in the alerts about rows that no process of this portal wrote."""
+    ids = []
+    for alert in AuditEvent.objects.filter(action=Action.ALERT_RAISED, detail__contains="outbox_refused"):
+        ids += json.loads(alert.detail)["event_ids"]
+    return ids
+
+
+def plant_event(action: str, proof: bytes, **fields: Any) -> uuid.UUID:
+    """Insert an event that waits for its MAC, as a writer to the default database can, and return its id."""
+    detail = {"withdrawn": ["7"]} if action == Action.ROLE_CHANGED else {}
+    new_event = NewEvent(action, ORIGIN, NOW, detail=detail, **fields)
+    event = build_event(new_event, id=randomness.uuid7(NOW), mac_key="")
+    AuditOutbox.objects.create(id=event.id, event=serialize_event(AuthenticatedEvent(event, proof)))
+    return event.id
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", sorted({*WITHDRAWAL_ACTIONS, Action.ROLE_CHANGED}))
+@pytest.mark.parametrize("proof", [b"", bytes(32), b"x" * 32], ids=["none", "zeros", "a guess"])
+def test_p2_planted_event_is_not_signed_while_the_keys_are_here_or_away(
+    settings: Any, with_keys: Any, count_events: Any, action: str, proof: bytes
+) -> None:
+    """Without any key, by SQL on the default database."""
+    planted = plant_event(action, proof)
+    assert flush() == 0
+    with transaction.atomic():
+        written = enqueue_session_ended()
+    settings.PHI_OIDC = with_keys
+    assert flush() == 1
+    assert AuditEvent.objects.filter(id=written).exists()
+    assert not AuditEvent.objects.filter(id=planted).exists()
+    assert AuditOutbox.objects.get().id == planted
+    assert refused_ids() == [str(planted)]
+    # The alert is repeated once an hour, and not at each run.
+    assert flush() == 0
+    assert len(refused_ids()) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_p2_proof_of_another_event_is_not_valid(settings: Any, with_keys: Any, count_events: Any) -> None:
+    with transaction.atomic():
+        enqueue_session_ended()
+    genuine = parse_event(AuditOutbox.objects.get().event, allow_unsigned=True)
+    planted = plant_event(Action.SESSION_ENDED, genuine.mac)
+    settings.PHI_OIDC = with_keys
+    assert flush() == 1
+    assert refused_ids() == [str(planted)]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("fallbacks", "moved"), [(["the key of the tests"], 1), ([], 0)])
+def test_p2_secret_key_that_was_replaced_proves_an_event_while_it_is_a_fallback(
+    settings: Any, with_keys: Any, count_events: Any, fallbacks: list[str], moved: int
+) -> None:
+    settings.SECRET_KEY = "the key of the tests"
+    with transaction.atomic():
+        enqueue_session_ended()
+    settings.PHI_OIDC = with_keys
+    settings.SECRET_KEY = "the next key of the tests"
+    settings.SECRET_KEY_FALLBACKS = fallbacks
+    assert flush() == moved
+    assert AuditOutbox.objects.count() == 1 - moved
+
+
+@pytest.mark.django_db(transaction=True)
+def test_p6_each_batch_of_events_that_are_signed_late_has_an_alert(settings: Any, with_keys: Any) -> None:
+    without_keys = settings.PHI_OIDC
+    ids = []
+    for _ in range(3):
+        settings.PHI_OIDC = without_keys
+        with transaction.atomic():
+            ids.append(str(enqueue_session_ended()))
+        settings.PHI_OIDC = with_keys
+        flush()
+    named = []
+    for alert in AuditEvent.objects.filter(action=Action.ALERT_RAISED).order_by("id"):
+        named += json.loads(alert.detail)["event_ids"]
+    assert named == ids
 
 
 @pytest.mark.django_db(transaction=True)
