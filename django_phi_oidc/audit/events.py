@@ -398,7 +398,7 @@ def serialize_event(authenticated_event: AuthenticatedEvent) -> str:
 def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEvent:
     """Parse the output of `serialize_event`. The MAC, or the proof, is NOT checked.
 
-    allow_unsigned: accept an event that `is_withdrawal` and gets its MAC later.
+    allow_unsigned: accept an event that gets its MAC later, and has a proof until then.
     Raises: ValueError unless the text is, byte for byte, what `serialize_event` writes for an event
     of this version.
     """
@@ -409,8 +409,7 @@ def parse_event(text: str, *, allow_unsigned: bool = False) -> AuthenticatedEven
         is_exact = serialize_event(authenticated) == text
     except (*_PARSE_ERRORS, RecursionError) as error:
         raise ValueError("Not an event.") from error
-    event = authenticated.event
-    has_key = bool(event.mac_key) or (allow_unsigned and _may_wait_for_mac(event))
+    has_key = allow_unsigned or bool(authenticated.event.mac_key)
     if not (is_exact and has_key and len(mac) == hashlib.sha256().digest_size):
         raise ValueError("Not an event of this version.")
     return authenticated
@@ -562,12 +561,6 @@ def _is_canonical_detail(text: str) -> bool:
             and _has_types_of_keys(detail)
         )
     return False
-
-
-def _may_wait_for_mac(event: Event) -> bool:
-    detail = json.loads(event.detail)
-    is_flagged = detail.get(SIGNED_LATE_KEY) is True
-    return is_flagged and is_withdrawal(event.action, detail)
 
 
 def is_withdrawal(action: str, detail: Mapping[str, Any] | None) -> bool:
