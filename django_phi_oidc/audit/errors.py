@@ -35,3 +35,13 @@ class CheckpointInvalid(PhiOidcError):
     """Not a checkpoint signed by a known key (C2SP tlog-checkpoint)."""
 
     code = LogCode.CHECKPOINT_INVALID
+
+
+class LogDamaged(LookupError):
+    """A leaf, a stored node or a tile is missing, or is another one."""
+
+
+class ColumnsAltered(LogDamaged):
+    """A column of the audit tables has another type than the migrations made: no value of it is
+    read.
+    """

@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from .._internal.overrides import override_global
 from .partitions import list_partition_names
 from .router import AUDIT_ALIAS
+from .table_columns import list_altered_columns
 from .trusted_transaction import trusted_transaction
 
 _UNIQUE_COLUMNS = {
@@ -176,7 +177,7 @@ def _drop_statements(vendor: str) -> Iterator[str]:
 
 
 def list_deviations() -> list[str]:
-    """Return how triggers, functions and persistence differ from what the migrations made.
+    """Return how triggers, functions, columns and persistence differ from what the migrations made.
 
     Also reports other triggers and rules, which can drop rows or change them, and commits that do
     not wait for the disk. An administrator can change all of this and change it back: only `audit
@@ -186,15 +187,20 @@ def list_deviations() -> list[str]:
     if connections[AUDIT_ALIAS].vendor != "postgresql":
         return list(_list_altered_triggers_sqlite())
     deviations = list(_list_altered_settings())
-    with trusted_transaction():
-        return [*deviations, *_list_altered_tables(), *_list_altered_triggers_postgresql()]
+    with trusted_transaction(allow_altered_columns=True):
+        return [
+            *deviations,
+            *_list_altered_tables(),
+            *list_altered_columns(),
+            *_list_altered_triggers_postgresql(),
+        ]
 
 
 def repair() -> None:
     """Create triggers and functions again as the migrations made them, and make the tables durable.
 
-    Other triggers and rules stay: `list_deviations` names them. Requires: the role owns the tables.
-    Raises: DatabaseError.
+    Other triggers and rules stay, and types of columns: `list_deviations` names them. Requires: the
+    role owns the tables. Raises: DatabaseError.
     """
     connection = connections[AUDIT_ALIAS]
     with transaction.atomic(using=AUDIT_ALIAS), connection.cursor() as cursor:

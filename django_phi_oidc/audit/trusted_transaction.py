@@ -1,14 +1,19 @@
-"""Transactions of the audit database that use only functions and operators of PostgreSQL itself."""
+"""Transactions of the audit database that use only functions and operators of PostgreSQL itself,
+and read only columns with the types of the migrations.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import connections, transaction
 
+from .errors import ColumnsAltered
 from .router import AUDIT_ALIAS
+from .table_columns import COLUMN_TYPES, list_altered_columns
 
-# By name: the test runner imports this module before Django loads models.
-_EVENT_TABLE = "phi_oidc_audit_auditevent"
+_EVENT_TABLE = next(iter(COLUMN_TYPES))
+# A column cannot be changed until the end of the transaction.
+_LOCK_SQL = f"LOCK TABLE {', '.join(COLUMN_TYPES)} IN ACCESS SHARE MODE"
 # One index look-up per row: a plan that sorts or hashes the whole table for some of its rows would
 # spill to disk.
 _DISABLED_PLANNER_OPTIONS = (
@@ -29,13 +34,16 @@ _SEARCH_PATH_SQL = f"""
 
 
 @contextmanager
-def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
+def trusted_transaction(
+    *, force_index_lookups: bool = False, allow_altered_columns: bool = False
+) -> Iterator[None]:
     """Open a transaction of the audit database that uses only functions and operators of PostgreSQL
-    itself.
+    itself, and reads only columns with the types of the migrations.
 
     An administrator can put a schema before `pg_catalog` (ALTER DATABASE … SET search_path). A
     function in that schema could return the sealed values for an altered row. NOT defended:
     functions that were replaced in `pg_catalog` itself.
+    allow_altered_columns: only to report them. Raises: ColumnsAltered.
     """
     connection = connections[AUDIT_ALIAS]
     if connection.vendor != "postgresql":
@@ -52,5 +60,8 @@ def trusted_transaction(*, force_index_lookups: bool = False) -> Iterator[None]:
 
     with transaction.atomic(using=AUDIT_ALIAS):
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(settings)}")
+            cursor.execute(f"SELECT {', '.join(settings)}; {_LOCK_SQL}")
+        if not allow_altered_columns:
+            for text in list_altered_columns():
+                raise ColumnsAltered(f"{text}.")
         yield

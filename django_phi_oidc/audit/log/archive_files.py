@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import AuditUnavailable, KeyMissing
 from .. import conf
-from ..errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, LogDamaged, ProofInvalid
 from ..events import find_event, is_restore_event
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..models import AuditEvent
@@ -20,7 +20,6 @@ from .archive import LogArchive, find_verified_event, verify_sealed_event
 from .models import ArchiveFile
 from .ranges import find_newest_checkpoint
 from .signing_keys import get_public_keys
-from .tree_storage import LogDamaged
 
 MAX_LISTED_FILES = 60
 """Five years of one a month."""

@@ -12,7 +12,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from ..errors import ProofInvalid
+from ..errors import LogDamaged, ProofInvalid
 from ..events import MAX_CHARACTERS, MAX_ITEMS, find_event, parse_detail
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..partitions import LEAF_TABLE, Partition, is_partitioned, list_gaps, list_partitions
@@ -20,7 +20,6 @@ from ..trusted_transaction import trusted_transaction
 from .archive import verify_sealed_event
 from .ranges import find_newest_checkpoint
 from .reader import read_archive_events
-from .tree_storage import LogDamaged
 
 LeafRange = tuple[int, int]
 """The leaves [start, end)."""

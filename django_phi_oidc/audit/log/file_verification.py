@@ -18,7 +18,7 @@ from functools import lru_cache
 from django.utils.translation import gettext as _
 
 from ..._internal.batches import split_into_batches
-from ..errors import ProofInvalid
+from ..errors import LogDamaged, ProofInvalid
 from ..events import AuthenticatedEvent, Event, canonical_bytes, parse_event
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.proof import NodesReader, build_inclusion_proof, verify_inclusion
@@ -29,7 +29,7 @@ from ..router import AUDIT_ALIAS
 from ..search import EventFilters, iterate_events
 from ..storage import translate_database_errors
 from .reader import create_mac_calculator, read_checkpoints
-from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_node
+from .tree_storage import LEVEL_STEP, find_leaf_hashes, read_node
 
 MAX_LISTED_FAULTS = 20
 _BATCH_SIZE = 1_000

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...errors import KeyMissing
 from .. import conf
-from ..errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, LogDamaged, ProofInvalid
 from ..merkle.checkpoint import parse_checkpoint
 from ..merkle.proof import (
     build_consistency_proof,
@@ -21,7 +21,7 @@ from .bundle import build_consistency_bundle, build_inclusion_bundle
 from .cosigned_checkpoints import build_cosigned_note, find_cosigned_checkpoint
 from .reader import RawEvent, find_raw_event, read_checkpoints
 from .signing_keys import get_public_keys
-from .tree_storage import LogDamaged, read_nodes
+from .tree_storage import read_nodes
 
 
 def create_inclusion_proof(event_id: uuid.UUID, *, archives: Sequence[LogArchive] = ()) -> str:

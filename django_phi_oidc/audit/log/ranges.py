@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..._internal.randomness import token_bytes
-from ..errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, LogDamaged, ProofInvalid
 from ..merkle.checkpoint import Checkpoint, LogKey, verify_checkpoint
 from ..merkle.compact import CompactRange
 from ..merkle.proof import build_consistency_proof, verify_consistency
@@ -21,7 +21,7 @@ from ..merkle.rfc6962 import MAX_TREE_SIZE
 from ..trusted_transaction import trusted_transaction
 from .reader import RawCheckpoint, read_checkpoints, read_event_id
 from .signing_keys import find_epoch, get_checkpoint_origin
-from .tree_storage import LogDamaged, read_compact_range, read_nodes
+from .tree_storage import read_compact_range, read_nodes
 
 LEAVES_PER_PART = 50_000
 """As many as a checkpoint covers at most."""
@@ -153,8 +153,7 @@ def find_checkpoint_at_most(size: int, keys: Sequence[LogKey]) -> Checkpoint | N
     ):
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
-        # below_size must decrease in each round: a stored tree_size has no upper bound, and a value
-        # that is not an integer is read as -1.
+        # It must decrease in each round: the size of the first checkpoint has no upper bound.
         below_size = min(rows[0].tree_size, below_size - 1)
     return None
 
@@ -164,9 +163,6 @@ def find_checkpoint_at_least(size: int, keys: Sequence[LogKey]) -> Checkpoint | 
     while rows := read_checkpoints(size - 1, limit=1):
         with suppress(CheckpointInvalid):
             return verify_row(rows[0], keys)
-        if rows[0].tree_size < size:
-            # It is no integer.
-            return None
         size = rows[0].tree_size + 1
     return None
 

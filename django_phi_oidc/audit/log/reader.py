@@ -32,14 +32,12 @@ _JOIN_EVENT = {
     "WHERE id = u.event_id OFFSET 0) e",
     "sqlite": f"JOIN {_EVENT_TABLE} e ON e.id = u.event_id",
 }
-_EVENT_TYPES = {"id": "uuid", "v": "int8", "occurred_at": "timestamptz"}
-# The casts: a column whose type was altered has another binary form, and would be read as other
-# values.
+_EVENT_TYPES = {"id": "uuid", "v": "int2", "occurred_at": "timestamptz"}
+# Without casts: their functions can return other values. `trusted_transaction` compares the types.
 _COLUMN_TYPES = {
     **{"l.leaf_index": "int8", "l.event_id": "uuid", "l.leaf_hash": "bytea", "e.mac": "bytea"},
     **{f"e.{name}": _EVENT_TYPES.get(name, "text") for name in Event._fields},
 }
-_POSTGRESQL_COLUMNS = ", ".join(f"{name}::{type_}" for name, type_ in _COLUMN_TYPES.items())
 # In the binary format, a uuid is 16 bytes, and a time is the number of microseconds since
 # _TIME_ORIGIN.
 _BINARY_TYPES = tuple(
@@ -227,9 +225,9 @@ class RawCheckpoint(NamedTuple):
     """A checkpoint as it is in its row."""
 
     tree_size: int
-    """-1 if it is not an integer, as after the type of the column was altered."""
     root_hash: bytes
     epoch: int
+    """-1 if it is not an integer, which only SQLite stores."""
     note: str
 
 
@@ -249,7 +247,7 @@ def read_checkpoints(
     else:
         is_integer = "typeof(tree_size) = 'integer' AND"
 
-    with connections[AUDIT_ALIAS].cursor() as cursor:
+    with trusted_transaction(), connections[AUDIT_ALIAS].cursor() as cursor:
         cursor.execute(
             f"SELECT tree_size, root_hash, epoch, note FROM {_CHECKPOINT_TABLE} "  # noqa: S608 -- constants
             f"WHERE {is_integer} tree_size > %s AND (tree_size < %s OR "
@@ -259,9 +257,7 @@ def read_checkpoints(
         checkpoints = []
         for size, root, epoch, note in cursor.fetchall():
             checkpoints.append(
-                RawCheckpoint(
-                    _as_integer(size), as_bytes(root), _as_integer(epoch), str(note or "")
-                )
+                RawCheckpoint(size, as_bytes(root), _as_integer(epoch), str(note or ""))
             )
         return checkpoints
 
@@ -321,7 +317,7 @@ def _read_rows(source: str, *, force_index_lookups: bool = True) -> Iterator[Raw
         trusted_transaction(force_index_lookups=force_index_lookups),
         connection.cursor() as cursor,
     ):
-        statement = f"COPY (SELECT {_POSTGRESQL_COLUMNS} {source}) TO STDOUT (FORMAT BINARY)"
+        statement = f"COPY (SELECT {', '.join(_COLUMN_TYPES)} {source}) TO STDOUT (FORMAT BINARY)"
         with connection.wrap_database_errors, cursor.copy(statement) as copied:
             copied.set_types(_BINARY_TYPES)
             rows: Iterator[Any] = copied.rows()
@@ -402,6 +398,7 @@ def _convert_sqlite_row(row: Sequence[Any]) -> list[Any]:
     None.
     """
     converters = {
+        "int2": _find_integer,
         "int8": _find_integer,
         "uuid": _parse_id_bytes,
         "bytea": as_bytes,

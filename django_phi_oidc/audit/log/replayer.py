@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ..errors import LogDamaged
 from ..merkle.compact import CompactRange
 from ..merkle.rfc6962 import HASH_BYTES, hash_leaf
 from ..models import AuditEvent, AuditLeaf, AuditNode
@@ -16,7 +17,7 @@ from ..trusted_transaction import trusted_transaction
 from .archive_records import DetachedLeaves, Gap
 from .findings import FindingKind, LogFinding, VerificationSummary, format_event_id
 from .reader import RawEvent, as_bytes, find_canonical_id, read_leaves
-from .tree_storage import STORED_LEVELS, LogDamaged, find_absent_leaf_hashes, read_compact_range
+from .tree_storage import STORED_LEVELS, find_absent_leaf_hashes, read_compact_range
 
 _MISSING_LEAF_HASH = bytes(HASH_BYTES)
 """Placeholder of a missing leaf: no root can be computed over it."""

@@ -23,7 +23,7 @@ from ..._internal.randomness import lowest_uuid7
 from ..._internal.sql import is_lock_timeout
 from ...crypto import keyring
 from ...errors import AuditUnavailable
-from ..errors import CheckpointInvalid, SealingRefused
+from ..errors import CheckpointInvalid, LogDamaged, SealingRefused
 from ..events import (
     Action,
     AuthenticatedEvent,
@@ -52,7 +52,7 @@ from .reader import (
     read_unqueued_events,
 )
 from .signing_keys import get_checkpoint_origin, get_public_keys
-from .tree_storage import STORED_LEVELS, LogDamaged, build_node_rows, read_compact_range, read_nodes
+from .tree_storage import STORED_LEVELS, build_node_rows, read_compact_range, read_nodes
 from .witness import get_witnessed_checkpoints, write_witness_file
 
 logger = logging.getLogger("phi_oidc.audit")

@@ -9,7 +9,7 @@ replaced by something else.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..errors import CheckpointInvalid, ProofInvalid
+from ..errors import CheckpointInvalid, LogDamaged, ProofInvalid
 from ..merkle.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, verify_checkpoint
 from ..merkle.proof import compute_root_at_size
 from ..merkle.tiles import TILE_WIDTH, Tile, build_tiles, get_tile_path
@@ -18,7 +18,7 @@ from .cosigned_checkpoints import build_cosigned_note
 from .reader import RawCheckpoint, as_bytes, read_checkpoints
 from .signing_keys import find_epoch, get_checkpoint_origin
 from .tile_store import CHECKPOINT_PATH, TileStore
-from .tree_storage import LEVEL_STEP, LogDamaged, find_leaf_hashes, read_nodes
+from .tree_storage import LEVEL_STEP, find_leaf_hashes, read_nodes
 
 LEAVES_PER_STEP = 100_000
 """Leaves in memory at once. A checkpoint covers at most half as many new ones."""

@@ -10,6 +10,7 @@ from functools import lru_cache
 from django.db import connections
 
 from ...errors import AuditUnavailable
+from ..errors import LogDamaged
 from ..merkle.compact import CompactRange, list_perfect_subtrees
 from ..merkle.rfc6962 import HASH_BYTES, hash_node
 from ..merkle.tiles import TILE_WIDTH, get_tile_path
@@ -23,10 +24,6 @@ STORED_LEVELS = (8, 16, 24, 32)
 """Levels whose nodes are stored. Beyond 2**40 leaves one query would read more rows."""
 _CACHED_TILES = 64
 """Of 20 KB each. The path of a proof reads up to eight nodes of the same tile."""
-
-
-class LogDamaged(LookupError):
-    """A leaf, a stored node or a tile is missing, or is another one."""
 
 
 def read_node(level: int, index: int) -> bytes:

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..._internal.randomness import lowest_uuid7
-from ..errors import CheckpointInvalid, SealingRefused
+from ..errors import CheckpointInvalid, LogDamaged, SealingRefused
 from ..merkle.checkpoint import (
     Checkpoint,
     LogKey,
@@ -32,7 +32,6 @@ from .cosigned_checkpoints import find_seen_place
 from .ranges import LogRange, get_range_after, is_continued, verify_row
 from .reader import read_checkpoints
 from .signing_keys import get_checkpoint_origin, get_public_keys
-from .tree_storage import LogDamaged
 
 logger = logging.getLogger("phi_oidc.audit")
 _LOG_RECORD = "log"

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ...errors import AuditUnavailable
+from ..errors import ColumnsAltered
 from ..events import Action, EventOutcome, Origin
 from ..merkle.checkpoint import LogKey, NoteSigner
 from ..recorder import record
@@ -25,7 +26,7 @@ from .findings import VerificationSummary
 from .ranges import LEAVES_PER_PART, Part, align_part, draw_start, find_newest_checkpoint
 from .signing_keys import get_public_keys
 from .verification_records import read_record, write_record
-from .verifier import UNSEALED_AFTER, verify_log
+from .verifier import UNSEALED_AFTER, add_unread_log, verify_log
 
 logger = logging.getLogger("phi_oidc.audit")
 CYCLE = timedelta(days=14)
@@ -64,8 +65,17 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
     `audit.verified` is recorded at the end of each cycle, and for each run with faults.
     Raises: AuditUnavailable, KeyMissing.
     """
-    keys = get_public_keys(key)
     summary = VerificationSummary()
+    try:
+        _verify_next_part(key, summary, now=now)
+    except ColumnsAltered as error:
+        logger.error("Audit log: %s", add_unread_log(error, summary).render_line())  # noqa: TRY400 -- as other findings
+        _record_faults(summary, now=now)
+    return summary
+
+
+def _verify_next_part(key: NoteSigner, summary: VerificationSummary, *, now: datetime) -> None:
+    keys = get_public_keys(key)
     with translate_database_errors():
         newest = find_newest_checkpoint(keys)
         if newest is None:
@@ -75,7 +85,7 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
                 [], keys, summary, now=now, unsealed_after=now - datetime.min.replace(tzinfo=UTC)
             )
             _record_faults(summary, now=now)
-            return summary
+            return
         tree_size = newest.tree_size
         cycle = _read_cycle(keys, tree_size, now=now)
         parts = _advance(cycle, tree_size, keys, now=now)
@@ -110,7 +120,6 @@ def verify_next_part(key: NoteSigner, *, now: datetime) -> VerificationSummary:
 
         record(Action.AUDIT_VERIFIED, origin=Origin(), now=now, outcome=outcome, detail=detail)
     write_record(_RECORD, asdict(cycle), key)
-    return summary
 
 
 def _record_faults(summary: VerificationSummary, *, now: datetime) -> None:

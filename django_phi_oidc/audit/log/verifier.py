@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 from django.db.models import Q
 
 from ..._internal.randomness import lowest_uuid7
-from ..errors import CheckpointInvalid
+from ..errors import CheckpointInvalid, ColumnsAltered, LogDamaged
 from ..events import is_declaration, is_valid_event
 from ..merkle.checkpoint import Checkpoint, LogKey
 from ..merkle.rfc6962 import MAX_TREE_SIZE, hash_leaf
@@ -43,7 +43,7 @@ from .reader import (
 from .recovery import LogRestore, read_declared_restores
 from .replayer import ArchivedEventLookup, KnownRoot, LogReplay, MacCalculator
 from .signing_keys import find_epoch
-from .tree_storage import STORED_LEVELS, LogDamaged
+from .tree_storage import STORED_LEVELS
 
 LEAVES_PER_CHUNK = 50_000
 """Leaves in memory at once. A chunk ends at a checkpoint if there is one within twice as many."""
@@ -84,36 +84,45 @@ def verify_log(
     time.
     Raises: KeyMissing.
     """
-    protection = (
-        LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.")
-        for text in list_deviations()
-    )
-    verification = _Verification(
-        keys,
-        declared_restores=read_declared_restores(archived_restore_events),
-        archived_size=archived_size,
-        detached_leaves=detached_leaves,
-        summary=summary,
-        progress=progress,
-        reads_all=parts is None,
-    )
-    first = start or LogRange()
-    # Witnessed checkpoints up to this size are not compared with the leaves.
-    if parts is None:
-        compared_from = first.tree.size
-    else:
-        compared_from = verification.size
-
-    for finding in chain(
-        protection,
-        verification.compare_witnessed(witnessed_checkpoints, compared_from, known_lost_sizes),
-        verification.verify_ranges(
-            [first] if parts is None else verification.iterate_ranges(parts), find_archived
-        ),
-        verification.verify_remaining_rows(lowest_uuid7(now - unsealed_after).bytes),
-    ):
+    for text in list_deviations():
+        finding = LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"{text}.")
         summary.add(finding)
         yield finding
+    try:
+        verification = _Verification(
+            keys,
+            declared_restores=read_declared_restores(archived_restore_events),
+            archived_size=archived_size,
+            detached_leaves=detached_leaves,
+            summary=summary,
+            progress=progress,
+            reads_all=parts is None,
+        )
+        first = start or LogRange()
+        # Witnessed checkpoints up to this size are not compared with the leaves.
+        if parts is None:
+            compared_from = first.tree.size
+        else:
+            compared_from = verification.size
+
+        for finding in chain(
+            verification.compare_witnessed(witnessed_checkpoints, compared_from, known_lost_sizes),
+            verification.verify_ranges(
+                [first] if parts is None else verification.iterate_ranges(parts), find_archived
+            ),
+            verification.verify_remaining_rows(lowest_uuid7(now - unsealed_after).bytes),
+        ):
+            summary.add(finding)
+            yield finding
+    except ColumnsAltered as error:
+        yield add_unread_log(error, summary)
+
+
+def add_unread_log(error: ColumnsAltered, summary: VerificationSummary) -> LogFinding:
+    """Count the finding that the log was not read, or not to its end, and return it."""
+    finding = LogFinding(kind=FindingKind.PROTECTION_ALTERED, text=f"The log was not read: {error}")
+    summary.add(finding)
+    return finding
 
 
 class _Verification:
@@ -407,8 +416,6 @@ class _CheckpointVerifier:
         while rows := read_checkpoints(start, limit=1000):
             yield from rows
             start = rows[-1].tree_size
-            if start < 0:
-                return
 
     def _verify_row(self, row: RawCheckpoint) -> tuple[KnownRoot | None, list[LogFinding]]:
         try:

@@ -28,7 +28,7 @@ from ..._internal.command_output import Output, ProgressLine
 from ...errors import AuditUnavailable
 from ...extensions import event_queues
 from .. import conf, db_privileges, outbox, partitions, throttling, triggers
-from ..errors import CheckpointInvalid
+from ..errors import CheckpointInvalid, ColumnsAltered, LogDamaged
 from ..events import OUTCOMES, Action, list_actions, serialize_event
 from ..log import archive as archives
 from ..log import (
@@ -47,8 +47,7 @@ from ..log import (
 from ..log.file_verification import verify_exported_file
 from ..log.findings import FindingKind, LogFinding, VerificationSummary
 from ..log.ranges import LogRange, Part, draw_sample, find_newest_checkpoint
-from ..log.tree_storage import LogDamaged
-from ..log.verifier import UNSEALED_AFTER, verify_log
+from ..log.verifier import UNSEALED_AFTER, add_unread_log, verify_log
 from ..merkle.checkpoint import (
     Checkpoint,
     LogKey,
@@ -322,11 +321,60 @@ def _verify(options: Options, output: Output) -> None:
         return
     verified = [archives.verify_archive(path, keys) for path in options["archive"]]
     archive_files.register_missing_archives(verified)
+    summary = VerificationSummary()
+    try:
+        _write_findings(
+            options,
+            output,
+            keys=keys,
+            witnessed=witnessed,
+            verified=verified,
+            summary=summary,
+        )
+    except ColumnsAltered as error:
+        _write_finding(add_unread_log(error, summary), output)
+
+    if summary.fault_count:
+        outcome = "failure"
+    else:
+        outcome = "success"
+
+    _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
+    is_sample = bool(options["sample"])
+    _write_totals(summary, output, partial(_format_totals, is_sample=is_sample))
+    # After the totals: an external signer may fail.
+    if not is_sample and not summary.fault_count and (key := signing_keys.find_signing_key()):
+        size = summary.verified_size
+        root_hash = summary.verified_root
+        verification_records.record_verified_log(size, root_hash, key=key, now=clock.now())
+    counts = summary.counts_by_kind
+    unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
+    if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
+        raise CommandError("The audit log was changed after it was sealed.")
+    if unwitnessed:
+        raise CommandError(
+            "The newest checkpoint is not cosigned by enough witnesses: see `audit witnesses`."
+        )
+    if summary.fault_count:
+        raise CommandError("The audit log can be changed: `audit repair` restores its triggers.")
+
+
+def _write_findings(
+    options: Options,
+    output: Output,
+    *,
+    keys: Sequence[LogKey],
+    witnessed: Sequence[Checkpoint],
+    verified: Sequence[archives.LogArchive],
+    summary: VerificationSummary,
+) -> None:
+    """Verify the database, and write the findings, which are counted in `summary`. Raises:
+    ColumnsAltered.
+    """
     restore_events = []
     for archive in verified:
         for event in archive.restore_events:
             restore_events.append(event)
-    summary = VerificationSummary()
     unsealed_after = timedelta(seconds=options["unsealed_after"])
     cosigned, findings = cosigned_checkpoints.verify_witnesses(
         keys, now=clock.now(), after=unsealed_after
@@ -365,29 +413,6 @@ def _verify(options: Options, output: Output) -> None:
         ):
             progress.end()
             _write_finding(finding, output)
-
-    if summary.fault_count:
-        outcome = "failure"
-    else:
-        outcome = "success"
-
-    _record(Action.AUDIT_VERIFIED, outcome=outcome, detail=summary.build_event_detail())
-    _write_totals(summary, output, partial(_format_totals, is_sample=parts is not None))
-    # After the totals: an external signer may fail.
-    if parts is None and not summary.fault_count and (key := signing_keys.find_signing_key()):
-        size = summary.verified_size
-        root_hash = summary.verified_root
-        verification_records.record_verified_log(size, root_hash, key=key, now=clock.now())
-    counts = summary.counts_by_kind
-    unwitnessed = counts[FindingKind.CHECKPOINT_UNWITNESSED]
-    if summary.fault_count > counts[FindingKind.PROTECTION_ALTERED] + unwitnessed:
-        raise CommandError("The audit log was changed after it was sealed.")
-    if unwitnessed:
-        raise CommandError(
-            "The newest checkpoint is not cosigned by enough witnesses: see `audit witnesses`."
-        )
-    if summary.fault_count:
-        raise CommandError("The audit log can be changed: `audit repair` restores its triggers.")
 
 
 def _select_events(

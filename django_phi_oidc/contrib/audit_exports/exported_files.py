@@ -16,12 +16,11 @@ from django.utils.translation import gettext_lazy
 from ..._internal import clock
 from ..._internal.admin_theme import ThemedFileInput
 from ...audit.admin.event_list_filters import describe_filters
-from ...audit.errors import CheckpointInvalid
+from ...audit.errors import CheckpointInvalid, LogDamaged
 from ...audit.events import Action, NewEvent
 from ...audit.filters import EventFiltersForm
 from ...audit.log.file_verification import FileVerification, verify_exported_file
 from ...audit.log.signing_keys import get_public_keys
-from ...audit.log.tree_storage import LogDamaged
 from ...audit.recorder import record_many
 from ...audit.request_context import Actor
 from ...audit.search import EventFilters, RowUnreadable

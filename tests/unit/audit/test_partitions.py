@@ -392,6 +392,9 @@ for name, change in changes.items():
 sql(f"DROP RULE swallow ON {first}")
 result["repair"] = audit("repair")
 result["after"] = triggers.list_deviations()
+sql("ALTER TABLE phi_oidc_audit_auditevent ALTER reason TYPE char(256)")
+result["columns"] = triggers.list_deviations()
+sql("ALTER TABLE phi_oidc_audit_auditevent ALTER reason TYPE varchar(256)")
 sql("DROP ROLE IF EXISTS phi_partition_web")
 sql("CREATE ROLE phi_partition_web")
 for statement in grant_statements("phi_partition_web", is_sealer=False):
@@ -428,6 +431,8 @@ def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     result = run(environment, PROTECTION, tmp_path)
     assert {name: len(found) for name, found in result["changes"].items()} == dict.fromkeys(result["changes"], 1)
     assert result["after"] == [], result["repair"]
+    # Of the table and its four partitions.
+    assert ["has the type character(256)" in text for text in result["columns"]] == [True] * 5
     assert result["excess"] == []
     assert "permission denied" in result["direct"]
     assert result["written"] == 1

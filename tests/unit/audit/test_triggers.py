@@ -153,6 +153,11 @@ def test_e6_table_that_was_renamed_and_renamed_back_is_no_deviation(table: str) 
             f"DROP TRIGGER dropping ON {QUEUE}",
             f"{QUEUE} has the trigger dropping",
         ),
+        (
+            f"ALTER TABLE {EVENT} ALTER reason TYPE char(256)",
+            f"ALTER TABLE {EVENT} ALTER reason TYPE varchar(256)",
+            f"the column reason of {EVENT} has the type character(256)",
+        ),
         pytest.param(
             *("SET synchronous_commit = off", "RESET synchronous_commit", "synchronous_commit is off"),
             marks=OF_CONNECTION,
@@ -162,7 +167,7 @@ def test_e6_table_that_was_renamed_and_renamed_back_is_no_deviation(table: str) 
             marks=OF_CONNECTION,
         ),
     ],
-    ids=["rule", "trigger", "synchronous_commit", "search_path"],
+    ids=["rule", "trigger", "column", "synchronous_commit", "search_path"],
 )
 def test_e6_foreign_rule_trigger_or_setting_is_found_and_stays(
     statement: str, undo: str, text: str, capsys: pytest.CaptureFixture[str]

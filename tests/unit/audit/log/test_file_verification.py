@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from django_phi_oidc.audit.errors import CheckpointInvalid
+from django_phi_oidc.audit.errors import CheckpointInvalid, LogDamaged
 from django_phi_oidc.audit.log.file_verification import (
     MAX_LISTED_FAULTS,
     FileVerification,
     create_cached_nodes_reader,
     verify_exported_file,
 )
-from django_phi_oidc.audit.log.tree_storage import LogDamaged, read_nodes
+from django_phi_oidc.audit.log.tree_storage import read_nodes
 from django_phi_oidc.audit.models import AuditLeaf
 from django_phi_oidc.audit.search import EventFilters
 from django_phi_oidc.contrib.audit_exports.event_export import export_events

@@ -12,6 +12,7 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal.inserts import insert
+from django_phi_oidc.audit.errors import LogDamaged
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.log.archive_records import DetachedLeaves
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
@@ -21,7 +22,6 @@ from django_phi_oidc.audit.log.tile_export import export_tiles
 from django_phi_oidc.audit.log.tile_store import TileFolder
 from django_phi_oidc.audit.log.tree_storage import (
     STORED_LEVELS,
-    LogDamaged,
     build_node_rows,
     find_leaf_hashes,
     read_compact_range,

@@ -456,20 +456,6 @@ def test_checkpoint_of_the_largest_size_is_reported_and_hides_no_other(ids: list
     assert find_newest_checkpoint([KEY.public_key()]) == newest(tree_size=312)
 
 
-@pytest.mark.postgresql
-def test_verification_ends_although_the_type_of_the_sizes_was_altered(ids: list[uuid.UUID]) -> None:
-    sql(f"ALTER TABLE {CHECKPOINT} ALTER tree_size TYPE numeric")
-    with without_triggers():
-        sql(f"INSERT INTO {CHECKPOINT} SELECT 312.5, root_hash, epoch, sealed_at, 'x' FROM {CHECKPOINT} LIMIT 1")
-    try:
-        assert ("tree_altered", "-1") in kinds()
-    finally:
-        with without_triggers():
-            sql(f"DELETE FROM {CHECKPOINT} WHERE tree_size = 312.5")
-        sql(f"ALTER TABLE {CHECKPOINT} ALTER tree_size TYPE bigint")
-    assert kinds() == set()
-
-
 def test_negative_leaf_index_is_found(ids: list[uuid.UUID]) -> None:
     (victim,) = events(1, at=NOW)
     disable, enable = (
@@ -727,20 +713,6 @@ def test_e5_sealer_and_verifier_leave_the_search_path_as_it_was(ids: list[uuid.U
     sealed(1, at=LATER)
     assert find() == []
     assert search_path() == before
-
-
-@pytest.mark.postgresql
-@pytest.mark.parametrize("column_type", ["integer", "numeric"])
-def test_e9_leaves_are_read_although_the_type_of_their_index_was_altered(
-    ids: list[uuid.UUID], column_type: str
-) -> None:
-    sql(f"ALTER TABLE {LEAF} ALTER leaf_index TYPE {column_type}")
-    try:
-        summary = VerificationSummary()
-        assert list(verify_log(keys=[KEY.public_key()], now=LATER, summary=summary)) == []
-        assert summary.events == 312
-    finally:
-        sql(f"ALTER TABLE {LEAF} ALTER leaf_index TYPE bigint")
 
 
 @pytest.mark.sqlite
