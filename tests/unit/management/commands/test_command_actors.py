@@ -25,12 +25,8 @@ from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import (
     Action,
-    AuthenticatedEvent,
-    NewEvent,
     Origin,
-    build_event,
     parse_event,
-    serialize_event,
 )
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount
@@ -59,6 +55,10 @@ LATER = NOW + timedelta(minutes=1)
 STRANGER = 54321
 """A user id without a name."""
 REFUSAL = "Nothing was done: this user id has no name, so the events would have no actor. Add --as USER."
+
+
+def fail_to_read_keys() -> list[str]:
+    raise ConnectionError("the key service is sealed")
 
 
 class Case:
@@ -101,9 +101,9 @@ class Case:
         return [str(row.pk), self.user]
 
     def queue_unsigned_event(self) -> None:
-        new_event = NewEvent(Action.SESSION_ENDED, Origin(actor="7"), NOW)
-        event = build_event(new_event, id=randomness.uuid7(NOW), mac_key="")
-        AuditOutbox.objects.create(id=event.id, event=serialize_event(AuthenticatedEvent(event, b"")))
+        without_keys = override_phi_oidc(django_settings.PHI_OIDC, KEYS={"audit_mac": fail_to_read_keys})
+        with override_settings(PHI_OIDC=without_keys), transaction.atomic():
+            outbox.enqueue(Action.SESSION_ENDED, origin=Origin(actor="7"), now=NOW)
 
     def forge_event(self) -> None:
         (id_,) = events(1)
