@@ -9,13 +9,16 @@ from itertools import chain
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from .models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditNode, AuditUnsealed
-from .partitions import list_partition_names
+from .partitions import CREATE_FUNCTION, is_partitioned, list_partition_names
 from .router import AUDIT_ALIAS
 
 ROLE_NAME_PATTERN = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _EVENT_TABLE = AuditEvent._meta.db_table
 _LOG_TABLES = tuple(model._meta.db_table for model in (AuditLeaf, AuditNode, AuditCheckpoint))
 _QUEUE_TABLE = AuditUnsealed._meta.db_table
+_TRIGGER_FUNCTIONS = ("phi_oidc_audit_queue()", "phi_oidc_audit_refuse()")
+_SEALER_FUNCTION = f"{CREATE_FUNCTION}()"
+"""It exists if the events have partitions."""
 _CHECKED_PRIVILEGES = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES")
 _COLUMN_PRIVILEGES = ("INSERT", "UPDATE", "REFERENCES")
 """Privileges that can also be granted for a single column."""
@@ -25,9 +28,9 @@ def grant_statements(role: str, *, is_sealer: bool) -> Iterator[str]:
     """Yield the statements that grant a role what it needs on the audit tables, and revoke
     everything else.
 
-    All roles read, and insert events. Only the sealer's role writes the log, and empties the queue
-    of unsealed events, which is filled by a trigger with the owner's rights. To be run by the
-    owner.
+    All roles read, and insert events. Only the sealer's role writes the log, creates partitions,
+    and empties the queue of unsealed events, which is filled by a trigger with the owner's rights.
+    To be run by the owner.
     Raises: ValueError for an invalid role name.
     """
     if not ROLE_NAME_PATTERN.fullmatch(role):
@@ -39,6 +42,12 @@ def grant_statements(role: str, *, is_sealer: bool) -> Iterator[str]:
     # They are read and written through their table, whose privileges count.
     for name in chain.from_iterable(list_partition_names().values()):
         yield f'REVOKE ALL ON {name} FROM PUBLIC, "{role}";'
+    for function in _TRIGGER_FUNCTIONS:
+        yield f'REVOKE ALL ON FUNCTION {function} FROM PUBLIC, "{role}";'
+    if is_partitioned():
+        yield f'REVOKE ALL ON FUNCTION {_SEALER_FUNCTION} FROM PUBLIC, "{role}";'
+        if is_sealer:
+            yield f'GRANT EXECUTE ON FUNCTION {_SEALER_FUNCTION} TO "{role}";'
 
 
 def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list[str]:
@@ -78,6 +87,11 @@ def list_excess_privileges(using: str = AUDIT_ALIAS, *, is_sealer: bool) -> list
             for privilege in _CHECKED_PRIVILEGES:
                 if has(privilege, name):
                     excess.append(f"has {privilege} on {name}")
+        for function in (*_TRIGGER_FUNCTIONS, _SEALER_FUNCTION):
+            if is_sealer and function == _SEALER_FUNCTION:
+                continue
+            if is_true("SELECT has_function_privilege(to_regprocedure(%s), 'EXECUTE')", function):
+                excess.append(f"has EXECUTE on {function}")
     return excess
 
 

@@ -12,7 +12,7 @@ verify` finds others.
 
 Only the owner of the tables can do this, and detach partitions. Partitions ahead are created by a
 function with the owner's rights and without arguments, because no process of the application should
-own the tables.
+own the tables. Only the sealer's role may call it.
 """
 
 from collections.abc import Callable
@@ -43,12 +43,13 @@ _MONTHS_AHEAD = 3
 _LOWEST_ID = UUID(int=0)
 _CHECK_NAME = "phi_oidc_auditevent_range"
 _DROP_CHECK_SQL = f"ALTER TABLE {{}} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}"
-_CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
+CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
+"""Locks both default partitions, so only the sealer's role may call it."""
 # The month after the last partition is the next one, so months have no gaps. A month of which the
 # default partition has events cannot have a partition. ALTER DEFAULT PRIVILEGES must not give a
 # role more than it has on the table.
 _CREATE_FUNCTION_SQL = f"""
-CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+CREATE OR REPLACE FUNCTION {{schema}}.{CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     base text;
@@ -61,6 +62,8 @@ DECLARE
 BEGIN
     FOR base, parent IN SELECT c.relname, c.oid FROM pg_class c WHERE c.relkind = 'p'
         AND c.oid IN ('{{schema}}.{EVENT_TABLE}'::regclass, '{{schema}}.{LEAF_TABLE}'::regclass)
+        -- Readers lock the events first, too.
+        ORDER BY c.relname
     LOOP
         SELECT max(CASE WHEN c.relname ~ '_until_' THEN to_date(right(c.relname, 6), 'YYYYMM')
             ELSE to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' END) INTO month
@@ -172,11 +175,13 @@ def list_partition_names() -> dict[str, list[str]]:
 def create_partitions() -> int:
     """Create the partitions of the months ahead, and return how many were missing; 0 without
     partitions.
+
+    Requires: the sealer's role, or the owner. Raises: DatabaseError.
     """
     if not is_partitioned():
         return 0
     with connections[AUDIT_ALIAS].cursor() as cursor:
-        cursor.execute(f"SELECT {_CREATE_FUNCTION}()")
+        cursor.execute(f"SELECT {CREATE_FUNCTION}()")
         return int(cursor.fetchone()[0])
 
 
@@ -501,8 +506,13 @@ def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
     cursor.execute(f"CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {rest} {refuse}")
     _enable_triggers(cursor, rest)
     cursor.execute(_CREATE_FUNCTION_SQL.format(schema=schema))
-    cursor.execute(f"ALTER FUNCTION {schema}.{_CREATE_FUNCTION}() OWNER TO {owner}")
-    cursor.execute(f"SELECT {schema}.{_CREATE_FUNCTION}()")
+    cursor.execute(f"ALTER FUNCTION {schema}.{CREATE_FUNCTION}() OWNER TO {owner}")
+    cursor.execute(f"REVOKE ALL ON FUNCTION {schema}.{CREATE_FUNCTION}() FROM PUBLIC")
+    for privilege, role in grants:
+        # The sealer is the role that inserts leaves.
+        if table == LEAF_TABLE and privilege == "INSERT":
+            cursor.execute(f"GRANT EXECUTE ON FUNCTION {schema}.{CREATE_FUNCTION}() TO {role}")
+    cursor.execute(f"SELECT {schema}.{CREATE_FUNCTION}()")
 
 
 def _enable_triggers(cursor: Any, table: str) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from .._internal import clock
 from .._internal.periodic_task import periodic_task, row_pruner
+from ..crypto.conf import get_key_source
 from ..extensions import event_queues
 from . import configuration, outbox, partitions, throttling, triggers
 from .errors import SealingRefused
@@ -86,8 +87,11 @@ def verify() -> None:
 
 @periodic_task("phi_oidc.create_partitions")
 def create_partitions() -> None:
-    """Create the partitions of the next months, if the events have partitions."""
-    partitions.create_partitions()
+    """Create the partitions of the next months, if the events have partitions and this worker has
+    the signing key.
+    """
+    if get_key_source("audit_signing"):
+        partitions.create_partitions()
 
 
 _ALERT_COUNTS: Mapping[str, Callable[[], int]] = {

@@ -111,6 +111,8 @@ def _create_statements(vendor: str, *, schema: str = "") -> Iterator[str]:
             "trigger LANGUAGE plpgsql SECURITY DEFINER"
         )
         yield f"{function} AS $${body}$$"
+        # Otherwise any role fills the queue by a trigger of its own temporary table.
+        yield f"REVOKE ALL ON FUNCTION {_QUEUE_TRIGGER}(), {_REFUSE_FUNCTION}() FROM PUBLIC"
         for table in _UNIQUE_COLUMNS:
             yield from _create_refusals_postgresql(table)
         yield (

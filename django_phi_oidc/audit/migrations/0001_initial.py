@@ -46,6 +46,8 @@ CREATE_QUEUE = {
         FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_queue()
         """,
         "ALTER TABLE phi_oidc_audit_auditevent ENABLE ALWAYS TRIGGER phi_oidc_audit_queue",
+        # Otherwise any role fills the queue by a trigger of its own temporary table.
+        "REVOKE ALL ON FUNCTION phi_oidc_audit_queue(), phi_oidc_audit_refuse() FROM PUBLIC",
     ),
     "sqlite": (
         """

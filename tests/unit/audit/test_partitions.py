@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from django_phi_oidc._internal import clock
-from tests.support.manual_blocks import block, commands
+from tests.support.manual_blocks import ROOT, block, commands
 from tests.support.temporary_databases import scratch_databases
 
 pytestmark = pytest.mark.postgresql
@@ -28,7 +28,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
 from django_phi_oidc._internal import clock
-from django_phi_oidc.audit import partitions, triggers
+from django_phi_oidc.audit import partitions, tasks, triggers
 from django_phi_oidc.audit.checks import databases
 from django_phi_oidc.audit.db_privileges import grant_statements, list_excess_privileges
 from django_phi_oidc.audit.events import Action, NewEvent, Origin
@@ -415,7 +415,17 @@ sql(f"DROP TABLE phi_oidc_audit_auditevent_{month(3)}")
 result["missing"] = month(3) not in names()
 sql("SET ROLE phi_partition_web")
 result["problems"] = [partitions.list_problems(now=get_month(delay)) for delay in (0, 1, 2)]
+result["not_created"] = refused("SELECT phi_oidc_audit_create_partitions()")
+with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": ""})):
+    tasks.create_partitions()
+sql("RESET ROLE")
+result["worker_without_key"] = names().count(month(3))
+for statement in grant_statements("phi_partition_web", is_sealer=True):
+    sql(statement)
+sql("SET ROLE phi_partition_web")
 result["created"] = [partitions.create_partitions(), partitions.create_partitions()]
+result["needed"] = list_excess_privileges(is_sealer=True)
+result["not_needed"] = [text for text in list_excess_privileges(is_sealer=False) if "EXECUTE" in text]
 sql("RESET ROLE")
 result["deviations"] = triggers.list_deviations()
 sql("DROP OWNED BY phi_partition_web")
@@ -440,7 +450,11 @@ def test_triggers_and_privileges_of_each_partition_are_checked_and_repaired(
     assert excess.startswith("has DELETE on phi_oidc_audit_auditevent_until_")
     assert result["missing"]
     assert [len(problems) for problems in result["problems"]] == [0, 0, 1]
+    assert "permission denied" in result["not_created"]
     assert result["created"] == [1, 0]
+    assert result["needed"] == []
+    assert result["worker_without_key"] == 0
+    assert result["not_needed"] == ["has EXECUTE on phi_oidc_audit_create_partitions()"]
     assert result["deviations"] == []
 
 
@@ -579,10 +593,10 @@ sql("DROP ROLE IF EXISTS phi_partition_app")
 sql("CREATE ROLE phi_partition_app")
 sql("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO phi_partition_app")
 partitions.partition_log(now=NOW)
-for statement in grant_statements("phi_partition_app", is_sealer=False):
+for statement in grant_statements("phi_partition_app", is_sealer=True):
     sql(statement)
 sql("SET ROLE phi_partition_app")
-result = {"granted": list_excess_privileges(is_sealer=False)}
+result = {"granted": list_excess_privileges(is_sealer=True)}
 sql("RESET ROLE")
 sql(f"ALTER TABLE phi_oidc_audit_auditevent DETACH PARTITION phi_oidc_audit_auditevent_{month(3)}")
 sql(f"DROP TABLE phi_oidc_audit_auditevent_{month(3)}")
@@ -595,7 +609,7 @@ sql("SELECT public.phi_oidc_audit_create_partitions()")
 sql("RESET search_path")
 sql("DROP TABLE pg_temp.phi_oidc_audit_auditevent")
 result["created"] = month(3) in names()
-result["later"] = list_excess_privileges(is_sealer=False)
+result["later"] = list_excess_privileges(is_sealer=True)
 sql("RESET ROLE")
 result["deviations"] = triggers.list_deviations()
 sql("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM phi_partition_app")
@@ -612,6 +626,116 @@ def test_new_partition_has_no_default_privileges(environment: dict[str, str], tm
     assert result["created"]
     assert result["deviations"] == []
     assert result["later"] == []
+
+
+CATALOGUE = """
+for role in ("phi_catalogue_web", "phi_catalogue_sealer"):
+    sql(f"DROP ROLE IF EXISTS {role}")
+    sql(f"CREATE ROLE {role}")
+
+def grant():
+    for is_sealer, role in enumerate(("phi_catalogue_web", "phi_catalogue_sealer")):
+        for statement in grant_statements(role, is_sealer=bool(is_sealer)):
+            sql(statement)
+
+READ_ACLS = " UNION ALL ".join((
+    "SELECT c.relname, a.grantee, a.privilege_type FROM pg_class c "
+    "LEFT JOIN LATERAL aclexplode(c.relacl) a ON a.grantee <> c.relowner "
+    "WHERE c.relname ~ '^phi_oidc_' AND c.relkind IN ('r', 'p', 'S', 'v')",
+    "SELECT c.relname || '.' || t.attname, a.grantee, a.privilege_type FROM pg_attribute t "
+    "JOIN pg_class c ON c.oid = t.attrelid, LATERAL aclexplode(t.attacl) a WHERE c.relname ~ '^phi_oidc_'",
+    "SELECT p.proname || '()', a.grantee, a.privilege_type FROM pg_proc p "
+    "LEFT JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON a.grantee <> p.proowner "
+    "WHERE p.proname ~ '^phi_oidc_'",
+))
+
+def read_catalogue():
+    privileges = {}
+    for name, grantee, privilege in sql(READ_ACLS):
+        names = {0: "PUBLIC"} | dict(sql("SELECT oid, rolname FROM pg_roles"))
+        granted = privileges.setdefault(name, {})
+        if privilege:
+            granted.setdefault(names[grantee], []).append(privilege)
+    return privileges
+
+grant()
+result = {"before": read_catalogue()}
+partitions.partition_log(now=NOW)
+result["converted"] = read_catalogue()
+grant()
+result["after"] = read_catalogue()
+result["partitions"] = [name for names in partitions.list_partition_names().values() for name in names]
+
+def attempt(*statements):
+    try:
+        with transaction.atomic(using="phi_audit"):
+            for statement in statements:
+                sql(statement)
+    except DatabaseError as error:
+        return str(error).splitlines()[0]
+    return "done"
+
+def attempt_as(role):
+    sql(f"SET ROLE {role}")
+    texts = [
+        attempt("SELECT phi_oidc_audit_create_partitions()"),
+        attempt("CREATE TEMP TABLE mine (id uuid)",
+            "CREATE TRIGGER fill AFTER INSERT ON mine FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_queue()",
+            "INSERT INTO mine VALUES ('01990000-0000-7000-8000-000000000001')"),
+        attempt("CREATE TEMP TABLE mine (id uuid)",
+            "CREATE TRIGGER refuse BEFORE UPDATE ON mine FOR EACH ROW EXECUTE FUNCTION phi_oidc_audit_refuse()"),
+    ]
+    sql("RESET ROLE")
+    return texts
+
+result["attempts"] = {role: attempt_as(role) for role in ("phi_catalogue_web", "phi_catalogue_sealer")}
+sql("SET ROLE phi_catalogue_web")
+ids = events(1, at=NOW)
+sql("RESET ROLE")
+result["queued"] = [str(row.event_id) for row in AuditUnsealed.objects.all()] == [str(id_) for id_ in ids]
+for role in ("phi_catalogue_web", "phi_catalogue_sealer"):
+    sql(f"DROP OWNED BY {role}")
+    sql(f"DROP ROLE {role}")
+print(json.dumps(result))
+"""
+
+
+def read_documented_privileges(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Return the privileges that the manual lists, by object and role. Others have none."""
+    roles = ("PUBLIC", "phi_catalogue_web", "phi_catalogue_sealer")
+    documented: dict[str, dict[str, list[str]]] = {name: {} for name in names}
+    lines = (ROOT / "docs/how-to/postgresql-role.md").read_text().splitlines()
+    for line in lines:
+        objects = re.findall(r"`([a-z_]+(?:\(\))?)`", line.split("|")[1] if line.startswith("|") else "")
+        for name in objects:
+            cells = [re.findall(r"[A-Z]{6,}", cell) for cell in line.split("|")[2:5]]
+            documented[f"phi_oidc_audit_{name}"] = {
+                role: sorted(cell) for role, cell in zip(roles, cells, strict=True) if cell
+            }
+    return documented
+
+
+def sort_privileges(catalogue: dict[str, dict[str, list[str]]]) -> dict[str, dict[str, list[str]]]:
+    return {name: {role: sorted(cell) for role, cell in roles.items()} for name, roles in catalogue.items()}
+
+
+@pytest.mark.without_pooler("it sets the role of a connection")
+def test_q2_privileges_in_the_catalogue_are_those_of_the_manual(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, CATALOGUE, tmp_path)
+    after = sort_privileges(result["after"])
+    assert after == read_documented_privileges(after)
+    assert {"phi_oidc_audit_create_partitions()", "phi_oidc_audit_queue()", "phi_oidc_audit_refuse()"} <= after.keys()
+    assert set(result["partitions"]) <= after.keys()
+    before = sort_privileges(result["before"])
+    assert before == {name: after[name] for name in before}
+    # The conversion leaves the privileges of the roles as they are, and the sealer can create partitions at once.
+    assert sort_privileges(result["converted"]) == after
+    # Neither of them locks the default partitions, or fills the queue through a table of its own.
+    web = result["attempts"]["phi_catalogue_web"]
+    assert ["permission denied for function" in text for text in web] == [True, True, True]
+    sealer = result["attempts"]["phi_catalogue_sealer"]
+    assert [text == "done" for text in sealer] == [True, False, False]
+    assert result["queued"]
 
 
 LEAVES = """
