@@ -39,6 +39,8 @@ _KEPT_LEAVES = 20_000
 """
 _KEPT_CHECKPOINTS = 100_000
 """Trees of the last checkpoints: after a restore, a sink goes back to one of them."""
+MAX_UNSIGNED_EVENTS = 50_000
+"""As many as a checkpoint covers at most. A sink delivers the checkpoint after its events."""
 _EPOCH_PATTERN = re.compile(r"(.+)/epoch-([1-9][0-9]{0,8})")
 
 
@@ -65,7 +67,7 @@ def verify_copy(
     the first ones.
     Other arguments: as for `verify_log`. NOT checked: the MACs, because the leaf hashes prove more;
     when events occurred or were sealed; events after the last checkpoint, which are counted as
-    waiting.
+    waiting. `summary.unproven` says if there are too many of them.
     Raises: ProofInvalid if no line is an item of a log.
     """
     replay = _CopyReplay(keys, witnessed_checkpoints, known_lost_sizes, summary)
@@ -113,6 +115,8 @@ class _CopyReplay:
         """The epochs that the log declares, and the sizes that these restores lost."""
         self._archive_index = 0
         self._archive_note = ""
+        self._is_in_archive = False
+        """The last event was one of an archive, which ends with a checkpoint."""
 
     def add(self, item: dict[str, Any], number: int) -> Iterator[LogFinding]:
         """Add the item of that line."""
@@ -122,9 +126,11 @@ class _CopyReplay:
         elif "checkpoint" in item:
             yield from self._add_checkpoint(str(item["checkpoint"]))
         elif "event" in item:
+            self._is_in_archive = True
             self._archive_index += 1
             yield from self._add_event(self._archive_index - 1, item["event"], number)
         else:
+            self._is_in_archive = False
             members = {}
             for name, value in item.items():
                 if name not in ("leaf_index", "mac"):
@@ -135,6 +141,7 @@ class _CopyReplay:
         """Check what the last lines had to contain."""
         yield from self._end_archive()
         self._summary.waiting = max(self._size - self._get_signed_size(), 0)
+        self._summary.unproven = self._describe_unproven()
         for checkpoint in self._unseen:
             size = checkpoint.tree_size
             epoch = _split_origin(checkpoint.origin)[1]
@@ -153,6 +160,16 @@ class _CopyReplay:
             else:
                 text = "A checkpoint that was kept elsewhere has another root for this size."
                 yield LogFinding(kind=FindingKind.FORK_UNDECLARED, text=text, tree_size=size)
+
+    def _describe_unproven(self) -> str:
+        waiting = self._summary.waiting
+        if not self._signed_trees:
+            return "nothing is proven: no valid checkpoint"
+        # Events that replace others are signed, too.
+        is_unproven = self._is_in_archive or self._lost_trees or waiting > MAX_UNSIGNED_EVENTS
+        if waiting and is_unproven:
+            return f"the last {waiting} events are not proven: no valid checkpoint"
+        return ""
 
     def _get_signed_size(self) -> int:
         return next(reversed(self._signed_trees), 0)
@@ -368,7 +385,9 @@ def read_copy_lines(paths: Iterable[Path]) -> Iterator[bytes]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 if the copy is as it was sealed, 1 if not, and 2 for wrong arguments."""
+    """Return 0 if the copy is as it was sealed, 1 if not, and 2 for wrong arguments, or if nothing
+    proves it.
+    """
     prog = "python -m django_phi_oidc.audit.log.copies"
     parser = ArgumentParser(
         prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter
@@ -403,7 +422,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Cannot be verified: {error}\n")
         return 1
     sys.stdout.write(f"{render_summary(summary)}\n")
-    return 1 if summary.fault_count else 0
+    if summary.fault_count:
+        return 1
+    if summary.unproven:
+        return 2
+    return 0
 
 
 def render_summary(summary: VerificationSummary) -> str:
@@ -412,7 +435,9 @@ def render_summary(summary: VerificationSummary) -> str:
         f"{summary.events} events, {summary.checkpoints} checkpoints, "
         f"{summary.waiting} events after the last one"
     )
-    return f"{counts}; {summary.fault_count or 'no'} faults."
+    if summary.fault_count:
+        return f"{counts}; {summary.fault_count} faults."
+    return f"{counts}; {summary.unproven or 'no faults'}."
 
 
 def _parse_item(line: bytes) -> dict[str, Any] | None:

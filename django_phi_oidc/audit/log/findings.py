@@ -72,6 +72,10 @@ class VerificationSummary:
     fault_count: int = 0
     """Findings that are faults."""
     counts_by_kind: Counter[FindingKind] = field(default_factory=Counter)
+    unproven: str = ""
+    """Of a copy without faults: what no valid checkpoint proves, although one should; a sentence
+    without a period.
+    """
 
     def add(self, finding: LogFinding) -> None:
         """Count a finding."""

@@ -469,6 +469,8 @@ def _verify_copy(
     _write_totals(summary, output, lambda _: copies.render_summary(summary))
     if summary.fault_count:
         raise CommandError("The copy is not what was sealed, or not all of it.")
+    if summary.unproven:
+        raise CommandError(f"Of the copy, {summary.unproven}.", returncode=2)
 
 
 def _write_finding(finding: LogFinding, output: Output) -> None:

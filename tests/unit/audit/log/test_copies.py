@@ -13,13 +13,16 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from django_phi_oidc._internal.overrides import override_global
 from django_phi_oidc.audit.errors import ProofInvalid
 from django_phi_oidc.audit.formats import item_to_line
+from django_phi_oidc.audit.log import copies
 from django_phi_oidc.audit.log.archive import write_archive
-from django_phi_oidc.audit.log.copies import read_copy_lines, verify_copy
+from django_phi_oidc.audit.log.copies import read_copy_lines, render_summary, verify_copy
 from django_phi_oidc.audit.log.cursor import DeliveryPosition, read_items
 from django_phi_oidc.audit.log.findings import LogFinding, VerificationSummary
 from django_phi_oidc.audit.log.recovery import resume_log
+from django_phi_oidc.audit.log.sequencer import BATCH_SIZE
 from django_phi_oidc.audit.merkle.checkpoint import (
     Checkpoint,
     encode_verifier_key,
@@ -199,6 +202,90 @@ def test_e5_archives_are_verified_one_after_the_other(lines: Lines, tmp_path: Pa
         find(list(read_copy_lines(files)))
 
 
+def altered(lines: Lines) -> Lines:
+    """Change the actor of each event."""
+    return [line.replace(b'"actor":"7"', b'"actor":"8"') for line in lines]
+
+
+def without_checkpoints(lines: Lines) -> Lines:
+    return [line for line in lines if b'"checkpoint"' not in line]
+
+
+def doubled(lines: Lines) -> Lines:
+    return [line for line in lines for _ in range(2)]
+
+
+NOTHING = "nothing is proven: no valid checkpoint"
+UNPROVEN_COPIES: dict[str, tuple[Callable[[Lines], Lines], str]] = {
+    "altered events without checkpoints": (lambda lines: altered(without_checkpoints(lines)), NOTHING),
+    "genuine events without checkpoints": (without_checkpoints, NOTHING),
+    "checkpoints that are no items any more": (
+        lambda lines: [b"x\n" if b'"checkpoint"' in line else line for line in altered(lines)],
+        NOTHING,
+    ),
+    "altered events in the place of all signed ones": (lambda lines: [*lines[:6], *altered(lines[:5])], NOTHING),
+    "altered events in the place of some signed ones": (
+        lambda lines: [*lines[:11], *altered(lines[6:9])],
+        "the last 3 events are not proven: no valid checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "text"), UNPROVEN_COPIES.values(), ids=UNPROVEN_COPIES)
+def test_q5_copy_without_a_valid_checkpoint_proves_nothing(
+    lines: Lines, damage: Callable[[Lines], Lines], text: str
+) -> None:
+    summary = VerificationSummary()
+    with override_global(vars(copies), "_KEPT_LEAVES", 0):
+        found = list(verify_copy(damage(lines), keys=[KEY.public_key()], summary=summary))
+    assert [finding for finding in found if finding.is_fault] == []
+    assert summary.unproven == text
+    assert render_summary(summary).endswith(f"; {text}.")
+    genuine = VerificationSummary()
+    assert list(verify_copy(lines, keys=[KEY.public_key()], summary=genuine)) == []
+    assert genuine.unproven == ""
+
+
+UNPROVEN_ARCHIVES: dict[str, Callable[[Lines], Lines]] = {
+    "the first line replaced": lambda lines: altered([b"x\n", *lines[1:]]),
+    "the first line removed": lambda lines: altered(lines[1:]),
+    "the first line replaced, and the others doubled": lambda lines: [b"x\n", *doubled(lines[1:])],
+    "a first line without members": lambda lines: [b'{"format":"phi-oidc-archive/1"}\n', *altered(lines[1:])],
+    "only a first line without members": lambda lines: [b'{"format":"phi-oidc-archive/1"}\n'],
+}
+
+
+@pytest.mark.parametrize("damage", UNPROVEN_ARCHIVES.values(), ids=UNPROVEN_ARCHIVES)
+def test_q5_archive_without_its_first_line_proves_nothing(
+    lines: Lines, damage: Callable[[Lines], Lines], tmp_path: Path
+) -> None:
+    file = tmp_path / "archive.jsonl"
+    write_archive(file, first_leaf_index=0, tree_size=12, progress=lambda done, total: None)
+    archive = file.read_bytes().splitlines(keepends=True)
+    summary = VerificationSummary()
+    found = list(verify_copy(damage(archive), keys=[KEY.public_key()], summary=summary))
+    assert [finding for finding in found if finding.is_fault] == []
+    assert summary.unproven == NOTHING
+    # An archive ends with a checkpoint, also after the lines of a sink.
+    mixed = VerificationSummary()
+    tail = [*archive[1:6], *altered(archive[6:])]
+    assert list(verify_copy([*lines[:6], *tail], keys=[KEY.public_key()], summary=mixed)) == []
+    assert mixed.unproven == "the last 7 events are not proven: no valid checkpoint"
+    whole = VerificationSummary()
+    assert list(verify_copy([*lines[:6], *archive], keys=[KEY.public_key()], summary=whole)) == []
+    assert (whole.unproven, whole.checkpoints) == ("", 2)
+
+
+def test_q5_events_beyond_one_batch_after_the_last_checkpoint_are_not_proven(lines: Lines) -> None:
+    assert copies.MAX_UNSIGNED_EVENTS == BATCH_SIZE
+    tail = altered(without_checkpoints(lines)[5:])
+    for limit, text in ((7, ""), (6, "the last 7 events are not proven: no valid checkpoint")):
+        summary = VerificationSummary()
+        with override_global(vars(copies), "MAX_UNSIGNED_EVENTS", limit):
+            assert list(verify_copy([*lines[:6], *tail], keys=[KEY.public_key()], summary=summary)) == []
+        assert (summary.waiting, summary.unproven) == (7, text)
+
+
 @pytest.fixture
 def _with_key() -> Iterator[None]:
     with override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM})):
@@ -222,6 +309,21 @@ def test_e5_verify_command_reads_a_copy_and_not_the_database(
     row, totals = map(json.loads, capsys.readouterr().out.splitlines())
     assert (row["kind"], row["leaf_index"], totals["faults"]) == ("event_missing", 0, 1)
     assert not AuditEvent.objects.filter(action="audit.verified").exists()
+
+
+@pytest.mark.usefixtures("_with_key")
+def test_q5_commands_end_with_status_2_if_nothing_is_proven(
+    lines: Lines, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "audit.jsonl"
+    key = encode_verifier_key("phi-oidc-audit", KEY.public_key())
+    for content, status in ((lines, 0), (lines[1:], 1), (altered(without_checkpoints(lines)), 2)):
+        file.write_bytes(b"".join(content))
+        assert copies.main([str(file), "--public-key", key]) == status
+    assert capsys.readouterr().out.endswith(f"12 events, 0 checkpoints, 12 events after the last one; {NOTHING}.\n")
+    with pytest.raises(CommandError, match=NOTHING) as raised:
+        call_command("phi_oidc", "audit", "verify", "--copy", str(file))
+    assert raised.value.returncode == 2
 
 
 def test_e5_copy_is_verified_in_a_process_without_django(lines: Lines, tmp_path: Path) -> None:
