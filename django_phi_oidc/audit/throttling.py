@@ -9,6 +9,7 @@ behind starts a minute again that was already flushed; its refusals are then a s
 
 import ipaddress
 import logging
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,7 +45,8 @@ _ACTIVATION_REASON = "activation_refused"
 _SIGNAL_REASON = "set_invalid"
 """The code of a refused security event token."""
 _LOGOUT_REASONS = (Code.LOGOUT_TOKEN_INVALID, Code.LOGOUT_TOKEN_REPLAYED)
-_UNKNOWN_NETWORK = "unknown"
+UNKNOWN_NETWORK = "unknown"
+_IPV6_PREFIXES = (64, 56, 48)
 _ANY_NETWORK = ""
 _TOTAL_COUNTER = ("", _ANY_NETWORK)
 """Reason and network of the row that counts the events of a minute."""
@@ -103,6 +105,18 @@ def add_attempt(kind: str, counter_key: str, *, now: datetime) -> int:
     )
 
 
+def get_attempts(kind: str, counter_keys: Sequence[str], *, now: datetime) -> Mapping[str, int]:
+    """Return the numbers of attempts this minute by counter key, without counting one."""
+    rows = RefusalCount.objects.using(DEFAULT_DB_ALIAS).filter(
+        minute=now.replace(second=0, microsecond=0),
+        reason=_ATTEMPT_REASON_PREFIX + kind,
+        network__in=counter_keys,
+    )
+    counts = dict.fromkeys(counter_keys, 0)
+    counts.update(rows.values_list("network", "count"))
+    return counts
+
+
 def remove_attempt(kind: str, counter_key: str, *, now: datetime) -> None:
     """Undo the count of an `add_attempt` call that turned out not to be a guess. now: the same time
     as in that call.
@@ -140,13 +154,28 @@ def flush_refusal_counts(*, now: datetime) -> int:
 
 def get_sender_network(client_ip: str) -> str:
     """Return the network that counts as one sender: an IPv4 address, an IPv6 /64, or "unknown"."""
+    return list_sender_networks(client_ip)[0]
+
+
+def list_sender_networks(client_ip: str) -> Sequence[str]:
+    """Return the networks that one sender may control, the smallest first: an IPv4 address; an
+    IPv6 /64, /56 and /48; or "unknown".
+
+    Providers assign a /56 to a home line and a /48 to a company, so such a line has as many /64
+    networks as it needs.
+    """
     try:
         address = ipaddress.ip_address(client_ip)
     except ValueError:
-        return _UNKNOWN_NETWORK
+        return [UNKNOWN_NETWORK]
     if isinstance(address, ipaddress.IPv4Address) or address.ipv4_mapped:
-        return str(getattr(address, "ipv4_mapped", None) or address)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+        return [str(getattr(address, "ipv4_mapped", None) or address)]
+    networks = []
+    for prefix in _IPV6_PREFIXES:
+        host_bits = 128 - prefix
+        first = int(address) >> host_bits << host_bits
+        networks.append(str(ipaddress.IPv6Network((first, prefix))))
+    return networks
 
 
 def _flush_minute(minute: datetime) -> int:
@@ -172,7 +201,7 @@ def _flush_minute(minute: datetime) -> int:
             continue
         by_reason[reason] = by_reason.get(reason, 0) + suppressed
 
-        if network == _UNKNOWN_NETWORK:
+        if network == UNKNOWN_NETWORK:
             client_ip = ""
         else:
             client_ip = network

@@ -37,7 +37,7 @@ def migrate(*where, alias="default"):
 LABELS = [
     *("phi_oidc_legal_holds", "phi_oidc_emergency", "phi_oidc_scim", "phi_oidc_invitations", "phi_oidc_notices"),
     *("phi_oidc_audit_exports", "phi_oidc_individual_rights", "phi_oidc_monitoring", "phi_oidc_officer_admin"),
-    "phi_oidc_retention_keys",
+    *("phi_oidc_local_accounts", "phi_oidc_retention_keys"),
     *("phi_oidc_siem", "phi_oidc_audit", "django_phi_oidc"),
 ]
 

@@ -3,7 +3,7 @@
 from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
-from ...extensions import local_account_sources
+from ...extensions import local_account_sources, sign_in_observers
 from .declaration import LocalAccountsOptions
 
 
@@ -17,7 +17,12 @@ class LocalAccountsConfig(FeatureConfig):
     options = LocalAccountsOptions
 
     def ready(self) -> None:
+        from ..common.personal_data_sources import personal_data_sources
         from .declared_accounts import DECLARED_ACCOUNTS
+        from .observers import NETWORK_OBSERVER
+        from .personal_data import KNOWN_NETWORK_DATA
 
         super().ready()
         local_account_sources.register(DECLARED_ACCOUNTS)
+        personal_data_sources.register(KNOWN_NETWORK_DATA)
+        sign_in_observers.register(NETWORK_OBSERVER)

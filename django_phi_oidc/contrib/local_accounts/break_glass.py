@@ -5,7 +5,6 @@ The page exists only if BREAK_GLASS_ACCOUNTS lists an account. The session lasts
 OIDC session: claims stay encrypted, and guarded views need an open emergency.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,7 +24,6 @@ from ...audit.events import Action, NewEvent
 from ...audit.recorder import record_many
 from ...audit.refusals import report_refusal
 from ...audit.request_context import LOCAL_SIGN_IN_KEY, Actor
-from ...audit.throttling import add_attempt, get_sender_network, remove_attempt
 from ...errors import AuditUnavailable
 from ...login.failures import TEMPLATES_BY_PAGE
 from ...login.provider_selection import parse_next_url
@@ -34,18 +32,11 @@ from ...sessions.activity import ENDS_AT_KEY
 from ...subjects.account_changes import AccountChange, report_suspicion
 from . import conf
 from .backends import BreakGlassCredentials, find_local_account
+from .guess_limits import end_guess, start_guess
+from .known_senders import find_known_sender, remember_browser, remember_network
 
 SESSION_LIFETIME = timedelta(hours=1)
 REFUSAL_CODE = "break_glass_refused"
-MAX_GUESSES_PER_ADDRESS = 5
-"""Wrong passwords per minute. Further ones are not checked, and do not count into the limits of all
-addresses.
-"""
-MAX_FIRST_GUESSES = MAX_REPEATED_GUESSES = 25
-"""Per minute, of all addresses together. First guesses of an address have a share of their own, so
-that addresses that keep guessing do not shut the page for the others.
-"""
-_THROTTLE_KIND = "break_glass"
 
 
 class BreakGlassLoginForm(forms.Form):
@@ -80,23 +71,19 @@ class BreakGlassLoginView(View):
         origin = Actor.from_request(request).origin
         now = clock.now()
         form = BreakGlassLoginForm(request.POST)
-        network = get_sender_network(origin.client_ip)
         user = None
-
+        is_checked = False
         if form.is_valid():
-            counter_keys = _count_guess(network, now=now)
-        else:
-            counter_keys = ()
-
-        if counter_keys:
-            user = auth.authenticate(
-                request, break_glass=BreakGlassCredentials(**form.cleaned_data)
+            credentials = BreakGlassCredentials(**form.cleaned_data)
+            user, is_checked = _check_password(
+                request, credentials, client_ip=origin.client_ip, now=now
             )
+
         if user is None:
             # The page is the same whether the name, the password or the limit was the reason.
             guessed = None
-            if counter_keys:
-                guessed = find_local_account(form.cleaned_data.get("username", ""))
+            if is_checked:
+                guessed = find_local_account(form.cleaned_data["username"])
 
             # The account as a resource, so that guesses at one account can be found.
             if guessed is None:
@@ -116,8 +103,6 @@ class BreakGlassLoginView(View):
             if guessed is not None:
                 report_suspicion(guessed, AccountChange.PASSWORD_REFUSED, provider="", now=now)
             return _render_page(request, status=503 if refusal.audit_error else 403)
-        for counter_key in counter_keys:
-            remove_attempt(_THROTTLE_KIND, counter_key, now=now)
         origin = origin._replace(actor=str(user.pk))
         permit = NewEvent(
             action=Action.LOGIN_SUCCEEDED, origin=origin, now=now, reason="break_glass"
@@ -141,29 +126,29 @@ class BreakGlassLoginView(View):
         request.session[ENDS_AT_KEY] = int((now + SESSION_LIFETIME).timestamp())
         request.session.set_expiry(int(SESSION_LIFETIME.total_seconds()))
         url = parse_next_url(request) or get_landing_url()
-        return set_private_headers(HttpResponseRedirect(url))
+        response = HttpResponseRedirect(url)
+        remember_browser(response, request, now=now)
+        remember_network(user, client_ip=origin.client_ip, now=now)
+        return set_private_headers(response)
 
 
-def _count_guess(network: str, *, now: datetime) -> Sequence[str]:
-    """Count a guess, and return the counters that it increased; none if its password must not be
-    checked.
-
-    Guesses are counted before the check, so that concurrent requests cannot exceed a limit.
-    """
-    guesses_of_network = add_attempt(_THROTTLE_KIND, network, now=now)
-    if guesses_of_network > MAX_GUESSES_PER_ADDRESS:
-        return ()
-    # A network is an address, a prefix or "unknown".
-    if guesses_of_network == 1:
-        share = "first"
-        limit = MAX_FIRST_GUESSES
-    else:
-        share = "repeated"
-        limit = MAX_REPEATED_GUESSES
-
-    if add_attempt(_THROTTLE_KIND, share, now=now) <= limit:
-        return (network, share)
-    return ()
+@sensitive_variables()
+def _check_password(
+    request: HttpRequest, credentials: BreakGlassCredentials, *, client_ip: str, now: datetime
+) -> tuple[Any, bool]:
+    """Return the user, or None, and whether the password was checked: not beyond a limit."""
+    known_sender = find_known_sender(
+        request, username=credentials.username, client_ip=client_ip, now=now
+    )
+    counter_keys = start_guess(known_sender, client_ip=client_ip, now=now)
+    if not counter_keys:
+        return None, False
+    user = None
+    try:
+        user = auth.authenticate(request, break_glass=credentials)
+    finally:
+        end_guess(counter_keys, is_correct=user is not None, now=now)
+    return user, True
 
 
 def _render_page(request: HttpRequest, *, status: int) -> HttpResponse:

@@ -22,6 +22,7 @@ from django_phi_oidc.audit.throttling import (
     allow_event,
     flush_refusal_counts,
     get_sender_network,
+    list_sender_networks,
 )
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -85,6 +86,19 @@ def at_once(function: Callable[[], Any], threads: int = 8) -> list[Any]:
 )
 def test_sender_network_of_an_address(client_ip: str, network: str) -> None:
     assert get_sender_network(client_ip) == network
+
+
+@pytest.mark.parametrize(
+    ("client_ip", "networks"),
+    [
+        ("198.51.100.1", ["198.51.100.1"]),
+        ("::ffff:198.51.100.1", ["198.51.100.1"]),
+        ("2001:db8:1:23ff::9", ["2001:db8:1:23ff::/64", "2001:db8:1:2300::/56", "2001:db8:1::/48"]),
+        ("a-host", ["unknown"]),
+    ],
+)
+def test_sender_networks_of_an_address_from_the_smallest(client_ip: str, networks: list[str]) -> None:
+    assert list_sender_networks(client_ip) == networks
 
 
 # Which refusals get an event

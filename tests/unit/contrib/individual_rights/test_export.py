@@ -232,9 +232,9 @@ def test_export_executes_as_many_selects_for_three_subjects_as_for_one(
         with CaptureQueriesContext(connection) as asked:
             export(person, *subjects)
         counts.append(len([query for query in asked if query["sql"].startswith("SELECT")]))
-    # Suspensions, claims, holds, sessions, revocations, browsers, identifiers, invitations, emergencies, names,
-    # SCIM users, accountings and notices.
-    assert counts == [13, 13]
+    # Suspensions, claims, holds, sessions, revocations, browsers, networks, identifiers, invitations, emergencies,
+    # names, SCIM users, accountings and notices.
+    assert counts == [14, 14]
 
 
 def test_g12_export_contains_notices_and_known_browsers(

@@ -23,7 +23,7 @@ from django_phi_oidc.audit.request_context import SESSION_KEY, Actor
 from django_phi_oidc.audit.throttling import MAX_EVENTS_TOTAL, flush_refusal_counts
 from django_phi_oidc.claims.disclosure import reveal
 from django_phi_oidc.contrib.local_accounts.backends import BreakGlassCredentials
-from django_phi_oidc.contrib.local_accounts.break_glass import MAX_GUESSES_PER_ADDRESS
+from django_phi_oidc.contrib.local_accounts.guess_limits import MAX_GUESSES_PER_ADDRESS
 from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.errors import RevealRefused
 from django_phi_oidc.login.admin_site import use_oidc_login
@@ -193,7 +193,7 @@ def test_concurrent_guesses_do_not_exceed_the_limit(moment: type[Moment], checke
 def test_first_guesses_are_limited_in_total(
     moment: type[Moment], checked_passwords: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.contrib.local_accounts.break_glass.MAX_FIRST_GUESSES", 3)
+    monkeypatch.setattr("django_phi_oidc.contrib.local_accounts.guess_limits.MAX_FIRST_GUESSES", 3)
     for number in range(3):
         assert enter(SecureClient(REMOTE_ADDR=f"198.51.100.{number}"), password="wrong").status_code == 403
     other = SecureClient(REMOTE_ADDR="198.51.100.9")
@@ -220,7 +220,7 @@ def test_d1_flood_from_one_address_does_not_shut_the_page_for_others(
 def test_d1_addresses_that_keep_guessing_do_not_use_up_the_share_of_first_guesses(
     checked_passwords: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_phi_oidc.contrib.local_accounts.break_glass.MAX_REPEATED_GUESSES", 6)
+    monkeypatch.setattr("django_phi_oidc.contrib.local_accounts.guess_limits.MAX_REPEATED_GUESSES", 6)
     guessers = [SecureClient(REMOTE_ADDR=f"198.51.100.{number}") for number in range(4)]
     for guesser in guessers * MAX_GUESSES_PER_ADDRESS:
         assert enter(guesser, password="wrong").status_code == 403
@@ -234,7 +234,7 @@ OTHER_REFUSALS = {"no other refusals": 0, "the total limit reached": MAX_EVENTS_
 
 @pytest.mark.parametrize("others", OTHER_REFUSALS.values(), ids=OTHER_REFUSALS)
 def test_successful_sign_in_does_not_count_as_a_guess(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_phi_oidc.contrib.local_accounts.break_glass.MAX_GUESSES_PER_ADDRESS", 1)
+    monkeypatch.setattr("django_phi_oidc.contrib.local_accounts.guess_limits.MAX_GUESSES_PER_ADDRESS", 1)
     RefusalCount.objects.create(minute=NOW.replace(second=0), reason="", network="", count=others)
     assert [enter(SecureClient()).status_code for _ in range(2)] == [302, 302]
     flush_refusal_counts(now=NOW + timedelta(minutes=2))
