@@ -101,6 +101,29 @@ def verify_logout_token(
     try:
         id_token.validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
         id_token.validate_signature(jws, keys=keys)
+    except IDTokenError as error:
+        raise LogoutTokenInvalid(error.code) from error
+    return _validate_content(jws, declaration=declaration, now=now)
+
+
+def validate_without_signature(
+    token: str, *, declaration: ProviderDeclaration, now: datetime
+) -> None:
+    """Refuse a token that no key of the provider can make valid. NOTHING is verified.
+
+    Raises: LogoutTokenInvalid.
+    """
+    jws = _parse_logout_token(token)
+    try:
+        id_token.validate_alg(jws, allowed=declaration.id_token_signed_response_alg)
+    except IDTokenError as error:
+        raise LogoutTokenInvalid(error.code) from error
+    _validate_content(jws, declaration=declaration, now=now)
+
+
+def _validate_content(jws: JWS, *, declaration: ProviderDeclaration, now: datetime) -> LogoutToken:
+    """Return the logout of the token, except for the signature. Raises: LogoutTokenInvalid."""
+    try:
         validate_typ(jws, required=declaration.require_logout_typ)
         claims = jws.payload
         _validate_issuer_and_audience(claims, declaration=declaration)

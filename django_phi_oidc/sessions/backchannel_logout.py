@@ -30,6 +30,7 @@ from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
 from ..audit.refusals import RefusalLog, report_refusal
 from ..audit.request_context import get_client_ip, get_request_id
+from ..audit.throttling import add_attempt, list_sender_networks
 from ..config.providers import ProviderDeclaration
 from ..crypto import keyring
 from ..crypto.keyring import SymmetricKey
@@ -40,10 +41,16 @@ from ..errors import (
     LogoutTokenReplayed,
     MetadataError,
     PhiOidcError,
+    SignInRefused,
     SubjectKeyMissing,
     TransportError,
 )
-from ..oidc.logout_token import LogoutToken, address_logout_token, verify_logout_token
+from ..oidc.logout_token import (
+    LogoutToken,
+    address_logout_token,
+    validate_without_signature,
+    verify_logout_token,
+)
 from ..provider.registry import Provider, get_provider
 from ..replay.cache import mark_used_in_transaction, was_used
 from ..subjects.linking import list_subject_ids
@@ -63,6 +70,13 @@ PROVIDER_CALL_SECONDS = 2.0
 """Limit of each call to the provider, which waits for our response meanwhile."""
 RETRY_AFTER_SECONDS = 30
 """The keys are not fetched again earlier."""
+MAX_UNVERIFIED_TOKENS = 10
+"""Tokens per minute that one sender may repeat because the keys are unavailable. For further ones,
+the status is 429.
+"""
+_THROTTLE_KIND = "logout_token"
+PROVIDER_ERRORS: tuple[type[SignInRefused], ...] = (TransportError, MetadataError)
+"""The token could not be verified now. It may be from a stranger."""
 SERVER_ERRORS: tuple[type[Exception], ...] = (
     SubjectKeyMissing,
     KeyRingError,
@@ -70,7 +84,6 @@ SERVER_ERRORS: tuple[type[Exception], ...] = (
     InterfaceError,
 )
 """Faults of this server or its database."""
-RETRIABLE_ERRORS: tuple[type[Exception], ...] = (TransportError, MetadataError, *SERVER_ERRORS)
 logger = logging.getLogger("django_phi_oidc.logout")
 REFUSAL_LOG_MESSAGE = (
     "A logout token was refused: reason=%(reason)s rule=%(rule)s "
@@ -217,45 +230,73 @@ class BackchannelLogoutView(SessionlessView):
     200: the sessions ended, or there were none. 400: the token is refused for good. 503: the token
     could not be verified or processed, and is not marked as used: the provider's keys or our
     database are unavailable. A provider may repeat a token only after what it takes for an outage
-    (BCL 2.5).
+    (BCL 2.5). 429: the same, for a sender of many tokens that could not be verified: a stranger
+    cannot cause any number of server errors.
     """
 
     http_method_names = ("post",)
 
     def post(self, request: HttpRequest) -> HttpResponse:
         provider_name = ""
+        origin = get_request_origin(request)
         try:
             token = _get_logout_token(request)
             addressed = address_logout_token(token, conf.providers().values())
             provider_name = addressed.declaration.name
-            logout_token = _verify_with_provider_keys(
-                addressed.signed_token, get_provider(provider_name)
-            )
-            _end_sessions(logout_token, provider=provider_name, origin=get_request_origin(request))
+            try:
+                logout_token = _verify_with_provider_keys(
+                    addressed.signed_token, get_provider(provider_name)
+                )
+            except PROVIDER_ERRORS as fault:
+                if _is_unverified_token_refused(origin):
+                    refusal = LogoutTokenInvalid(fault.code)
+                    _report_refused_token(refusal, provider=provider_name, origin=origin)
+                    return _create_retry_response(429)
+                raise
+            _end_sessions(logout_token, provider=provider_name, origin=origin)
         except (LogoutTokenInvalid, LogoutTokenReplayed) as refusal:
-            origin = get_request_origin(request)
-            # The provider is declared, but from an unverified token.
-            rule = getattr(refusal, "rule", "")
-            fields = {"reason": refusal.code, "rule": rule, "provider": provider_name}
-            log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
-            report_refusal(
-                Action.LOGOUT_REFUSED,
-                refusal.code,
-                log=log,
-                origin=origin,
-                now=clock.now(),
-                provider=provider_name,
-                detail={"rule": rule} if rule else None,
-            )
+            _report_refused_token(refusal, provider=provider_name, origin=origin)
             return JsonResponse(
                 {"error": "invalid_request", "error_description": str(refusal)}, status=400
             )
-        except RETRIABLE_ERRORS as fault:
+        except (*PROVIDER_ERRORS, *SERVER_ERRORS) as fault:
             log_fault(fault, provider_name=provider_name)
-            response = JsonResponse({"error": "temporarily_unavailable"}, status=503)
-            response["Retry-After"] = str(RETRY_AFTER_SECONDS)
-            return response
+            return _create_retry_response(503)
         return HttpResponse()
+
+
+def _is_unverified_token_refused(origin: Origin) -> bool:
+    """Count a token that cannot be verified now, and return whether its sender has sent too many.
+
+    Raises: DatabaseError.
+    """
+    # A home or company line has many IPv6 networks.
+    sender = list_sender_networks(origin.client_ip)[-1]
+    return add_attempt(_THROTTLE_KIND, sender, now=clock.now()) > MAX_UNVERIFIED_TOKENS
+
+
+def _report_refused_token(
+    refusal: LogoutTokenInvalid | LogoutTokenReplayed, *, provider: str, origin: Origin
+) -> None:
+    # The provider is declared, but from an unverified token.
+    rule = getattr(refusal, "rule", "")
+    fields = {"reason": refusal.code, "rule": rule, "provider": provider}
+    log = RefusalLog(logger, REFUSAL_LOG_MESSAGE, {**fields, "request": origin.request_id})
+    report_refusal(
+        Action.LOGOUT_REFUSED,
+        refusal.code,
+        log=log,
+        origin=origin,
+        now=clock.now(),
+        provider=provider,
+        detail={"rule": rule} if rule else None,
+    )
+
+
+def _create_retry_response(status: int) -> JsonResponse:
+    response = JsonResponse({"error": "temporarily_unavailable"}, status=status)
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 def _get_logout_token(request: HttpRequest) -> str:
@@ -281,11 +322,12 @@ def _verify_with_provider_keys(token: str, provider: Provider) -> LogoutToken:
     """Raises: LogoutTokenInvalid; TransportError, MetadataError: the token can't be verified
     now.
     """
+    now = clock.now()
+    # First, because a missing key would hide that the token cannot be the provider's.
+    validate_without_signature(token, declaration=provider.declaration, now=now)
     try:
         keys = provider.get_key_set(timeout_seconds=PROVIDER_CALL_SECONDS)
-        return verify_logout_token(
-            token, keys=keys, declaration=provider.declaration, now=clock.now()
-        )
+        return verify_logout_token(token, keys=keys, declaration=provider.declaration, now=now)
     except KeyNotFound as error:
         if not error.is_certain:
             raise

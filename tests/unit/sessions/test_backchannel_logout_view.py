@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -31,7 +32,7 @@ from django_phi_oidc.oidc.logout_token import BACKCHANNEL_LOGOUT_EVENT
 from django_phi_oidc.provider.registry import get_provider
 from django_phi_oidc.replay.models import UsedIdentifier
 from django_phi_oidc.sessions import backchannel_logout
-from django_phi_oidc.sessions.backchannel_logout import MAX_BODY_BYTES
+from django_phi_oidc.sessions.backchannel_logout import MAX_BODY_BYTES, MAX_UNVERIFIED_TOKENS
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import sweep_revocations
 from django_phi_oidc.testing.mock_provider import Client as Registered
@@ -475,6 +476,102 @@ def test_backchannel_logout_with_a_new_key_before_the_next_fetch_can_be_repeated
         monkeypatch.setattr(get_provider("default")._keys._refetch_limits["anyone"], "_last_at", float("-inf"))
         assert deliver(portal, token).status == 200
         assert not is_live(amina)
+
+
+# Tokens that cannot be verified now
+
+
+@pytest.fixture
+def stranger(portal: str, settings: Any) -> Iterator[DemoProvider]:
+    """Yield a provider whose keys the portal has just fetched, and which signs with another key."""
+    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])], keys=create_signing_keys())
+    with provider.running():
+        declare(settings, default=declaration(provider))
+        assert deliver(portal, token_of(provider, sub="unknown")).status == 200
+        provider.state.keys = create_signing_keys()
+        # The keys are fetched again, and the next fetch is half a minute later.
+        assert deliver(portal, token_of(provider, **BOTH)).status == 400
+        yield provider
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [alter for name, alter in REFUSED.items() if name not in ("a foreign signature", "an unknown kid")],
+    ids=[name for name in REFUSED if name not in ("a foreign signature", "an unknown kid")],
+)
+def test_s7_token_that_cannot_be_the_providers_is_a_400_although_its_key_is_unknown(
+    portal: str, stranger: DemoProvider, alter: Alter
+) -> None:
+    assert deliver(portal, altered(stranger, alter, **BOTH)).status == 400
+    assert deliver(portal, token_of(stranger, **BOTH)).status == 503
+
+
+@pytest.mark.parametrize(
+    "alter", [claims(aud="lab"), claims(exp=shift(-180)), claims(nonce="n")], ids=["aud", "exp", "nonce"]
+)
+def test_s7_token_that_cannot_be_the_providers_makes_no_request_to_the_provider(
+    portal: str, settings: Any, alter: Alter
+) -> None:
+    provider = DemoProvider([Registered("portal", SECRET, [f"{portal}/oidc/callback/"])])
+    provider.start()
+    provider.stop()
+    declare(settings, default=declaration(provider))
+    assert deliver(portal, altered(provider, alter, **BOTH)).status == 400
+    assert deliver(portal, token_of(provider, **BOTH)).status == 503
+
+
+def post_from(address: str, token: str) -> int:
+    body = urlencode({"logout_token": token})
+    return int(Client(REMOTE_ADDR=address).post(BACKCHANNEL, body, content_type=FORM).status_code)
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["198.51.100.1"] * 30,
+        [f"2001:db8:0:{number:x}::1" for number in range(30)],
+        [f"2001:db8:0:{number:x}00::1" for number in range(30)],
+    ],
+    ids=["an IPv4 address", "the networks of a home line", "the networks of a company line"],
+)
+def test_s7_sender_of_many_tokens_that_cannot_be_verified_causes_few_server_errors(
+    stranger: DemoProvider, addresses: list[str]
+) -> None:
+    now = clock.now()
+    with clock.override_clock(lambda: now):
+        statuses = [post_from(address, token_of(stranger, **BOTH)) for address in addresses]
+        assert statuses == [503] * MAX_UNVERIFIED_TOKENS + [429] * (30 - MAX_UNVERIFIED_TOKENS)
+        assert post_from("198.51.100.2", token_of(stranger, **BOTH)) == 503, "another sender"
+    with clock.override_clock(lambda: now + timedelta(minutes=1)):
+        assert post_from(addresses[0], token_of(stranger, **BOTH)) == 503
+
+
+def test_s7_refusal_of_a_sender_of_many_tokens_says_when_to_repeat_them(portal: str, stranger: DemoProvider) -> None:
+    token = token_of(stranger, **BOTH)
+    now = clock.now()
+    with clock.override_clock(lambda: now):
+        answers = [deliver(portal, token) for _ in range(MAX_UNVERIFIED_TOKENS + 1)]
+    assert (answers[-1].status, answers[-1].headers["retry-after"]) == (429, "30")
+    assert answers[-1].headers["cache-control"] == "no-store"
+    assert json.loads(answers[-1].body) == {"error": "temporarily_unavailable"}
+    assert [event.detail for event in events(Action.LOGOUT_REFUSED)][-1] == '{"rule":"key_not_found"}'
+
+
+def test_s7_sender_of_many_unverified_tokens_can_still_deliver_a_verified_one(
+    portal: str, stranger: DemoProvider, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amina = name(sign_in(), **BOTH, issuer=stranger.issuer)
+    token = token_of(stranger, **BOTH)
+    now = clock.now()
+    with clock.override_clock(lambda: now):
+        for _ in range(MAX_UNVERIFIED_TOKENS + 1):
+            deliver(portal, token)
+        assert is_live(amina)
+        # It was a rotation: the provider publishes the key.
+        stranger.state.published_keys += stranger.state.keys.values()
+        monkeypatch.setattr(get_provider("default")._keys._refetch_limits["anyone"], "_last_at", float("-inf"))
+        assert deliver(portal, token).status == 200
+    assert not is_live(amina)
 
 
 def test_backchannel_logout_while_a_subject_key_is_missing_can_be_repeated(
