@@ -137,6 +137,8 @@ class Migration(migrations.Migration):
                 ),
                 ("finished_at", models.DateTimeField(null=True, verbose_name="finished at")),
                 ("provider_busy_until", models.DateTimeField(editable=False, null=True)),
+                ("blocked_until", models.DateTimeField(editable=False, null=True)),
+                ("missing_key", models.CharField(blank=True, editable=False, max_length=8)),
                 ("end_job", models.UUIDField(editable=False, null=True)),
             ],
             options={

@@ -30,6 +30,8 @@ from .digests import compute_token_digest
 EncryptedColumnName = Literal[
     "refresh_token", "access_token", "dpop_seed", "id_token", "id_token_claims", "session_key"
 ]
+KEY_ID_LENGTH = 8
+"""Of the id of an encryption key."""
 DUE_AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 TOKEN_HINTS: tuple[TokenTypeHint, ...] = ("refresh_token", "access_token")
 """In the order of revocation: a valid refresh token could be used for new access tokens."""
@@ -339,6 +341,7 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         shared: dict[str, Any] = {
             "status": RevocationStatus.PENDING.value,
             "last_fault": "",
+            "missing_key": "",
             "attempts": 0,
         }
         shared |= {"due_at": due_at or now, "created_at": due_at or now}
@@ -420,6 +423,21 @@ class PendingRevocationQuerySet(LeasedQuerySet["PendingRevocation"]):
         is_due = models.Q(due_at__lte=now) | models.Q(attempts__gt=0, due_at__gt=now + _MAX_WAIT)
         return self.unleased(now, lease=REVOCATION_LEASE).filter(
             is_due, status=RevocationStatus.PENDING
+        )
+
+    def not_blocked(
+        self, now: datetime, *, key_ids: Collection[str], providers: Collection[str]
+    ) -> Self:
+        """Leave out the rows that a process with the same fault has tried and left to others.
+
+        key_ids: of the encryption keys that this process has. providers: those that it declares.
+        """
+        return self.filter(
+            models.Q(blocked_until=None)
+            | models.Q(blocked_until__lte=now)
+            | models.Q(blocked_until__gt=now + _MAX_WAIT)
+            | models.Q(missing_key__in=key_ids)
+            | models.Q(missing_key="", provider__in=providers)
         )
 
     def at_ready_providers(self, now: datetime) -> Self:
@@ -508,6 +526,12 @@ class PendingRevocation(models.Model):
     finished_at = models.DateTimeField(_("finished at"), null=True)
     provider_busy_until = models.DateTimeField(null=True, editable=False)
     """From a Retry-After: until then, sweeps send the provider no request for any token."""
+    blocked_until = models.DateTimeField(null=True, editable=False)
+    """Set by a process that has not the key, or does not declare the provider: until then, such
+    processes leave the row to the others, for which it stays due.
+    """
+    missing_key = models.CharField(max_length=KEY_ID_LENGTH, blank=True, editable=False)
+    """The id of that encryption key."""
     end_job = models.UUIDField(null=True, editable=False)
     """The id of the job of an app that ended the session, for its progress page."""
 
@@ -550,6 +574,16 @@ class PendingRevocation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.token_type_hint} {self.pk}"
+
+    def get_key_id(self) -> str:
+        """Return the id of the encryption key of the token; empty if its ciphertext names none."""
+        ciphertexts: tuple[Any, Any] = (self.token, self.session_token)
+        for ciphertext in ciphertexts:
+            if not isinstance(ciphertext, EncryptedText):
+                continue
+            if len(ciphertext.key_id) == KEY_ID_LENGTH:
+                return ciphertext.key_id
+        return ""
 
     @sensitive_variables()
     def decrypt_token(self) -> str:

@@ -24,6 +24,7 @@ from .._internal.retry import compute_backoff
 from .._internal.sql import delete_in_batches
 from ..audit.events import Action, NewEvent, Origin
 from ..audit.outbox import enqueue_many
+from ..crypto import keyring
 from ..errors import AccountError, Code, KeyRingError, MetadataError, RuleCode, TransportError
 from ..oidc.client_auth import AssertionFreshness
 from ..oidc.remedies import get_remedy
@@ -52,7 +53,10 @@ MIN_ATTEMPTS = 10
 """Before a revocation is abandoned. The time alone decides nothing: the workers may have been down
 for most of it.
 """
-_RETRY_FIELDS = ("last_fault", "lease_until", "due_at", "provider_busy_until", "first_attempt_at")
+_RETRY_FIELDS = (
+    *("last_fault", "lease_until", "due_at", "provider_busy_until", "first_attempt_at"),
+    *("blocked_until", "missing_key"),
+)
 _FINAL_RESULTS = ("done", "unsupported", "refused")
 _ERROR_CODES = {
     "done": "",
@@ -78,8 +82,15 @@ class RevocationAttemptResult:
     """Attempts for other tokens would fail as well, after as long a wait."""
     is_key_missing: bool = False
     """The token could not be decrypted, because its key was missing. It is not abandoned."""
+    missing_key: str = ""
+    """The id of that key, unless the ciphertext names none."""
     retry_after: timedelta | None = None
     """The provider's Retry-After."""
+
+    @property
+    def is_fault_of_process(self) -> bool:
+        """Whether another process may have the key, or declare the provider."""
+        return bool(self.missing_key) or self.error_code == Code.PROVIDER_UNKNOWN
 
     @property
     def fault(self) -> str:
@@ -184,7 +195,7 @@ def retry_due(
     if rows is None:
         rows = PendingRevocation.objects.all()
 
-    due = rows.due(clock()).at_ready_providers(clock())
+    due = _select_ready(rows, now=clock()).due(clock())
     used_seconds = dict.fromkeys(
         due.order_by("provider").values_list("provider", flat=True).distinct(), 0.0
     )
@@ -201,11 +212,8 @@ def retry_due(
             name = min(used_seconds, key=used_seconds.__getitem__)
             now = clock()
             with transaction.atomic(durable=True):
-                leased = (
-                    rows.filter(provider=name)
-                    .at_ready_providers(now)
-                    .lease_due(now=now, limit=sizes[name])
-                )
+                ready = _select_ready(rows.filter(provider=name), now=now)
+                leased = ready.lease_due(now=now, limit=sizes[name])
             attempts = _call_concurrently(
                 leased, executor=executors[name], now=now, timeout_seconds=timeout_seconds
             )
@@ -223,6 +231,17 @@ def retry_due(
             if not tried or any(result.is_provider_unavailable for result in tried):
                 del used_seconds[name]
     return statuses
+
+
+def _select_ready(rows: PendingRevocationQuerySet, *, now: datetime) -> PendingRevocationQuerySet:
+    """Leave out the rows that this process cannot try, and those whose provider asked to wait."""
+    try:
+        key_ids = [key.id for key in keyring.get_keys("encryption")]
+    except KeyRingError:
+        key_ids = []
+    return rows.at_ready_providers(now).not_blocked(
+        now, key_ids=key_ids, providers=list(conf.providers())
+    )
 
 
 def _get_max_calls(provider: str) -> int:
@@ -280,7 +299,7 @@ def reset_backoff(
     pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=now)
     if revocation_ids is not None:
         pending = pending.filter(pk__in=revocation_ids)
-    pending.update(due_at=now, provider_busy_until=None)
+    pending.update(due_at=now, provider_busy_until=None, blocked_until=None)
     return list(pending.values_list("pk", flat=True))
 
 
@@ -333,6 +352,7 @@ def _revoke_row(
             error_code=error_code,
             needs_operator=True,
             is_key_missing=error.is_key_missing,
+            missing_key=row.get_key_id() if error.is_key_missing else "",
         )
     received = ReceivedToken(token_type_hint=cast(TokenTypeHint, row.token_type_hint), value=token)
     return revoke_at_provider(
@@ -455,8 +475,12 @@ def _save_result(
             [_schedule_retry(row, result, now=now) for row in saved], _RETRY_FIELDS
         )
         return saved
-    cleared = dict.fromkeys(("lease_until", "provider_busy_until", "token", "session_token"))
-    count = leased.update(status=status, last_fault=result.fault, finished_at=now, **cleared)
+    cleared = dict.fromkeys(
+        ("lease_until", "provider_busy_until", "blocked_until", "token", "session_token")
+    )
+    count = leased.update(
+        status=status, last_fault=result.fault, missing_key="", finished_at=now, **cleared
+    )
     if count in (0, len(rows)):
         return list(rows[:count])
     pks = set(
@@ -500,18 +524,27 @@ def _is_abandoned(row: PendingRevocation, *, now: datetime, give_up_after: timed
 def _schedule_retry(
     row: PendingRevocation, result: RevocationAttemptResult, *, now: datetime
 ) -> PendingRevocation:
-    """Return the row with the time of its next attempt."""
+    """Return the row with the time of its next attempt. After a fault of this process, it stays due
+    for the others.
+    """
     wait = compute_backoff(
         attempts=row.attempts,
         needs_operator=result.needs_operator,
         retry_after=result.retry_after,
         jitter_fraction=int.from_bytes(randomness.token_bytes(4)) / 2**32,
     )
+    due_at = now + wait
+    blocked_until = None
+    if result.is_fault_of_process:
+        due_at = row.due_at
+        blocked_until = now + wait
     return PendingRevocation(
         pk=row.pk,
         last_fault=result.fault,
         lease_until=None,
-        due_at=now + wait,
+        due_at=due_at,
+        blocked_until=blocked_until,
+        missing_key=result.missing_key,
         provider_busy_until=now + result.retry_after if result.retry_after else None,
         # If the provider was not asked, this time does not count.
         first_attempt_at=None if result.is_key_missing else row.first_attempt_at,

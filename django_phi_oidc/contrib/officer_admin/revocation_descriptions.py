@@ -22,7 +22,7 @@ def _describe_waiting(row: PendingRevocation) -> str:
     if row.created_at > clock.now():
         # A token that a session had before it was renewed.
         return gettext("Waits for the end of the session")
-    time = _format_time(row.due_at)
+    time = _format_time(row.blocked_until or row.due_at)
     if not row.last_fault:
         return gettext("Waits for the first attempt at %(time)s") % {"time": time}
     text = gettext("Revocation failed: %(reason)s; next attempt at %(time)s")

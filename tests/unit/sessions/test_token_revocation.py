@@ -942,3 +942,106 @@ def test_tokens_of_a_worker_killed_in_a_batch_are_asked_for_again_after_its_leas
 
 def sweep_at(now: datetime) -> Counter[RevocationStatus]:
     return retry_due(clock=lambda: now, budget_seconds=10, timeout_seconds=3, give_up_after=GIVE_UP)
+
+
+# Faults of this process
+
+
+def sweep_at(now: datetime = NOW) -> Counter[RevocationStatus]:
+    return retry_due(clock=lambda: now, budget_seconds=20, timeout_seconds=3, give_up_after=GIVE_UP)
+
+
+def with_older_keys(phi_oidc: Any) -> Any:
+    return override_phi_oidc(phi_oidc, KEYS={"encryption": phi_oidc["KEYS"]["encryption"][1:]})
+
+
+def without_keys(phi_oidc: Any) -> Any:
+    return override_phi_oidc(phi_oidc, KEYS={"encryption": []})
+
+
+def with_another_provider_only(phi_oidc: Any) -> Any:
+    return {**phi_oidc, "PROVIDERS": {"new": phi_oidc["PROVIDERS"]["default"]}}
+
+
+PROCESS_FAULTS = {
+    "an older key list": with_older_keys,
+    "no keys": without_keys,
+    "settings without the provider": with_another_provider_only,
+}
+
+
+@pytest.mark.parametrize("change", PROCESS_FAULTS.values(), ids=PROCESS_FAULTS)
+def test_s4_sweep_by_a_process_with_a_fault_does_not_put_off_revocations_for_others(
+    op: ScriptedOP, settings: Any, change: Callable[[Any], Any]
+) -> None:
+    queue_for("default", 30)
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = change(declared)
+    assert sweep_at() == {RevocationStatus.PENDING: 30}
+    assert set(PendingRevocation.objects.values_list("due_at", "lease_until")) == {(NOW, None)}
+    assert op.asked == []
+    settings.PHI_OIDC = declared
+    assert sweep_at() == {RevocationStatus.DONE: 30}
+    assert set(PendingRevocation.objects.values_list("blocked_until", "missing_key")) == {(None, "")}
+
+
+@pytest.mark.parametrize("change", PROCESS_FAULTS.values(), ids=PROCESS_FAULTS)
+def test_s4_attempt_by_a_request_of_a_process_with_a_fault_does_not_put_it_off_for_others(
+    op: ScriptedOP, settings: Any, change: Callable[[Any], Any]
+) -> None:
+    (pk,) = queue()
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = change(declared)
+    assert try_at(pk) is RevocationStatus.PENDING
+    settings.PHI_OIDC = declared
+    assert sweep_at() == {RevocationStatus.DONE: 1}
+
+
+@pytest.mark.parametrize("change", PROCESS_FAULTS.values(), ids=PROCESS_FAULTS)
+def test_s4_process_with_a_fault_waits_before_it_tries_again(
+    op: ScriptedOP, settings: Any, change: Callable[[Any], Any]
+) -> None:
+    queue()
+    settings.PHI_OIDC = change(settings.PHI_OIDC)
+    assert sweep_at() == {RevocationStatus.PENDING: 1}
+    assert sweep_at(NOW + timedelta(minutes=14)) == {}
+    assert sweep_at(NOW + timedelta(minutes=31)) == {RevocationStatus.PENDING: 1}
+    assert len(events(Action.TOKEN_REVOCATION_FAILED)) == 2
+    assert alerts() == ['{"rule":"revocation_blocked"}']
+
+
+def test_s4_rows_of_a_lost_key_do_not_delay_the_others(op: ScriptedOP, settings: Any) -> None:
+    declared = settings.PHI_OIDC
+    settings.PHI_OIDC = override_phi_oidc(declared, KEYS={"encryption": [keyring.generate_key()]})
+    queue_for("default", 300)
+    settings.PHI_OIDC = declared
+    (pk,) = queue(now=NOW + timedelta(seconds=1))
+    assert sweep_at(NOW + timedelta(seconds=2)) == {RevocationStatus.PENDING: 300, RevocationStatus.DONE: 1}
+    assert status_of(pk) == "done"
+
+
+def test_s4_revocation_of_an_undeclared_provider_is_abandoned_in_the_end(op: ScriptedOP) -> None:
+    queue_for("former", 1)
+    now = NOW
+    for _ in range(MIN_ATTEMPTS - 1):
+        assert sweep_at(now) == {RevocationStatus.PENDING: 1}
+        now += timedelta(hours=1)
+    assert sweep_at(NOW + GIVE_UP) == {RevocationStatus.ABANDONED: 1}
+
+
+def test_s4_fault_of_the_provider_puts_a_revocation_off_for_all(op: ScriptedOP) -> None:
+    op.answer = answering(401, {"error": "invalid_client"})
+    queue()
+    assert sweep_at() == {RevocationStatus.PENDING: 1}
+    row = PendingRevocation.objects.get()
+    assert row.due_at >= NOW + timedelta(minutes=15)
+    assert row.blocked_until is None
+    assert sweep_at(NOW + timedelta(minutes=14)) == {}
+
+
+def test_s4_officer_who_retries_now_overrides_the_wait(op: ScriptedOP, settings: Any) -> None:
+    queue_for("former", 1)
+    assert sweep_at() == {RevocationStatus.PENDING: 1}
+    assert sweep_at(NOW + timedelta(seconds=1)) == {}
+    reset_backoff(now=NOW + timedelta(seconds=1))
+    assert sweep_at(NOW + timedelta(seconds=1)) == {RevocationStatus.PENDING: 1}
