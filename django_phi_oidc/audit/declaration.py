@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from ..config.loopback import is_loopback_http
 from ..config.option_grades import LATER, RARE, START_HERE
 from ..config.option_parsers import (
     checked,
     fail,
-    is_url,
+    is_secure_url,
     mapping_of,
     parse_absolute_path,
     parse_declaration,
@@ -27,19 +25,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KEY_PATTERN = re.compile(r"[^\s+]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+")
 
 
-def _is_witness_url(url: str) -> bool:
-    return is_url(url, forbidden=" #@?") and (
-        urlsplit(url).scheme == "https" or is_loopback_http(url)
-    )
-
-
 def _parse_path(path: str, value: Any) -> str:
     return parse_string(path, str(value) if isinstance(value, Path) else value)
 
 
 _parse_key = checked(parse_string, _KEY_PATTERN.fullmatch, "must be a verifier key: name+id+key")
 _parse_url = checked(
-    parse_string, _is_witness_url, "must be https (http only for loopback), without user or query"
+    parse_string,
+    lambda url: is_secure_url(url, forbidden=" #@?"),
+    "must be https (http only for loopback), without user or query",
 )
 
 

@@ -5,12 +5,11 @@ there. No Django.
 from collections.abc import Mapping
 from typing import Any
 
-from .loopback import is_loopback_http
 from .option_parsers import (
     Parser,
     checked,
     fail,
-    is_url,
+    is_secure_url,
     list_unknown_options,
     parse_bool,
     parse_each,
@@ -24,9 +23,7 @@ MetadataOverrides = tuple[tuple[str, str | bool | tuple[str, ...]], ...]
 
 _parse_endpoint = checked(
     parse_string,
-    lambda url: (
-        is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url))
-    ),
+    is_secure_url,
     "must be an https URL without fragment",
 )
 

@@ -27,6 +27,7 @@ from typing import (
 from urllib.parse import urlsplit
 
 from ..errors import DeclarationInvalid
+from .loopback import is_loopback_http
 
 T = TypeVar("T")
 Parser = Callable[[str, Any], Any]
@@ -285,6 +286,13 @@ def is_url(url: str, *, forbidden: str) -> bool:
         return parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def is_secure_url(url: str, *, forbidden: str = " #@") -> bool:
+    """Say whether url is one of `is_url` with https, or with http on a loopback address."""
+    if not is_url(url, forbidden=forbidden):
+        return False
+    return urlsplit(url).scheme == "https" or is_loopback_http(url)
 
 
 @lru_cache(maxsize=64)

@@ -25,6 +25,7 @@ from .option_parsers import (
     checked,
     fail,
     get_parsers,
+    is_secure_url,
     is_url,
     join_path,
     parse_choices,
@@ -113,10 +114,7 @@ _parse_algs = checked(
 )
 _parse_metadata_url = checked(
     parse_string,
-    lambda url: (
-        not url
-        or (is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url)))
-    ),
+    lambda url: not url or is_secure_url(url),
     "must be an https URL without fragment",
 )
 _parse_metadata_issuer = checked(

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...config.loopback import is_loopback_http
-from ...config.option_parsers import is_url
+from ...config.option_parsers import is_secure_url
 from ...config.providers import MAX_ISSUER_LENGTH, ProviderDeclaration
 from ...errors import TransportError
 from ...http.http_transport import HTTPTransport
@@ -85,7 +85,7 @@ def fetch_provider(issuer: str, *, connection: ConnectionOptions) -> DiscoveredP
         transport = HTTPTransport(declaration)
         members = _fetch_members(declaration, transport)
         found = members.get("issuer")
-        if not isinstance(found, str) or len(found) > MAX_ISSUER_LENGTH or not _is_url(found):
+        if not isinstance(found, str) or len(found) > MAX_ISSUER_LENGTH or not is_secure_url(found):
             return None
         if build_metadata_url(found) == build_metadata_url(issuer):
             return DiscoveredProvider(issuer=found, members=members)
@@ -108,7 +108,7 @@ def _fetch_members(declaration: ProviderDeclaration, transport: Transport) -> di
 
 
 def _build_declaration(issuer: str, connection: ConnectionOptions) -> ProviderDeclaration | None:
-    if not _is_url(issuer):
+    if not is_secure_url(issuer):
         return None
     return ProviderDeclaration(
         name="adoption",
@@ -120,14 +120,10 @@ def _build_declaration(issuer: str, connection: ConnectionOptions) -> ProviderDe
     )
 
 
-def _is_url(url: str) -> bool:
-    return is_url(url, forbidden=" #@") and (url.startswith("https:") or is_loopback_http(url))
-
-
 def _list_candidates(endpoints: Sequence[str]) -> Iterator[str]:
     """Yield possible issuers without duplicates, at most MAX_CANDIDATES for each host."""
     seen: dict[str, set[str]] = {}
-    for url in filter(_is_url, endpoints):
+    for url in filter(is_secure_url, endpoints):
         for issuer in _list_prefixes(url):
             of_host = seen.setdefault(urlsplit(issuer).netloc, set())
             if issuer not in of_host and len(of_host) < MAX_CANDIDATES:

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from ...audit.formats.items import LogFormat
-from ...config.loopback import is_loopback, is_loopback_http
+from ...config.loopback import is_loopback
 from ...config.option_grades import LATER, RARE
 from ...config.option_parsers import (
     checked,
     fail,
-    is_url,
+    is_secure_url,
     mapping_of,
     parse_declaration,
     parse_mapping,
@@ -150,13 +149,7 @@ def _list_sink_faults(sink: SinkDeclaration) -> Iterator[str]:
         yield f"['format'] must be one of {', '.join(_FORMATS_BY_TYPE[sink.type])}."
     if not sink.tls and not is_loopback(sink.host):
         yield "['tls'] may be False only for a loopback host."
-    if sink.url and not _is_sink_url(sink.url):
+    if sink.url and not is_secure_url(sink.url):
         yield "['url'] must be https (http only for loopback), without user or fragment."
     if sink.path and not Path(sink.path).is_absolute():
         yield "['path'] must be absolute."
-
-
-def _is_sink_url(url: str) -> bool:
-    return is_url(url, forbidden=" #@") and (
-        urlsplit(url).scheme == "https" or is_loopback_http(url)
-    )

@@ -19,6 +19,10 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "s6 http": ({"token_endpoint": "http://op.example.test/token"}, {"token_endpoint": "http://127.0.0.1:9000/token"}),
     "s6 http for the keys": ({"jwks_uri": "http://192.0.2.1/keys"}, {"jwks_uri": "http://[::1]/keys"}),
     "s6 http in capital letters": ({"jwks_uri": "HTTP://op.example.test/keys"}, {"jwks_uri": "http://localhost/keys"}),
+    "s6 a scheme that only begins with https": (
+        {"token_endpoint": "https-x://op.example.test/token"},
+        {"token_endpoint": "HTTPS://op.example.test/token"},
+    ),
     "an endpoint that is no string": ({"token_endpoint": 5}, {"token_endpoint": URL}),
     "an endpoint that is None": ({"token_endpoint": None}, {}),
     "a truthy switch": ({"require_pushed_authorization_requests": 1}, {"require_pushed_authorization_requests": False}),
