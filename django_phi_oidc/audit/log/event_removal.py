@@ -19,6 +19,7 @@ from ..partition_contents import find_leaves_of_events
 from ..partitions import Partition, list_past_partitions
 from .archive import LogArchive, verify_archive
 from .cosigned_checkpoints import find_seen_place
+from .cursor import get_newest_tree_size
 from .signing_keys import find_epoch
 from .tree_storage import read_nodes
 
@@ -91,14 +92,17 @@ def _find_archive_before(
     leaf_index: int, *, beside: Path, keys: Sequence[LogKey]
 ) -> LogArchive | None:
     """Return a verified archive of this log with the leaf before leaf_index; None without one."""
+    tree_size = get_newest_tree_size()
     for path in _list_paths(leaf_index, beside=beside):
         try:
             archive = verify_archive(path, keys)
         except (CheckpointInvalid, OSError, ProofInvalid):
             continue
-        root_hash = compute_root_at_size(archive.tree_size, read_nodes)
-        is_next = archive.first_leaf_index < leaf_index <= archive.tree_size
-        if is_next and root_hash == archive.root_hash:
+        has_leaf = archive.first_leaf_index < leaf_index <= archive.tree_size
+        # An archive from before a restore may be of a longer log.
+        if not has_leaf or archive.tree_size > tree_size:
+            continue
+        if compute_root_at_size(archive.tree_size, read_nodes) == archive.root_hash:
             return archive
     return None
 

@@ -18,7 +18,7 @@ from tests.support.temporary_databases import scratch_databases
 
 pytestmark = pytest.mark.postgresql
 PRELUDE = """
-import io, json, os, sys, threading, time
+import io, json, os, sys, threading, time, uuid
 from datetime import timedelta
 from pathlib import Path
 import django
@@ -37,7 +37,12 @@ from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
 from django_phi_oidc.audit.log import tree_storage
 from django_phi_oidc.audit.recorder import record_many
 from django_phi_oidc.audit.search import find_oldest_unarchived_time
-from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint, sign_checkpoint
+from django_phi_oidc.audit.log.archive import verify_archive
+from django_phi_oidc.audit.log.archive_files import register_archive
+from django_phi_oidc.audit.log.copies import ARCHIVE_FORMAT
+from django_phi_oidc.audit.merkle.checkpoint import Checkpoint, parse_checkpoint, sign_checkpoint
+from django_phi_oidc.audit.merkle.compact import CompactRange
+from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from tests.support.audit_log import KEY, OTHER_KEY, PEM, events, sealed, seal_now
 from tests.support.phi_oidc_settings import override_phi_oidc
 
@@ -278,7 +283,22 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
 
 
 UNPROVED = (
-    PARTITIONED
+    """
+def write_foreign_archive(path, *, size):
+    lines = [json.dumps({"id": str(uuid.UUID(int=number))}, separators=(",", ":")) for number in range(size)]
+    tree = CompactRange()
+    tree.extend([hash_leaf(line.encode()) for line in lines])
+    checkpoint = Checkpoint(origin="phi-oidc-audit", tree_size=size, root_hash=tree.compute_root())
+    note = sign_checkpoint(checkpoint, KEY)
+    header = {"format": ARCHIVE_FORMAT, "first": 0, "tree_size": size, "nodes": [], "checkpoint": note}
+    with path.open("w") as file:
+        file.write(json.dumps(header) + "\\n")
+        for line in lines:
+            file.write('{"event":' + line + ',"mac":"' + "0" * 64 + '"}\\n')
+    register_archive(verify_archive(path, [KEY.public_key()]), sha256=f"{size:064}")
+
+"""
+    + PARTITIONED
     + """
 sealed(256, at=LATELY)
 audit("tiles")
@@ -299,6 +319,10 @@ os.mkfifo(FOLDER / "1.jsonl")
 result["pipe"] = audit("archive", FOLDER / "5.jsonl", "--detach")
 result["kept"] = names()
 (FOLDER / "1.jsonl").unlink()
+# Signed, but of another log: as long as this one, and longer, as before a restore.
+write_foreign_archive(FOLDER / "short.jsonl", size=100)
+write_foreign_archive(FOLDER / "long.jsonl", size=2000)
+result["foreign"] = audit("archive", FOLDER / "7.jsonl", "--detach")
 (other / "1.jsonl").rename(FOLDER / "1.jsonl")
 result["proved"] = audit("archive", FOLDER / "6.jsonl", "--detach")
 result["after"] = names()
@@ -311,7 +335,7 @@ def test_p7_partition_stays_unless_files_prove_that_its_events_are_archived(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     result = run(environment, UNPROVED, tmp_path)
-    for case in ("missing", "altered", "empty", "pipe"):
+    for case in ("missing", "altered", "empty", "pipe", "foreign"):
         assert "Detached: none." in result[case], case
         assert "stays: the archive that ends with leaf 81 is not in the folder" in result[case], case
     assert set(result["months"]) <= set(result["kept"])
