@@ -527,11 +527,11 @@ class PendingRevocation(models.Model):
     provider_busy_until = models.DateTimeField(null=True, editable=False)
     """From a Retry-After: until then, sweeps send the provider no request for any token."""
     blocked_until = models.DateTimeField(null=True, editable=False)
-    """Set by a process that has not the key, or does not declare the provider: until then, such
+    """Set by a process that lacks the key, or does not declare the provider: until then, such
     processes leave the row to the others, for which it stays due.
     """
     missing_key = models.CharField(max_length=KEY_ID_LENGTH, blank=True, editable=False)
-    """The id of that encryption key."""
+    """The id of the encryption key that the process lacked; empty if it lacked none."""
     end_job = models.UUIDField(null=True, editable=False)
     """The id of the job of an app that ended the session, for its progress page."""
 

@@ -181,9 +181,9 @@ def is_consistent_with(compact_range: CompactRange, checkpoint: Checkpoint) -> b
     return compute_root_at_size(checkpoint.tree_size, read_nodes) == checkpoint.root_hash
 
 
-def append_declaration(new_event: NewEvent, *, key: NoteSigner) -> str:
+def append_declaration(new_event: NewEvent, *, key: NoteSigner) -> None:
     """Record a declaration about the log: insert the event, and put it into the tree, in one
-    transaction. Return the note of the new checkpoint.
+    transaction.
 
     new_event: of DECLARATION_ACTIONS. Raises: SealingRefused if the log is not what was signed
     last; KeyMissing; AuditUnavailable; ValueError.
@@ -193,7 +193,6 @@ def append_declaration(new_event: NewEvent, *, key: NoteSigner) -> str:
         event, note = insert_declaration(log, new_event, key=key)
     log_events([event])
     update_witness_file(note)
-    return note
 
 
 def insert_declaration(
