@@ -57,9 +57,9 @@ def test_event_is_found_by_filters_and_its_proof_is_downloaded(superuser_page: A
     assert download.value.suggested_filename == f"proof-{proven.event['id']}.json"
     assert (proven.leaf_index, proven.event["actor"]) == (0, "8")
 
-    # With the event of the superuser.
-    superuser_page.click("text=151 events")
-    assert superuser_page.inner_text("pre").startswith("phi-oidc-audit\n151\n")
+    # Without the event of the superuser, which the clock of the machine dates after the sealing.
+    superuser_page.click("text=150 events")
+    assert superuser_page.inner_text("pre").startswith("phi-oidc-audit\n150\n")
     open_list_above(superuser_page, "Checkpoints of the audit log", "Audit checkpoints")
     superuser_page.wait_for_url("**/auditcheckpoint/")
     assert superuser_page.locator(".trail tbody tr").count() == 2
