@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -29,7 +30,8 @@ from django_phi_oidc.sessions.models import PendingRevocation, RevocationStatus
 from tests.settings import key
 from tests.support.phi_oidc_settings import override_phi_oidc
 
-PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "encryption-keys.md").read_text()
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "how-to" / "encryption-keys.md").read_text()
 OLD, NEW = key("test encryption key of the page, old"[:32]), key("new: test encryption key of page"[:32])
 TOKEN = "s.a-token-for-tests"
 KEY_NAME = "projects/portal/locations/europe-west6/keyRings/portal/cryptoKeys/phi"
@@ -127,9 +129,9 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
 
 @pytest.fixture
 def code(service: Service) -> Iterator[dict[str, Any]]:
-    """Return the names of the documented module."""
-    names: dict[str, Any] = {}
-    exec("\n\n".join(block(name) for name in ("cached", "vault", "kms")), names)
+    """Return the names of the module that the page refers to."""
+    assert "example_project/portal/key_services.py" in PAGE
+    names = runpy.run_path(str(ROOT / "example_project" / "portal" / "key_services.py"))
     yield names
     names["http"].clear()
 

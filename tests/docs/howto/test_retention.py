@@ -1,7 +1,7 @@
 """The how-to page on retention: its Vault client, with a server that responds like Vault."""
 
 import json
-import re
+import runpy
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -20,7 +20,8 @@ from tests.support.http_server import served_by
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "retention.md").read_text()
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "how-to" / "retention.md").read_text()
 NAME = "20261124-86400"
 
 
@@ -75,11 +76,9 @@ def vault() -> Iterator[str]:
 
 @pytest.fixture
 def client() -> Callable[..., RetentionKeyStore]:
-    """Return the class from the page."""
-    block = re.search(r"<!-- tested: vault -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    assert block
-    names: dict[str, Any] = {}
-    exec(block[1], names)
+    """Return the class that the page names."""
+    assert "example_project/portal/vault_retention_keys.py" in PAGE
+    names = runpy.run_path(str(ROOT / "example_project" / "portal" / "vault_retention_keys.py"))
     return names["VaultRetentionKeys"]
 
 

@@ -28,8 +28,10 @@ from django.test import RequestFactory, override_settings
 import django_phi_oidc
 from django_phi_oidc import schedule
 from django_phi_oidc._internal.officer_groups import OfficerGroup
+from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.log import signing_keys
 from django_phi_oidc.audit.merkle.checkpoint import encode_verifier_key
+from django_phi_oidc.audit.models import SetAsideEvent
 from django_phi_oidc.config import client_keys
 from django_phi_oidc.config.providers import parse_provider
 from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
@@ -42,7 +44,7 @@ from django_phi_oidc.errors import KeyMissing
 from django_phi_oidc.sessions.models import EndReason
 from django_phi_oidc.testing.attack.throwaway_ca import create_certificate_authority
 from django_phi_oidc.testing.mock_provider import create_signing_key
-from tests.support.audit_log import KEY, PEM, events
+from tests.support.audit_log import KEY, NOW, PEM, events
 from tests.support.client_keys import create_private_key_pem
 from tests.support.mail_settings import mailer
 from tests.support.manual_blocks import ROOT, block, commands
@@ -351,6 +353,15 @@ def test_documented_incident_commands_work(op: ScriptedOP, run: Run, sign_in: Ca
     run("incidents", "look", given)
     assert "no faults" in run("incidents", "keep")
     assert Path("incident.jsonl.gz").stat().st_size > 0
+
+
+@pytest.mark.django_db(**EVERYTHING)
+def test_documented_commands_list_and_retry_events_that_were_set_aside(run: Run) -> None:
+    event_id = uuid7(NOW)
+    SetAsideEvent.objects.create(event_id=event_id, reader="outbox", error="x", set_aside_at=NOW, tried_at=NOW)
+    printed = run("incidents", "set-aside")
+    assert str(event_id) in printed
+    assert "Processed: 1." in printed
 
 
 @pytest.mark.django_db(**EVERYTHING)
