@@ -345,6 +345,23 @@ class EventQueue(Protocol):
         """
 
 
+class EventReader(Protocol):
+    """Processes events one by one, and sets those aside that fail (`audit.set_aside_events`)."""
+
+    kind: str
+    """The name of the reader up to a colon: `rule` for the reader `rule:replay`."""
+
+    def retry(self, reader: str, event_id: "uuid.UUID") -> None:
+        """Process one event that was set aside. reader: the whole name. Any exception keeps it
+        there.
+        """
+
+    def drop(self, event_id: "uuid.UUID") -> str:
+        """Delete what only this reader has of the event, in the open transaction, and return it as
+        text; "" if the event is in the audit log.
+        """
+
+
 class EventWords:
     """Labels and texts for the values in events, on the pages of the audit log.
 
@@ -616,6 +633,9 @@ disclosure_observers: Registry[DisclosureObserver] = Registry(
 )
 event_queues: Registry[EventQueue] = Registry(
     "Hold events of this machine while the audit log is unavailable."
+)
+event_readers: Registry[EventReader] = Registry(
+    "Process events one by one, and set those aside that fail."
 )
 event_words: Registry[EventWords] = Registry(
     "Supply labels and texts for events, on the pages of the audit log."

@@ -51,6 +51,7 @@ class Action(StrEnum):
     AUDIT_VERIFIED = "audit.verified"
     AUDIT_ARCHIVED = "audit.archived"
     AUDIT_RESTORED = "audit.restored"
+    AUDIT_SET_ASIDE = "audit.set_aside"
     ALERT_RAISED = "alert.raised"
     ALERT_ACKNOWLEDGED = "alert.acknowledged"
     ALERT_MUTED = "alert.muted"
@@ -124,6 +125,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
         {"archived_size", "detached", "detached_leaves", "first", "tree_size", "sha256"}
     ),
     Action.AUDIT_RESTORED: frozenset({"epoch", "tree_size", "root_hash", "origin", "why"}),
+    Action.AUDIT_SET_ASIDE: frozenset({"count", "event_ids", "operation"}),
     Action.ALERT_RAISED: frozenset(
         {
             "rule",
@@ -311,6 +313,7 @@ UNKEYED_RESOURCE_TYPES = frozenset(
             "AuditCheckpoint",
             "AuditEvent",
             "Configuration",
+            "EventReader",
             "SCIMClient",
             "SCIMGroup",
             "SecurityAlert",

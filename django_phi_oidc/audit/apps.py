@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from .._internal.app_configs import FeatureConfig
 from .._internal.officer_groups import OfficerGroup
+from ..extensions import event_readers
 from .declaration import AuditOptions
 
 
@@ -24,12 +25,14 @@ class AuditConfig(FeatureConfig):
             "phi_oidc_audit.export_auditevent",
             "phi_oidc_audit.lookup_auditevent",
             "phi_oidc_audit.view_auditcheckpoint",
+            "phi_oidc_audit.view_setasideevent",
         ),
         OfficerGroup.SECURITY_OFFICER: (
             "phi_oidc_audit.view_auditevent",
             "phi_oidc_audit.export_auditevent",
             "phi_oidc_audit.lookup_auditevent",
             "phi_oidc_audit.view_auditcheckpoint",
+            "phi_oidc_audit.view_setasideevent",
         ),
         OfficerGroup.HELP_DESK: ("phi_oidc_audit.lookup_auditevent",),
     }
@@ -43,3 +46,9 @@ class AuditConfig(FeatureConfig):
         "phi_oidc.verify": 60,
     }
     subcommands = ("audit", "configuration")
+
+    def ready(self) -> None:
+        from .outbox import OUTBOX_READER
+
+        super().ready()
+        event_readers.register(OUTBOX_READER)

@@ -54,6 +54,7 @@ SIGNED_LATE_KEY = "signed_late"
 """The detail key that is true if the event was committed without a MAC, and got it when it left the
 outbox. Until then the secret key of the portal, and not a key of the log, protected it.
 """
+_SIGNED_LATE_BYTES = SIGNED_LATE_KEY.encode()
 
 EventOutcome = Literal["success", "failure", "error"]
 OUTCOMES: tuple[EventOutcome, ...] = ("success", "failure", "error")
@@ -452,6 +453,17 @@ def is_valid_event(canonical: bytes) -> bool:
         return False
     event = find_event(canonical)
     return event is not None and could_be_recorded(event)
+
+
+def is_signed_late(canonical: bytes) -> bool:
+    """Whether these are the bytes of an event that got its MAC from another process than the one
+    that wrote it: the keys were missing there.
+    """
+    if _SIGNED_LATE_BYTES not in canonical:
+        # Nearly always: without parsing.
+        return False
+    event = find_event(canonical)
+    return event is not None and SIGNED_LATE_KEY in parse_detail(event.detail)
 
 
 def could_be_recorded(event: Event) -> bool:

@@ -259,6 +259,31 @@ class AuditOutbox(PortalTable):
         return str(self.id)
 
 
+class SetAsideEvent(PortalTable):
+    """An event that a reader could not process, and goes on without."""
+
+    event_id = models.UUIDField(_("event"), editable=False)
+    reader = models.CharField(_("reader"), max_length=128, editable=False)
+    """`outbox`, or the kind of a reader and a name: `rule:replay`, `sink:collector`."""
+    error = models.CharField(_("error"), max_length=64, editable=False)
+    """The class of the exception, or a code."""
+    set_aside_at = models.DateTimeField(_("set aside at"), editable=False)
+    tried_at = models.DateTimeField(_("last tried at"), editable=False)
+
+    class Meta:
+        verbose_name = _("event set aside")
+        verbose_name_plural = _("events set aside")
+        default_permissions = ("view",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=["reader", "event_id"], name="phi_oidc_setasideevent_unique"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return str(self.event_id)
+
+
 class AuditWitness(PortalTable):
     """The largest checkpoint of an origin known outside the database. The sequencer signs nothing
     smaller.

@@ -11,13 +11,14 @@ and MAC, and only deletes the row.
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Unpack
+from typing import Any, Unpack
 
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 
 from .._internal import clock
 from .._internal.inserts import insert
@@ -25,6 +26,7 @@ from .._internal.randomness import lowest_uuid7
 from .._internal.sql import delete
 from ..crypto import keyring
 from ..errors import AuditUnavailable
+from ..extensions import EventReader
 from .events import (
     Action,
     AuthenticatedEvent,
@@ -36,12 +38,14 @@ from .events import (
     parse_event,
     serialize_event,
 )
-from .models import AuditOutbox
+from .models import AuditOutbox, SetAsideEvent
 from .recorder import ALERT_INTERVAL, raise_audit_alert, record_audit_alert
+from .set_aside_events import set_aside_events
 from .storage import (
     audit_deadline,
     authenticate_changes,
     authenticate_late,
+    get_stored_macs,
     has_valid_proof,
     logger,
     store_events,
@@ -56,7 +60,12 @@ MOVE_TIMEOUT_SECONDS = 0.5
 """Limit for moving the events of a commit while the audit database hangs: a user waits for that
 commit.
 """
+RETRY_INTERVAL = timedelta(hours=1)
+"""After a row was set aside, or tried again."""
+MAX_REFUSED = 5_000
+"""Rows that one flush sets aside."""
 _BATCH_SIZE = 500
+_READER = "outbox"
 _unavailable_until = 0.0
 _deferred_events: ContextVar[list[AuthenticatedEvent] | None] = ContextVar(
     "django_phi_oidc.audit.outbox", default=None
@@ -206,32 +215,102 @@ def flush(*, limit: int = 500, using: str = DEFAULT_DB_ALIAS) -> int:
     """Move up to `limit` events from the outbox to the audit log, oldest first, and return how many
     were moved.
 
-    Safe to kill, to repeat and to run concurrently. An event that cannot be moved stays, is logged
-    as an error, and does not block later ones; so does one without a MAC while the MAC keys are
-    missing. A row that no process of this portal wrote raises the alert `outbox_refused`, at most
-    once an hour. Raises: AuditUnavailable.
+    Safe to kill, to repeat and to run concurrently. A row that no process of this portal wrote, or
+    whose id another event has, is set aside with the alert `outbox_refused`, and tried again after
+    RETRY_INTERVAL: a process with other settings may be able to move it. An event that the database
+    refuses stays, and so does one without a MAC while the MAC keys are missing.
+    Raises: AuditUnavailable.
     """
+    now = clock.now()
     moved = 0
-    refused_ids: list[uuid.UUID] = []
+    errors: dict[uuid.UUID, str] = {}
     last_id = uuid.UUID(int=0)
-    while moved < limit:
-        waiting = AuditOutbox.objects.using(using).filter(id__gt=last_id).order_by("id")
+    while moved < limit and len(errors) < MAX_REFUSED:
+        waiting = _list_due_rows(using=using, now=now).filter(id__gt=last_id)
         rows = list(waiting[: min(limit - moved, _BATCH_SIZE)])
         if not rows:
             break
         last_id = rows[-1].id
-        events = _parse_rows(rows)
-        stored = store_missing_events(_authenticate_waiting(events, using=using))
+        events, refused = _parse_rows(rows)
+        errors.update(refused)
+        ready = _authenticate_waiting(events, using=using)
+        stored = store_missing_events(ready)
         _delete_rows(stored, using=using)
         moved += len(stored)
-        written_ids = {item.event.id for item in events}
-        for row in rows:
-            if row.id not in written_ids:
-                refused_ids.append(row.id)
+        stored_ids = {item.event.id for item in stored}
+        errors.update(_find_taken_ids(ready, stored_ids))
+        set_aside_ids = [row.id for row in rows if row.is_set_aside]
+        _forget_set_aside(set_aside_ids, stored_ids, using=using)
     reset_cooldown()
-    if refused_ids and keyring.find_keys("audit_mac"):
-        raise_audit_alert("outbox_refused", now=clock.now(), event_ids=refused_ids)
+    if errors and keyring.find_keys("audit_mac"):
+        with transaction.atomic(using=using):
+            alerts = set_aside_events(
+                _READER, errors, now=now, alert_rule="outbox_refused", using=using
+            )
+            enqueue_many(alerts, using=using)
     return moved
+
+
+class OutboxReader:
+    """Moves one row that was set aside, when an operator retries it."""
+
+    kind = _READER
+
+    def retry(self, reader: str, event_id: uuid.UUID) -> None:
+        """Raises: ValueError if the row cannot be moved; AuditUnavailable."""
+        row = AuditOutbox.objects.filter(id=event_id).first()
+        if row is None:
+            return
+        ready = _authenticate_waiting([_parse_row(row)], using=DEFAULT_DB_ALIAS)
+        stored = store_missing_events(ready)
+        if not stored:
+            raise ValueError("The audit log does not have the event.")
+        _delete_rows(stored, using=DEFAULT_DB_ALIAS)
+
+    def drop(self, event_id: uuid.UUID) -> str:
+        """Delete the row, and return its text."""
+        row = AuditOutbox.objects.filter(id=event_id).first()
+        if row is None:
+            return ""
+        delete(AuditOutbox, [row.id], using=DEFAULT_DB_ALIAS)
+        return row.event
+
+
+OUTBOX_READER: EventReader = OutboxReader()
+
+
+def _list_due_rows(*, using: str, now: datetime) -> QuerySet[AuditOutbox, Any]:
+    """Return the rows by id, without those that were tried in the last RETRY_INTERVAL."""
+    set_aside = SetAsideEvent.objects.filter(reader=_READER, event_id=OuterRef("id"))
+    tried = set_aside.filter(tried_at__gt=now - RETRY_INTERVAL)
+    return (
+        AuditOutbox.objects.using(using)
+        .filter(~Exists(tried))
+        .annotate(is_set_aside=Exists(set_aside))
+        .order_by("id")
+    )
+
+
+def _find_taken_ids(
+    events: Sequence[AuthenticatedEvent], stored_ids: Collection[uuid.UUID]
+) -> dict[uuid.UUID, str]:
+    """Return the events whose ids other events of the audit log have, with the error.
+
+    Of the others that are not stored, the database may be the cause.
+    """
+    missing_ids = [item.event.id for item in events if item.event.id not in stored_ids]
+    if not missing_ids:
+        return {}
+    return dict.fromkeys(get_stored_macs(missing_ids), "id_taken")
+
+
+def _forget_set_aside(
+    event_ids: Sequence[uuid.UUID], stored_ids: Collection[uuid.UUID], *, using: str
+) -> None:
+    """Delete the entries of events that were set aside, and are in the audit log now."""
+    ids = [event_id for event_id in event_ids if event_id in stored_ids]
+    if ids:
+        SetAsideEvent.objects.using(using).filter(reader=_READER, event_id__in=ids).delete()
 
 
 def list_waiting_events(action: Action) -> list[Event]:
@@ -240,7 +319,8 @@ def list_waiting_events(action: Action) -> list[Event]:
     """
     rows = AuditOutbox.objects.filter(event__contains=f'"{action}"').order_by("id")
     waiting_events = []
-    for item in _parse_rows(rows):
+    events, _ = _parse_rows(list(rows))
+    for item in events:
         if item.event.action == action:
             waiting_events.append(item.event)
     return waiting_events
@@ -333,24 +413,27 @@ def _move_committed(events: Sequence[AuthenticatedEvent], *, using: str) -> None
         _delete_rows(stored, using=using)
 
 
-def _parse_rows(rows: Iterable[AuditOutbox]) -> list[AuthenticatedEvent]:
-    """Return the events of the rows, without those that `_parse_row` refuses."""
+def _parse_rows(
+    rows: Sequence[AuditOutbox],
+) -> tuple[list[AuthenticatedEvent], dict[uuid.UUID, str]]:
+    """Return the events of the rows, and the errors of those that are not as they were written."""
     events = []
+    errors = {}
     for row in rows:
-        event = _parse_row(row)
-        if event:
-            events.append(event)
-    return events
+        try:
+            events.append(_parse_row(row))
+        except ValueError as error:
+            errors[row.id] = type(error).__name__
+    return events, errors
 
 
-def _parse_row(row: AuditOutbox) -> AuthenticatedEvent | None:
-    with suppress(ValueError):
-        item = parse_event(row.event, allow_unsigned=True)
-        is_written_here = bool(item.event.mac_key) or has_valid_proof(item)
-        if item.event.id == row.id and is_written_here and could_be_recorded(item.event):
-            return item
-    logger.error("Outbox row %s is not an event as it was written; it stays.", row.id)
-    return None
+def _parse_row(row: AuditOutbox) -> AuthenticatedEvent:
+    """Raises: ValueError unless a process of this portal wrote the row as it is."""
+    item = parse_event(row.event, allow_unsigned=True)
+    is_written_here = bool(item.event.mac_key) or has_valid_proof(item)
+    if item.event.id != row.id or not is_written_here or not could_be_recorded(item.event):
+        raise ValueError("The row is not an event as it was written.")
+    return item
 
 
 def _delete_rows(events: Sequence[AuthenticatedEvent], *, using: str) -> None:

@@ -39,10 +39,16 @@ BEGIN
         USING ERRCODE = 'restrict_violation';
 END
 """
-# SECURITY DEFINER: a writer of events needs no right on the queue. The schema is spelled out, so
-# that a temporary table of the writer cannot take the row.
+# SECURITY DEFINER: a writer of events needs no right on the queue. The schemas are spelled out, so
+# that neither a temporary table nor an operator of the writer is used. A time that Python cannot
+# represent would make pages and exports of the log unreadable.
 _QUEUE_BODY = """
 BEGIN
+    IF NEW.occurred_at OPERATOR(pg_catalog.<) '0001-01-02 00:00:00+00'::pg_catalog.timestamptz
+        OR NEW.occurred_at OPERATOR(pg_catalog.>) '9999-12-30 00:00:00+00'::pg_catalog.timestamptz
+    THEN
+        RAISE EXCEPTION 'this is no time of an event' USING ERRCODE = 'check_violation';
+    END IF;
     INSERT INTO {schema}.phi_oidc_audit_auditunsealed (event_id) VALUES (NEW.id);
     RETURN NULL;
 END

@@ -13,7 +13,7 @@ from django.urls import URLPattern, reverse
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.admin_base import AuditedAdmin
 from django_phi_oidc.audit.events import Action, Origin
-from django_phi_oidc.audit.models import AuditCheckpoint
+from django_phi_oidc.audit.models import AuditCheckpoint, SetAsideEvent
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.conf import providers
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
@@ -181,6 +181,9 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
     event, *_ = _trail(subject, user)
     seen_under = {"action": Action.ACCESS_GRANTED, "detail": {"emergency": str(waiting.pk)}, "resource": "Patient/7"}
     events(2, **seen_under, origin=Origin(actor=str(user.pk)), purpose="ETREAT", at=NOW - 3 * HOUR)
+    set_aside = SetAsideEvent.objects.create(
+        event_id=event, reader="sink:siem", error="TypeError", set_aside_at=NOW - HOUR, tried_at=NOW
+    )
     return {
         "pairwisesubject": other.pk,
         "activationcode": ActivationCode.objects.get(user=invited).pk,
@@ -197,6 +200,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "alertmute": mute.pk,
         "auditevent": event,
         "auditcheckpoint": AuditCheckpoint.objects.latest("tree_size").pk,
+        "setasideevent": set_aside.pk,
         "trailjob": _jobs(asked_by),
         "sinkcursor": SinkCursor.objects.update_or_create(name="siem", defaults={"due_at": NOW + HOUR})[0].pk,
         "subject": subject.uuid,

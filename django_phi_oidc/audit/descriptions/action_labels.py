@@ -54,6 +54,7 @@ ACTION_LABELS: Mapping[str, str] = {
     Action.AUDIT_VERIFIED: _("Audit log verified"),
     Action.AUDIT_ARCHIVED: _("Audit log archived"),
     Action.AUDIT_RESTORED: _("Audit log continued after a restore"),
+    Action.AUDIT_SET_ASIDE: _("Events that were set aside retried or dropped"),
     Action.ALERT_RAISED: _("Security alert raised"),
     Action.ALERT_ACKNOWLEDGED: _("Security alert acknowledged"),
     Action.ALERT_MUTED: _("Security alerts muted"),
@@ -147,6 +148,9 @@ ACTION_EXPLANATIONS: Mapping[str, str] = {
     Action.AUDIT_ARCHIVED: _("A part of the audit log was written to an archive file."),
     Action.AUDIT_RESTORED: _(
         "An administrator declared that the audit log continues after a restore from a backup."
+    ),
+    Action.AUDIT_SET_ASIDE: _(
+        "An operator retried or dropped events that a reader of the audit log had set aside."
     ),
     Action.ALERT_RAISED: _(
         "The portal found something that an officer or operator should look at."

@@ -36,6 +36,7 @@ ALERT_LABELS: Mapping[str, str] = {
     "event_invalid": _("Invalid events"),
     "event_key_retired": _("Old key of the audit log in use"),
     "event_key_unknown": _("Events under an unknown key"),
+    "event_set_aside": _("Events set aside"),
     "event_unqueued": _("Events removed from the sealing queue"),
     "events_signed_late": _("Events signed late"),
     "identifier_changed": _("Address of a person changed at the provider"),
@@ -122,6 +123,9 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     "event_invalid": _("Signed events have content that this app never writes."),
     "event_key_retired": _("Events are signed with a key that is not the newest one."),
     "event_key_unknown": _("Events are signed with a key that is not configured."),
+    "event_set_aside": _(
+        "A reader of the audit log could not process events, and goes on without them."
+    ),
     "event_unqueued": _("Valid events are neither sealed nor waiting to be sealed."),
     "events_signed_late": _("Events waited for their signature, because the keys were missing."),
     "identifier_changed": _(

@@ -245,6 +245,7 @@ _OPERATION_LABELS: Mapping[str, str] = {
     "row_unreadable": _("an entry of the log cannot be read"),
     "event_missing": _("an event is missing in the log"),
     "event_unreadable": _("an event in the log cannot be read"),
+    "item_unformattable": _("an entry of the log has no form in the format of the SIEM"),
     "log_behind_sink": _("the log ends before the last delivered entry"),
     "log_forked": _("the log differs from what was delivered"),
     # Witnesses

@@ -118,6 +118,7 @@ ACTION_MAPPING: Mapping[str, AuditEventType] = {
     Action.AUDIT_VERIFIED: AuditEventType(_LOG_USED, (), "R"),
     Action.AUDIT_ARCHIVED: AuditEventType(_LOG_USED, (), "U"),
     Action.AUDIT_RESTORED: AuditEventType(_LOG_USED, (), "U"),
+    Action.AUDIT_SET_ASIDE: AuditEventType(_LOG_USED, (), "U"),
     Action.ALERT_RAISED: AuditEventType(_SECURITY_ALERT, (), "E"),
     Action.ALERT_ACKNOWLEDGED: AuditEventType(_SECURITY_ALERT, (), "U"),
     Action.ALERT_MUTED: AuditEventType(_SECURITY_ALERT, (), "C"),

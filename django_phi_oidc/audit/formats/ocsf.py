@@ -79,6 +79,7 @@ ACTION_MAPPING: Mapping[str, tuple[int, tuple[int, str], str]] = {
     Action.AUDIT_VERIFIED: (ENTITY_MANAGEMENT, _READ, "AuditTrail"),
     Action.AUDIT_ARCHIVED: (ENTITY_MANAGEMENT, (5, "Move"), "AuditTrail"),
     Action.AUDIT_RESTORED: (ENTITY_MANAGEMENT, _OTHER, "AuditTrail"),
+    Action.AUDIT_SET_ASIDE: (ENTITY_MANAGEMENT, _UPDATE, "AuditTrail"),
     Action.ALERT_RAISED: (DETECTION_FINDING, _CREATE, ""),
     Action.ALERT_ACKNOWLEDGED: (ENTITY_MANAGEMENT, _UPDATE, "SecurityAlert"),
     Action.ALERT_MUTED: (ENTITY_MANAGEMENT, _CREATE, "AlertMute"),

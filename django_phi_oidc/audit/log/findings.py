@@ -69,6 +69,8 @@ class VerificationSummary:
     """Events that are not sealed yet, and not overdue."""
     archived: int = 0
     """Events that were read from an archive."""
+    signed_late: int = 0
+    """Events that got their MAC from another process than the one that wrote them."""
     fault_count: int = 0
     """Findings that are faults."""
     counts_by_kind: Counter[FindingKind] = field(default_factory=Counter)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import LogDamaged
+from ..events import is_signed_late
 from ..merkle.compact import CompactRange
 from ..merkle.rfc6962 import HASH_BYTES, hash_leaf
 from ..models import AuditEvent, AuditLeaf, AuditNode
@@ -159,9 +160,14 @@ class LogReplay:
             elif hash_leaf(canonical) != leaf_hash or compute_mac(mac_key, canonical) != mac:
                 yield from self._report_difference(leaf_range, row, canonical)
             else:
-                self._summary.events += 1
+                self._count_event(canonical)
         if expected < end:
             yield from self._add_absent_leaves(leaf_range, expected, end, tile_hashes)
+
+    def _count_event(self, canonical: bytes) -> None:
+        self._summary.events += 1
+        if is_signed_late(canonical):
+            self._summary.signed_late += 1
 
     def _add_absent_leaves(
         self, leaf_range: _LeafRange, start: int, end: int, tile_hashes: Mapping[int, bytes]
@@ -181,7 +187,7 @@ class LogReplay:
             leaf_range.event_ids.append(b"")
             leaf_range.leaf_hashes.append(leaf_hash)
             if canonical is not None:
-                self._summary.events += 1
+                self._count_event(canonical)
                 self._summary.archived += 1
         if missing_from < end:
             yield _add_missing_leaves(leaf_range, missing_from, end)
@@ -210,7 +216,7 @@ class LogReplay:
     def _report_difference(
         self, leaf_range: _LeafRange, row: RawEvent, canonical: bytes
     ) -> Iterator[LogFinding]:
-        self._summary.events += 1
+        self._count_event(canonical)
         computed = hash_leaf(canonical)
         mac = self._compute_mac(row.mac_key, canonical)
         if computed == row.leaf_hash and mac is None:
@@ -227,7 +233,7 @@ class LogReplay:
     def _report_missing_event(self, row: RawEvent) -> Iterator[LogFinding]:
         canonical = self._find_archived(row.leaf_index)
         if canonical is not None and hash_leaf(canonical) == row.leaf_hash:
-            self._summary.events += 1
+            self._count_event(canonical)
             self._summary.archived += 1
             return
         if row.leaf_index < self._archived_size:

@@ -27,12 +27,18 @@ NAMES = {table: f"phi_oidc_{table}_refuse" for table in UNIQUE_COLUMNS} | {
 }
 CREATE_QUEUE = {
     "postgresql": (
-        # SECURITY DEFINER: a writer of events needs no right on the queue. The schema is spelled out, so that a
-        # temporary table of the writer cannot take the row.
+        # SECURITY DEFINER: a writer of events needs no right on the queue. The schemas are spelled out, so that neither a
+        # temporary table nor an operator of the writer is used. A time that Python cannot represent would make pages
+        # and exports of the log unreadable.
         """
         DO $do$ BEGIN EXECUTE format($body$
             CREATE FUNCTION phi_oidc_audit_queue() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
             BEGIN
+                IF NEW.occurred_at OPERATOR(pg_catalog.<) '0001-01-02 00:00:00+00'::pg_catalog.timestamptz
+                    OR NEW.occurred_at OPERATOR(pg_catalog.>) '9999-12-30 00:00:00+00'::pg_catalog.timestamptz
+                THEN
+                    RAISE EXCEPTION 'this is no time of an event' USING ERRCODE = 'check_violation';
+                END IF;
                 INSERT INTO %I.phi_oidc_audit_auditunsealed (event_id) VALUES (NEW.id);
                 RETURN NULL;
             END
@@ -217,6 +223,38 @@ class Migration(migrations.Migration):
                 "verbose_name": "unsealed event",
                 "verbose_name_plural": "unsealed events",
                 "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="SetAsideEvent",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("event_id", models.UUIDField(editable=False, verbose_name="event")),
+                (
+                    "reader",
+                    models.CharField(editable=False, max_length=128, verbose_name="reader"),
+                ),
+                ("error", models.CharField(editable=False, max_length=64, verbose_name="error")),
+                (
+                    "set_aside_at",
+                    models.DateTimeField(editable=False, verbose_name="set aside at"),
+                ),
+                ("tried_at", models.DateTimeField(editable=False, verbose_name="last tried at")),
+            ],
+            options={
+                "verbose_name": "event set aside",
+                "verbose_name_plural": "events set aside",
+                "default_permissions": ("view",),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("reader", "event_id"), name="phi_oidc_setasideevent_unique"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(

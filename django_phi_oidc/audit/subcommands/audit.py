@@ -61,7 +61,7 @@ from ..request_context import current_origin
 from ..router import AUDIT_ALIAS
 from ..search import EventFilters, iterate_events
 from ..storage import parse_event_row
-from . import audit_archives, audit_publication
+from . import audit_archives, audit_publication, audit_set_aside
 
 READING_COMMANDS = (
     "audit attach",
@@ -71,6 +71,7 @@ READING_COMMANDS = (
     "audit grants",
     "audit partition",
     "audit repair",
+    "audit set-aside list",
     "audit tiles",
     "audit witnesses",
 )
@@ -182,6 +183,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Return a partition to the log after it was detached, as the owner of the tables.",
     )
     attach.add_argument("table", metavar="TABLE", help="Its name.")
+    text = "List, retry or drop the events that a reader of the log could not process."
+    set_aside = commands.add_parser("set-aside", help=text, description=text)
+    audit_set_aside.add_arguments(set_aside, run=_run)
     resume = add("resume", _resume, "Continue a log that was restored from a backup.")
     text = "The largest one kept elsewhere."
     resume.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=text)
@@ -441,6 +445,8 @@ def _select_events(
 
 def _format_totals(row: Mapping[str, Any], *, is_sample: bool) -> str:
     text = _SUMMARY.format(**row, total=row["faults"] or "no")
+    if row["signed_late"]:
+        text = f"{text} {row['signed_late']} of the events were signed late."
     if is_sample:
         return f"A sample: {text}"
 
@@ -487,7 +493,7 @@ def _write_totals(
     summary: VerificationSummary, output: Output, format_row: Callable[[Mapping[str, Any]], str]
 ) -> None:
     counts = {kind.value: count for kind, count in sorted(summary.counts_by_kind.items())}
-    names = ("tree_size", "first", "events", "checkpoints", "waiting", "archived")
+    names = ("tree_size", "first", "events", "checkpoints", "waiting", "archived", "signed_late")
     totals = {name: getattr(summary, name) for name in names}
     output.write_row(totals | {"faults": summary.fault_count, "found": counts}, format_row)
 

@@ -13,6 +13,7 @@ from django.contrib.auth.models import Group
 from django_phi_oidc import conf
 from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.events import Action, Origin
+from django_phi_oidc.audit.models import SetAsideEvent
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.audit_exports.models import TrailJob
 from django_phi_oidc.contrib.common.retention_key_folder import prepare_folder
@@ -176,6 +177,7 @@ def _of_alerts() -> None:
 
 
 def _of_the_trail(patient: SignedIn) -> None:
+    SetAsideEvent.objects.create(event_id=uuid7(NOW), reader="outbox", error="1", set_aside_at=NOW, tried_at=NOW)
     events(
         1,
         action=Action.AUDIT_VERIFIED,

@@ -31,6 +31,7 @@ REFUSED = {
         "scimclient": "delete",
         "securityalert": "add delete",
         "sessionendjob": "delete",
+        "setasideevent": "add delete",
         "storedclaim": "add delete",
     }.items()
     for page in pages.split()

@@ -20,9 +20,10 @@ from django.test.utils import CaptureQueriesContext, isolate_apps
 from django.utils import timezone
 
 from django_phi_oidc.access.receivers import observe_deletions
-from django_phi_oidc.audit.events import Action
+from django_phi_oidc.audit.events import Action, Origin
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import flush
+from django_phi_oidc.audit.set_aside_events import list_set_aside_events, retry_events
 from django_phi_oidc.errors import KeyMissing
 from tests.support.concurrent_transaction import transaction_beside
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -386,7 +387,8 @@ def test_g2_planted_grant_without_a_mac_is_not_signed(user: Any, settings: Any) 
     assert flush() == 0
     assert list_events() == []
     AuditOutbox.objects.update(event=row.event)
-    assert flush() == 1
+    assert retry_events(list_set_aside_events(), origin=Origin(), now=timezone.now()) == {}
+    assert list_events() == [(f"user/{user.pk}", {"signed_late": True, "withdrawn": ["is_staff"]})]
 
 
 def test_g2_creation_of_a_superuser_is_refused_if_its_event_cannot_be_written(settings: Any) -> None:

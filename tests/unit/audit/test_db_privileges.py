@@ -1,8 +1,9 @@
 """The documented roles write, seal and verify the audit log but cannot change it; a check reports other privileges."""
 
 import secrets
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import StringIO
 
 import pytest
@@ -19,8 +20,9 @@ from django_phi_oidc.audit.log.findings import VerificationSummary
 from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditEvent, AuditLeaf, AuditUnsealed
 from django_phi_oidc.audit.recorder import record_many
+from django_phi_oidc.audit.search import EventFilters, list_events
 from tests.support.audit_log import KEY, NOW, events, seal_now, sealed
-from tests.support.audit_tampering import QUEUE, TABLES, sql
+from tests.support.audit_tampering import QUEUE, TABLES, copy_event, sql
 from tests.support.backups import run_client
 from tests.support.manual_blocks import block
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -135,6 +137,32 @@ def test_role_cannot_change_the_audit_log(statement: str, table: str, sealing: b
     with as_role(sealing=True):
         assert events(1, at=NOW)
         assert seal_now().event_count == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "is_refused"),
+    [
+        ("2026-11-24 16:05:09+00", False),
+        ("1970-01-01 00:00:00+00", False),
+        ("9998-12-31 23:59:59+00", False),
+        ("infinity", True),
+        ("-infinity", True),
+        ("0044-03-15 12:00:00+00 BC", True),
+        ("294276-01-01 00:00:00+00", True),
+        ("9999-12-31 23:59:59-12", True),
+        ("0001-01-01 00:00:00+12", True),
+    ],
+)
+def test_p1_role_cannot_insert_an_event_whose_time_no_reader_can_load(
+    time: str, is_refused: bool, as_role: AsRole
+) -> None:
+    """One such row would make pages, accountings and exports of the log unreadable."""
+    (known,) = sealed(1)
+    with as_role(), ExitStack() as stack:
+        if is_refused:
+            stack.enter_context(pytest.raises(DatabaseError, match="no time of an event"))
+        copy_event(known, id=uuid.uuid4(), occurred_at=time)
+    assert len(list_events(EventFilters()).rows) == (1 if is_refused else 2)
 
 
 @pytest.mark.parametrize("table", [*TABLES[1:], QUEUE])

@@ -28,6 +28,8 @@ from django_phi_oidc.audit.events import (
     parse_event,
     serialize_event,
 )
+from django_phi_oidc.audit.log.findings import VerificationSummary
+from django_phi_oidc.audit.log.verifier import verify_log
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox
 from django_phi_oidc.audit.outbox import (
     MOVE_TIMEOUT_SECONDS,
@@ -42,6 +44,7 @@ from django_phi_oidc.audit.storage import get_resource_pseudonym, insert_events,
 from django_phi_oidc.audit.tasks import drain_outbox
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable, KeyMissing
+from tests.support.audit_log import KEY, events, seal_now
 from tests.support.audit_outage import audit_database_hangs
 from tests.support.audit_tampering import DROPPED_ROWS, DropRows, dropping_trigger
 from tests.support.phi_oidc_settings import override_phi_oidc
@@ -296,9 +299,11 @@ def test_flush_keeps_an_event_whose_id_is_used_by_another(
     other = waiting[0].event._replace(reason="other")
     insert_events([AuthenticatedEvent(other, compute_mac(other, b"k" * 32))])
     assert flush() == 3
-    assert count_events() == (1, 4)
+    # The four events, and the alert.
+    assert count_events() == (1, 5)
     assert AuditOutbox.objects.get().id == waiting[0].event.id
     assert f"Event {waiting[0].event.id} is not moved" in caplog.text
+    assert refused_ids() == [str(waiting[0].event.id)]
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "null", "another"])
@@ -311,7 +316,7 @@ def test_flush_keeps_damaged_rows_and_moves_the_others(
     # The two other events, and the alert.
     assert count_events() == (2, 3)
     assert refused_ids() == [str(waiting[0].event.id), str(waiting[1].event.id)]
-    assert caplog.text.count("is not an event as it was written") == 2
+    assert caplog.text.count("aside: ValueError") == 2
 
 
 def test_flush_keeps_an_event_that_the_database_refuses(
@@ -526,6 +531,32 @@ def test_p2_secret_key_that_was_replaced_proves_an_event_while_it_is_a_fallback(
     settings.SECRET_KEY_FALLBACKS = fallbacks
     assert flush() == moved
     assert AuditOutbox.objects.count() == 1 - moved
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
+def test_p2_verification_counts_the_events_that_were_signed_late(settings: Any, with_keys: Any) -> None:
+    without_keys = settings.PHI_OIDC
+    settings.PHI_OIDC = with_keys
+    with transaction.atomic():
+        enqueue_session_ended()
+    events(1, reason='"signed_late":true', detail={"claim": "signed_late"})
+    seal_now()
+    assert verify_and_count() == (2, 0)
+    for count in (1, 2):
+        settings.PHI_OIDC = without_keys
+        with transaction.atomic():
+            enqueue_session_ended()
+        settings.PHI_OIDC = with_keys
+        flush()
+        seal_now(at=NOW + timedelta(minutes=count))
+        assert verify_and_count()[1] == count
+
+
+def verify_and_count() -> tuple[int, int]:
+    """Return how many events are in the log, and how many of them were signed late."""
+    summary = VerificationSummary()
+    assert list(verify_log(keys=[KEY.public_key()], now=NOW, summary=summary)) == []
+    return summary.events, summary.signed_late
 
 
 @pytest.mark.django_db(transaction=True)

@@ -30,7 +30,7 @@ from django_phi_oidc.audit.recorder import raise_audit_alert, record, record_man
 from django_phi_oidc.audit.storage import authenticate_event, get_resource_pseudonym, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.errors import AuditUnavailable
-from tests.support.audit_tampering import DROPPED_ROWS, EVENT, DropRows, dropping_trigger, sql
+from tests.support.audit_tampering import DROPPED_ROWS, EVENT, DropRows, dropping_trigger, sql, without_triggers
 from tests.support.phi_oidc_settings import override_phi_oidc
 
 NOW = datetime(2026, 11, 24, 16, 5, 9, 123456, tzinfo=UTC)
@@ -281,9 +281,11 @@ def test_recorded_alert_is_not_raised_again_within_an_hour() -> None:
 )
 def test_p1_forged_row_suppresses_no_alert_though_no_model_can_load_it(occurred_at: str) -> None:
     row: dict[str, Any] = {field.column: "" for field in AuditEvent._meta.concrete_fields}
-    row |= {"id": randomness.lowest_uuid7(NOW), "v": 1, "occurred_at": occurred_at, "outcome": "success"}
+    row |= {"id": randomness.lowest_uuid7(NOW), "v": 1, "occurred_at": "2026-11-24 16:05:09", "outcome": "success"}
     row |= {"action": "alert.raised", "detail": '{"rule":"sealing_lag"}'}
     row |= {"mac_key": keyring.get_keys("audit_mac")[0].id, "mac": bytes(32)}
     sql(f"INSERT INTO {EVENT} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})", *row.values())
+    with without_triggers():
+        sql(f"UPDATE {EVENT} SET occurred_at = %s", occurred_at)
     raise_audit_alert("sealing_lag", now=NOW + timedelta(minutes=1))
     assert count_rows() == 2

@@ -21,12 +21,14 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc._internal.randomness import uuid7
 from django_phi_oidc.audit.errors import CheckpointInvalid, ProofInvalid
 from django_phi_oidc.audit.events import (
     Action,
     AuthenticatedEvent,
     NewEvent,
     Origin,
+    build_event,
     canonical_bytes,
     compute_mac,
     parse_detail,
@@ -38,7 +40,7 @@ from django_phi_oidc.audit.log.models import ArchiveFile
 from django_phi_oidc.audit.merkle.checkpoint import parse_checkpoint, parse_verifier_key
 from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
 from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, VerificationRecord
-from django_phi_oidc.audit.storage import authenticate_event, insert_events, parse_event_row
+from django_phi_oidc.audit.storage import authenticate_event, authenticate_late, insert_events, parse_event_row
 from django_phi_oidc.crypto import keyring
 from tests.support.audit_log import KEY, NOW, OTHER_KEY, PEM, events, forge_declaration, seal_now, sealed
 from tests.support.audit_tampering import EVENT, LEAF, is_postgresql, sql, without_triggers
@@ -108,6 +110,19 @@ def test_verify_of_an_intact_log_succeeds_and_records_an_event(audit: Callable[.
         "3 sealed events (0 of them from archives), 1 checkpoints, 0 events wait to be sealed; no faults.\n"
     )
     assert detail_of("audit.verified") == {"tree_size": 3, "events": 3, "findings": 0, "kinds": []}
+
+
+def test_p2_verify_says_how_many_events_were_signed_late(audit: Callable[..., str]) -> None:
+    sealed(2)
+    assert "signed late" not in audit("verify")
+    keys = keyring.get_keys("audit_mac")
+    for count in range(2):
+        withdrawal = NewEvent("session.ended", Origin(), NOW + timedelta(seconds=count), reason="logout")
+        event = build_event(withdrawal, id=uuid7(withdrawal.now), mac_key="")
+        insert_events([authenticate_late(event, keys=keys)])
+    seal_now(at=NOW + timedelta(seconds=2))
+    assert audit("verify").endswith("; no faults. 2 of the events were signed late.\n")
+    assert '"signed_late": 2' in audit("verify", "--json", "--full")
 
 
 def test_verify_of_a_tampered_log_reports_the_event_and_fails(

@@ -29,7 +29,7 @@ from django_phi_oidc.audit.events import (
     parse_event,
 )
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
-from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount
+from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount, SetAsideEvent
 from django_phi_oidc.audit.operators import find_operator_actor, find_stated_account_pk
 from django_phi_oidc.audit.request_context import current_origin, use_origin
 from django_phi_oidc.claims.models import StoredClaim
@@ -105,6 +105,13 @@ class Case:
         with override_settings(PHI_OIDC=without_keys), transaction.atomic():
             outbox.enqueue(Action.SESSION_ENDED, origin=Origin(actor="7"), now=NOW)
 
+    def set_event_aside(self) -> uuid.UUID:
+        event_id = randomness.uuid7(NOW)
+        SetAsideEvent.objects.create(
+            event_id=event_id, reader="outbox", error="ValueError", set_aside_at=NOW, tried_at=NOW
+        )
+        return event_id
+
     def forge_event(self) -> None:
         (id_,) = events(1)
         with without_triggers():
@@ -163,6 +170,8 @@ RECORDING: dict[str, Row] = {
         {"audit.restored"},
     ),
     "audit seal": (after(Case.forge_event), {"alert.raised"}),
+    "audit set-aside drop": (lambda case: [case.set_event_aside(), "--reason", "x"], {"audit.set_aside"}),
+    "audit set-aside retry": (lambda case: [case.set_event_aside()], {"audit.set_aside"}),
     "audit verify": (lambda case: [], {"audit.verified"}),
     "scim attach": (Case.create_scim_user, {"scim.user_changed", "role.changed"}),
     "scim create": (lambda case: ["pharmacy", "--provider", "default"], {"scim.client_changed"}),
@@ -211,6 +220,7 @@ READING: dict[str, Callable[[Case], list[Any]]] = {
         case.write_file("new", run("audit", "checkpoint") if sealed(1) else ""),
     ],
     "audit grants": lambda case: ["portal"],
+    "audit set-aside list": after(Case.set_event_aside),
     "audit verify": lambda case: ["--copy", case.write_file("copy", "")],
     "scim list": after(Case.create_scim_client),
     "configuration show": lambda case: [],

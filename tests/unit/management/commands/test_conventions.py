@@ -177,6 +177,7 @@ def prepare_revocation(case: Case) -> list[Any]:
 
 DRY_RUNS: dict[str, Callable[[Case], list[Any]]] = {
     "admin withdraw": lambda case: [case.make_staff(), "--yes"],
+    "audit set-aside drop": lambda case: [case.set_event_aside(), "--reason", "x"],
     "groups": lambda case: [],
     "hold release": lambda case: [case.place_hold()],
     "keys retire": prepare_key,
@@ -199,7 +200,7 @@ KEEPING = {
     *("audit archive", "audit check-export", "audit check-proof", "audit checkpoint", "audit consistency"),
     *("audit attach", "audit drain", "audit export", "audit grants", "audit partition", "audit prove", "audit repair"),
     *("audit resume", "audit seal", "audit tiles", "audit witnesses"),
-    "audit verify",
+    *("audit verify", "audit set-aside list", "audit set-aside retry"),
     *(
         "evidence",
         "evidence verify",
