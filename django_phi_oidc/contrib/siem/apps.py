@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
-from ...extensions import audit_log_copies
+from ...extensions import audit_log_copies, event_readers
 from .declaration import SIEMOptions
 
 
@@ -32,6 +32,8 @@ class SIEMConfig(FeatureConfig):
 
     def ready(self) -> None:
         from . import conf
+        from .sink_reader import SINK_READER
 
         super().ready()
         audit_log_copies.register(conf.has_sinks)
+        event_readers.register(SINK_READER)

@@ -1,13 +1,14 @@
-"""Deliver the sealed log to one sink: at least once, in order, nothing skipped.
+"""Deliver the sealed log to one sink: at least once, in order, no event passed over without a row.
 
-A batch is read, sent, and only then recorded in the cursor, so a killed worker sends it again.
+A batch is read, sent, and only then recorded in the cursor, so a killed worker sends it again. An
+event that cannot be read, or that only the sink refuses, is set aside.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from django.db import DEFAULT_DB_ALIAS, models, transaction
 
@@ -16,12 +17,20 @@ from ..._internal.lease import is_lease_active
 from ..._internal.retry import compute_backoff
 from ...audit.events import Action, Origin
 from ...audit.formats.items import LogItem, SealedCheckpoint, SealedEvent
-from ...audit.log.cursor import DeliveryPosition, ItemBatch, find_oldest_sealing_time, read_items
+from ...audit.log.cursor import (
+    DeliveryPosition,
+    ItemBatch,
+    UnreadableEvent,
+    find_oldest_sealing_time,
+    read_items,
+)
 from ...audit.models import AuditWitness
-from ...audit.outbox import enqueue
+from ...audit.outbox import enqueue, enqueue_many
+from ...audit.set_aside_events import set_aside_events
 from ...errors import AuditUnavailable, Code
 from .http_protocol import SendResult
 from .models import SinkCursor
+from .refused_items import LogSink, SearchResult, send_around_refused
 
 LEASE_DURATION = timedelta(seconds=90)
 """Lease of a cursor: longer than reading a batch and any timeout of sending it."""
@@ -29,13 +38,6 @@ SEND_SECONDS = 20.0
 BATCH_SIZE = 500
 STOPPING_FAULTS = frozenset({"log_behind_sink", "log_forked", "event_missing", "event_unreadable"})
 """Faults that an operator must look at before this sink gets more items."""
-
-
-class LogSink(Protocol):
-    """A system outside the portal that takes items."""
-
-    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
-        """Return the result of the whole exchange within timeout_seconds; never raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,28 +72,66 @@ def deliver(
     accepted = 0
     while (cursor := _acquire_lease(name, now=clock())) is not None:
         try:
-            # Halved after each failure, so that a refused item is sent alone and holds up no item
-            # before it.
-            limit = max(1, batch_size >> min(cursor.attempts - 1, 16))
+            # Halved after each failure: a smaller batch may be sent in time.
+            # At least two, so that a refused item has a neighbour.
+            limit = max(min(2, batch_size), batch_size >> min(cursor.attempts - 1, 16))
             batch = read_items(_get_position(cursor), limit=limit)
         except AuditUnavailable as error:
             batch = ItemBatch(fault=error.code)
 
         if batch.items:
-            result = sink.send(batch.items, timeout_seconds=send_timeout_seconds)
-            fault = result.fault
+            sent = _send_batch(sink, batch, timeout_seconds=send_timeout_seconds)
+            fault = sent.result.fault
         else:
-            result = SendResult(accepted=0)
+            sent = _SentBatch(result=SendResult(accepted=0))
             fault = batch.fault
 
-        if not _record_delivery(cursor, batch, result, fault=fault, now=clock()):
+        if not _record_delivery(cursor, batch, sent, fault=fault, now=clock()):
             break
-        accepted += result.accepted
+        accepted += sent.result.accepted
         if fault or not batch.items:
             return DeliveryResult(accepted=accepted, fault=fault, is_caught_up=not fault)
         if time.monotonic() >= ends_at:
             break
     return DeliveryResult(accepted=accepted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SentBatch:
+    """What became of the items of a batch."""
+
+    result: SendResult
+    """`accepted` is without the items of `errors`."""
+    passed: Sequence[LogItem | UnreadableEvent] = ()
+    """The items after which delivery continues, from the first on."""
+    errors: Mapping[uuid.UUID, str] = field(default_factory=dict)
+    """Of the passed events that the sink does not have."""
+
+
+def _send_batch(sink: LogSink, batch: ItemBatch, *, timeout_seconds: float) -> _SentBatch:
+    sendable: list[LogItem] = []
+    for item in batch.items:
+        if not isinstance(item, UnreadableEvent):
+            sendable.append(item)
+    search = SearchResult(result=SendResult(accepted=0))
+    if sendable:
+        search = send_around_refused(sink, sendable, timeout_seconds=timeout_seconds)
+    errors = {}
+    left = search.result.accepted
+    passed: list[LogItem | UnreadableEvent] = []
+    for item in batch.items:
+        if isinstance(item, UnreadableEvent):
+            errors[item.event_id] = item.error
+        elif left:
+            left -= 1
+        else:
+            break
+        passed.append(item)
+    result = search.result
+    if search.refused_item:
+        errors[search.refused_item.authenticated_event.event.id] = search.error
+        result = replace(result, accepted=result.accepted - 1)
+    return _SentBatch(result=result, passed=passed, errors=errors)
 
 
 def check_lag(name: str, *, lag_alert: timedelta, now: datetime) -> bool:
@@ -161,17 +201,17 @@ def _acquire_lease(name: str, *, now: datetime) -> SinkCursor | None:
 
 
 def _record_delivery(
-    cursor: SinkCursor, batch: ItemBatch, result: SendResult, *, fault: str, now: datetime
+    cursor: SinkCursor, batch: ItemBatch, sent: _SentBatch, *, fault: str, now: datetime
 ) -> bool:
     """Commit what was delivered; return False when the lease ran out and another worker has changed
     the cursor.
     """
-    delivered = batch.items[: result.accepted]
+    result = sent.result
     position = batch.position or _get_position(cursor)
-    for item in delivered:
+    for item in sent.passed:
         position = _advance_position(position, item)
     delivered_at = cursor.delivered_at
-    if delivered:
+    if result.accepted:
         delivered_at = now
 
     # Without a change, keep the stored value: `check_lag` may set it while a worker delivers.
@@ -182,7 +222,7 @@ def _record_delivery(
     if fault:
         # An unavailable audit database is no fault of the sink, which is due as soon as the
         # database is back.
-        if delivered or fault == Code.AUDIT_UNAVAILABLE:
+        if sent.passed or fault == Code.AUDIT_UNAVAILABLE:
             attempts = 1
         else:
             attempts = cursor.attempts
@@ -224,7 +264,9 @@ def _record_delivery(
         )
         if not is_recorded:
             return False
-        _store_witnesses(delivered)
+        _store_witnesses(sent.passed)
+        alerts = set_aside_events(f"sink:{cursor.name}", sent.errors, now=now)
+        enqueue_many(alerts, using=DEFAULT_DB_ALIAS)
         # A repeated fault raises no second alert.
         is_stopped = fault in STOPPING_FAULTS
         if fault and cursor.last_fault != fault and (is_stopped or result.needs_operator):
@@ -246,8 +288,10 @@ def _get_position(cursor: SinkCursor) -> DeliveryPosition:
     )
 
 
-def _advance_position(position: DeliveryPosition, item: LogItem) -> DeliveryPosition:
-    if isinstance(item, SealedEvent):
+def _advance_position(
+    position: DeliveryPosition, item: LogItem | UnreadableEvent
+) -> DeliveryPosition:
+    if isinstance(item, SealedEvent | UnreadableEvent):
         return replace(position, tree_size=item.leaf_index + 1, leaf_hash=item.leaf_hash)
     return replace(
         position,
@@ -257,7 +301,7 @@ def _advance_position(position: DeliveryPosition, item: LogItem) -> DeliveryPosi
     )
 
 
-def _store_witnesses(delivered: Sequence[LogItem]) -> None:
+def _store_witnesses(delivered: Sequence[LogItem | UnreadableEvent]) -> None:
     """Store the largest delivered checkpoint of each log: the sealer signs nothing below it."""
     # Items are in order of size, so the last checkpoint of each origin is the largest.
     largest = {}

@@ -43,6 +43,10 @@ FAULT_TEXTS: dict[str, FaultText] = {
             "restore its row from a backup or another sink."
         ),
     ),
+    "item_unformattable": FaultText(
+        _("An event has no form in the format of the sink."),
+        _("Report it to the developers of the package, with the line of the worker’s log."),
+    ),
     "file_unwritable": FaultText(
         _("The file cannot be written."),
         _(

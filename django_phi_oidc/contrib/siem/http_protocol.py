@@ -111,8 +111,8 @@ def process_bundle_response(response: TransportResponse, *, count: int) -> SendR
 def _http_failure(
     status: int, *, accepted: int = 0, retry_after: timedelta | None = None
 ) -> SendResult:
-    """No item may be skipped, so items that a collector refuses permanently are sent again too, at
-    long intervals.
+    """A collector that refuses all items permanently gets them again too, at long intervals.
+    (`refused_items` passes over single ones.)
     """
     is_permanent = 300 <= status < 500 and status not in (408, 429)
     return SendResult(

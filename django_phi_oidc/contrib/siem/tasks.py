@@ -1,6 +1,7 @@
 """The periodic task that delivers the audit log to the sinks that are due."""
 
 import logging
+import uuid
 from collections.abc import Mapping
 
 from django.db import OperationalError
@@ -8,6 +9,7 @@ from django.db import OperationalError
 from ..._internal import clock
 from ..._internal.periodic_task import periodic_task
 from ..._internal.sql import is_lock_timeout
+from ...audit.log.cursor import UnreadableEvent, find_sealed_event
 from ...errors import AuditUnavailable
 from ..common.hostname import get_hostname
 from . import conf, delivery
@@ -30,6 +32,20 @@ def deliver() -> None:
 def get_declared_sinks() -> Mapping[str, SinkDeclaration]:
     """Return the declared sinks by name. Raises: ImproperlyConfigured."""
     return conf.sinks()
+
+
+def deliver_event(name: str, event_id: uuid.UUID) -> None:
+    """Send one sealed event to a sink, whatever was delivered to it.
+
+    Raises: LookupError without the event or the sink; ValueError if the sink does not accept it;
+    AuditUnavailable.
+    """
+    item = find_sealed_event(event_id)
+    if item is None or isinstance(item, UnreadableEvent):
+        raise LookupError("The log does not have the event.")
+    sink = create_sink(get_declared_sinks()[name], hostname=get_hostname())
+    if not sink.send([item], timeout_seconds=delivery.SEND_SECONDS).accepted:
+        raise ValueError("The sink does not accept the event.")
 
 
 def deliver_to_due_sinks(*, seconds: float) -> dict[str, DeliveryResult]:

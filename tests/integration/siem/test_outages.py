@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from django_phi_oidc.audit.models import AuditWitness
+from django_phi_oidc.audit.models import AuditWitness, SetAsideEvent
 from django_phi_oidc.contrib.siem.declaration import parse_sink
-from django_phi_oidc.contrib.siem.delivery import DeliveryResult, LogSink, deliver
+from django_phi_oidc.contrib.siem.delivery import DeliveryResult, deliver
 from django_phi_oidc.contrib.siem.models import SinkCursor
+from django_phi_oidc.contrib.siem.refused_items import LogSink
 from django_phi_oidc.contrib.siem.sinks import create_sink
 from tests.support.sealed_events import Clock, first_receipts, seal, sealed_order
 from tests.support.siem_collectors import Collector, SyslogServer, collector, syslog_server
@@ -144,15 +145,18 @@ def test_syslog_collector_without_close_notify_has_accepted_the_batch(
         assert outside.received() == sealed_order()
 
 
-def test_fhir_server_gets_all_entries_from_a_refused_one_again(authority: CertificateAuthority, clock: Clock) -> None:
-    """Entries of a batch are independent: those after the refused one are accepted first, and then again."""
+def test_fhir_server_gets_entries_that_it_refused_for_their_place_again(
+    authority: CertificateAuthority, clock: Clock
+) -> None:
+    """It refuses each fourth entry, and no event for its contents: so none is set aside."""
     with fhir(authority) as outside:
         outside.server.fault = "half"
         seal(9)
-        assert run(outside, clock) == DeliveryResult(accepted=3, fault="http_422")
-        assert SinkCursor.objects.get().tree_size == 3
+        assert run(outside, clock) == DeliveryResult(accepted=9, fault="http_422")
+        assert SinkCursor.objects.get().tree_size == 9
         outside.server.fault = ""
         clock.go_on(hours=2)
-        assert run(outside, clock) == DeliveryResult(accepted=7, is_caught_up=True)
+        assert run(outside, clock) == DeliveryResult(accepted=1, is_caught_up=True)
         order, received = sealed_order(), outside.received()
-        assert received == [*order[:3], *order[4:], *order[3:]]
+        assert first_receipts(received) == [*order[:3], *order[4:], order[3]]
+        assert not SetAsideEvent.objects.exists()

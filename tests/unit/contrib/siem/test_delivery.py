@@ -18,10 +18,18 @@ from django.db import OperationalError, connections, transaction
 from django_phi_oidc.audit.events import Action, AuthenticatedEvent, canonical_bytes, compute_mac, parse_event
 from django_phi_oidc.audit.formats.items import LogItem, SealedEvent
 from django_phi_oidc.audit.log import sequencer
+from django_phi_oidc.audit.log.cursor import MAX_UNREADABLE
 from django_phi_oidc.audit.merkle.checkpoint import verify_checkpoint
 from django_phi_oidc.audit.merkle.compact import CompactRange
 from django_phi_oidc.audit.merkle.rfc6962 import hash_leaf
-from django_phi_oidc.audit.models import AuditCheckpoint, AuditEvent, AuditLeaf, AuditOutbox, AuditWitness
+from django_phi_oidc.audit.models import (
+    AuditCheckpoint,
+    AuditEvent,
+    AuditLeaf,
+    AuditOutbox,
+    AuditWitness,
+    SetAsideEvent,
+)
 from django_phi_oidc.audit.storage import insert_events
 from django_phi_oidc.contrib.siem.declaration import parse_sink
 from django_phi_oidc.contrib.siem.delivery import (
@@ -167,26 +175,78 @@ def test_permanent_refusal_is_retried_slowly_and_raises_one_alert(sink: Recorder
     assert run(sink, clock).is_caught_up
 
 
-def test_batch_is_halved_until_the_refused_item_is_alone(sink: Recorder, clock: Clock) -> None:
-    """Items before it are delivered, and none is skipped."""
+class ChoosySink(Recorder):
+    """Refuses each batch that contains one of these items, as a firewall does."""
+
+    def __init__(self, *refused: str, result: SendResult = REFUSING) -> None:
+        super().__init__()
+        self.refused = refused
+        self.result = result
+
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+        if any(name_of(item) in self.refused for item in items):
+            self.batches.append(len(items))
+            return self.result
+        return super().send(items, timeout_seconds=timeout_seconds)
+
+
+class FormattingSink(ChoosySink):
+    """Cannot format these items."""
+
+    def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
+        if super().send(items, timeout_seconds=timeout_seconds).accepted < len(items):
+            raise OverflowError
+        return SendResult(accepted=len(items))
+
+
+def set_aside() -> list[tuple[str, str, str]]:
+    return [(row.reader, str(row.event_id), row.error) for row in SetAsideEvent.objects.order_by("pk")]
+
+
+@pytest.mark.parametrize("index", [0, 5, 19])
+@pytest.mark.parametrize(("kind", "error"), [(ChoosySink, "http_400"), (FormattingSink, "item_unformattable")])
+def test_p1_item_that_only_this_sink_refuses_is_set_aside_in_one_run(
+    clock: Clock, index: int, kind: type[ChoosySink], error: str
+) -> None:
     seal(20)
-    refused = sealed_order()[5]
+    order = sealed_order()
+    sink = kind(order[index])
+    assert run(sink, clock, batch=16).is_caught_up
+    assert sorted({*sink.received}) == sorted({*order} - {order[index]})
+    assert set_aside() == [("sink:siem", order[index], error)]
+    assert alerts() == [("event_set_aside", "", "EventReader/sink:siem")]
+    assert cursor().tree_size == 20
 
-    class RefusingOneItem(Recorder):
-        def send(self, items: Sequence[LogItem], *, timeout_seconds: float) -> SendResult:
-            if refused in [name_of(item) for item in items]:
-                self.batches.append(len(items))
-                return REFUSING
-            return super().send(items, timeout_seconds=timeout_seconds)
 
-    refusing = RefusingOneItem()
-    for _ in range(12):
-        run(refusing, clock, batch=16)
-        clock.now = cursor().due_at
-    assert refusing.received == sealed_order()[:5]
-    assert refusing.batches[-1] == 1
+def test_p1_several_refused_items_are_set_aside(clock: Clock) -> None:
+    seal(20)
+    order = sealed_order()
+    sink = ChoosySink(order[3], order[4], order[11])
     assert run(sink, clock).is_caught_up
-    assert refusing.received + sink.received == sealed_order()
+    assert {event_id for _, event_id, _ in set_aside()} == {order[3], order[4], order[11]}
+
+
+@pytest.mark.parametrize("result", [REFUSING, AWAY])
+def test_p1_sink_that_refuses_everything_gets_each_item_later(sink: Recorder, clock: Clock, result: SendResult) -> None:
+    seal(20)
+    assert run(ChoosySink(*sealed_order(), result=result), clock).fault == result.fault
+    assert (set_aside(), cursor().tree_size) == ([], 0)
+    clock.now = cursor().due_at
+    assert run(sink, clock).is_caught_up
+    assert sink.received == sealed_order()
+
+
+def test_p1_refused_checkpoint_is_not_passed_over(clock: Clock) -> None:
+    seal(3)
+    assert run(ChoosySink("checkpoint-1-3"), clock).fault == "http_400"
+    assert (set_aside(), cursor().checkpoint_size) == ([], 0)
+
+
+def test_p1_sink_that_accepts_the_item_again_gets_it(clock: Clock) -> None:
+    seal(2)
+    sink = Recorder(results=[REFUSING, REFUSING])
+    assert run(sink, clock).is_caught_up
+    assert ({*sink.received}, set_aside()) == ({*sealed_order()}, [])
 
 
 def test_worker_without_the_lease_sends_nothing(sink: Recorder, clock: Clock) -> None:
@@ -315,17 +375,32 @@ def test_forked_log_stops_the_sink_with_an_alert(sink: Recorder, clock: Clock) -
     assert alerts() == [("delivery_stopped", "log_forked", "Sink/siem")]
 
 
-def test_leaf_without_an_event_stops_the_sink_with_one_alert(sink: Recorder, clock: Clock) -> None:
-    seal(2)
+def add_leaf_without_event(index: int) -> str:
     missing = finished()
-    AuditLeaf.objects.create(leaf_index=2, event_id=missing.event.id, leaf_hash=digest("missing"))
+    AuditLeaf.objects.create(leaf_index=index, event_id=missing.event.id, leaf_hash=digest("missing"))
+    return str(missing.event.id)
+
+
+def test_p1_leaf_without_an_event_is_set_aside(sink: Recorder, clock: Clock) -> None:
+    seal(2)
+    missing = add_leaf_without_event(2)
     checkpoint(3)
     seal(2)
+    assert run(sink, clock).is_caught_up
+    assert len(sink.received) == 4 + 3
+    assert set_aside() == [("sink:siem", missing, "event_missing")]
+    assert alerts() == [("event_set_aside", "", "EventReader/sink:siem")]
+
+
+def test_many_leaves_without_events_stop_the_sink_with_one_alert(sink: Recorder, clock: Clock) -> None:
+    seal(2)
+    for index in range(2, 3 + MAX_UNREADABLE):
+        add_leaf_without_event(index)
+    checkpoint(3 + MAX_UNREADABLE)
     for _ in range(2):
         assert run(sink, clock).fault == "event_missing"
-        assert cursor().due_at >= clock.now + timedelta(minutes=15)
         clock.now = cursor().due_at
-    assert (sink.received, cursor().tree_size) == (sealed_ids(2), 2)
+    assert (sink.received, cursor().tree_size, set_aside()) == (sealed_ids(2), 2, [])
     assert alerts() == [("delivery_stopped", "event_missing", "Sink/siem")]
 
 
@@ -336,7 +411,7 @@ def sealed_ids(size: int) -> list[str]:
 
 
 @pytest.mark.parametrize("damage", [{"detail": "{"}, {"detail": "[]"}, {"detail": "[" * 9999}, {"outcome": "perhaps"}])
-def test_event_that_no_format_can_represent_stops_the_sink(
+def test_p1_event_that_no_format_can_represent_is_set_aside(
     sink: Recorder, clock: Clock, damage: dict[str, str]
 ) -> None:
     seal(1)
@@ -345,8 +420,8 @@ def test_event_that_no_format_can_represent_stops_the_sink(
     AuditEvent.objects.create(**fields, mac=damaged.mac)
     AuditLeaf.objects.create(leaf_index=1, event_id=damaged.event.id, leaf_hash=digest("damaged"))
     checkpoint(2)
-    assert run(sink, clock) == DeliveryResult(accepted=2, fault="event_unreadable")
-    assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
+    assert run(sink, clock) == DeliveryResult(accepted=3, is_caught_up=True)
+    assert set_aside() == [("sink:siem", str(damaged.event.id), "event_unreadable")]
 
 
 @pytest.mark.parametrize("damage", [{"detail": "[" * 100_000}, {"outcome": "x"}])
@@ -364,16 +439,14 @@ def test_e3_event_planted_with_the_mac_key_stops_no_sink(sink: Recorder, clock: 
 
 @pytest.mark.parametrize("value", ["infinity", "2026-11-24 16:05:09+00 BC"])
 @pytest.mark.postgresql
-def test_event_that_no_model_can_load_stops_the_sink_after_those_before_it(
-    sink: Recorder, clock: Clock, value: str
-) -> None:
+def test_p1_event_that_no_model_can_load_is_set_aside(sink: Recorder, clock: Clock, value: str) -> None:
     seal(5)
     victim = AuditLeaf.objects.get(leaf_index=3).event_id
     with without_triggers():
         sql("UPDATE phi_oidc_audit_auditevent SET occurred_at = %s WHERE id = %s", value, victim)
-    assert run(sink, clock).fault == "event_unreadable"
-    assert sink.received == sealed_ids(3)[:3]
-    assert alerts() == [("delivery_stopped", "event_unreadable", "Sink/siem")]
+    assert run(sink, clock).is_caught_up
+    assert [name for name in sealed_order() if name not in sink.received] == [str(victim)]
+    assert set_aside() == [("sink:siem", str(victim), "event_unreadable")]
 
 
 def test_outage_of_the_audit_database_is_retried_soon(sink: Recorder, clock: Clock) -> None:
