@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy
 
 from ..._internal.app_configs import FeatureConfig
 from ..._internal.officer_groups import OfficerGroup
+from ...extensions import event_readers
 from .declaration import MonitoringOptions
 
 
@@ -35,6 +36,9 @@ class MonitoringConfig(FeatureConfig):
     }
 
     def ready(self) -> None:
+        from .rule_reader import RULE_READER
+
         super().ready()
+        event_readers.register(RULE_READER)
         # Attaches the sinks.
         import_module(f"{self.name}.setup")

@@ -2,6 +2,9 @@
 
 A rule sees each event once, in the order of the log. What it needs of earlier events is in
 `memory`: bounded JSON.
+
+Its `occurred_at` lies between the checkpoints before and after it was sealed: the clock of another
+process cannot place it elsewhere.
 """
 
 import hashlib
@@ -18,6 +21,10 @@ from ...http.transport import is_outage_status
 from .severity import Severity as Severity  # noqa: PLC0414 -- for rules of projects
 
 RuleMemory = dict[str, Any]
+MAX_CLOCK_ERROR = timedelta(days=2)
+"""Memories further ahead of an event are of a time when the sealer's clock was wrong, and are not
+used.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +69,19 @@ class ThresholdRule(Rule):
     def evaluate(self, event: Event, memory: RuleMemory) -> bool:
         at = event.occurred_at.timestamp()
         things: dict[str, float] = memory.setdefault("things", {})
-        thing = _short_digest(self.distinct_by(event))
-        is_new = thing not in things
-        things[thing] = max(at, things.get(thing, at))
-        expired_at = max(things.values()) - self.memory_lifetime.total_seconds()
+        expired_at = at - self.memory_lifetime.total_seconds()
+        latest_at = at + MAX_CLOCK_ERROR.total_seconds()
         for name, last_at in list(things.items()):
-            if last_at <= expired_at:
+            if not expired_at < last_at <= latest_at:
                 del things[name]
-        if len(things) > self.threshold:
+        thing = _short_digest(self.distinct_by(event))
+        if thing in things:
+            things[thing] = max(at, things[thing])
+            return False
+        if len(things) >= self.threshold:
             del things[min(things, key=things.__getitem__)]
-        return is_new and thing in things and len(things) >= self.threshold
+        things[thing] = at
+        return len(things) >= self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +106,7 @@ class UnusualVolumeRule(Rule):
         day = event.occurred_at.date().isoformat()
         today: str = memory.setdefault("day", day)
         # The stored day may be in the future, after an event with a wrong clock.
-        is_ahead = date.fromisoformat(today) - date.fromisoformat(day) > timedelta(days=2)
+        is_ahead = date.fromisoformat(today) - date.fromisoformat(day) > MAX_CLOCK_ERROR
         if day < today and not is_ahead:
             # A late event of a day that is already counted.
             return False
@@ -165,6 +175,7 @@ ALERT_SEVERITIES: Mapping[str, Severity] = {
     "event_invalid": Severity.CRITICAL,
     "event_key_retired": Severity.WARNING,
     "event_key_unknown": Severity.CRITICAL,
+    "event_set_aside": Severity.CRITICAL,
     "event_unqueued": Severity.CRITICAL,
     "events_signed_late": Severity.WARNING,
     "identifier_changed": Severity.WARNING,

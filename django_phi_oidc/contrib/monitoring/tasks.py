@@ -2,6 +2,7 @@
 
 import logging
 import time
+import uuid
 from datetime import datetime
 
 from django.core.exceptions import ImproperlyConfigured
@@ -10,11 +11,12 @@ from django.utils.module_loading import import_string
 from ... import conf
 from ..._internal import clock
 from ..._internal.periodic_task import periodic_task, row_pruner
+from ...audit.log.cursor import find_recent_event
 from ...errors import MetadataError, TransportError
 from ...http.http_transport import HTTPTransport
 from . import conf as monitoring_conf
 from .alerts import delete_acknowledged_alerts, send_due_alerts
-from .engine import check_sealing_lag, evaluate_batch
+from .engine import check_sealing_lag, evaluate_batch, evaluate_event, limit_event_time
 from .provider_drift import check_provider_drift
 from .rules import Rule, merge_rules
 
@@ -69,6 +71,18 @@ def get_declared_rules() -> tuple[Rule, ...]:
             raise ImproperlyConfigured(f"PHI_OIDC['ANOMALY_RULES']: {path} is not a Rule.")
         rules.append(rule)
     return merge_rules(rules)
+
+
+def evaluate_set_aside_event(kind: str, event_id: uuid.UUID) -> None:
+    """Evaluate a rule on one sealed event.
+
+    Raises: LookupError without the event or the rule; what the rule raises; AuditUnavailable.
+    """
+    recent_event = find_recent_event(event_id)
+    if recent_event is None:
+        raise LookupError("The log does not have the event.")
+    rules = {rule.kind: rule for rule in get_declared_rules()}
+    evaluate_event(rules[kind], limit_event_time(recent_event), now=clock.now())
 
 
 @row_pruner
