@@ -16,6 +16,7 @@ from typing import Any
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
+from .. import conf
 from .._internal import randomness, request_secrets
 from ..audit.events import Origin
 from ..audit.outbox import enqueue_many
@@ -44,7 +45,7 @@ from ..provider.dpop_requests import send_with_proof
 from ..provider.registry import get_provider
 from .digests import build_token_columns
 from .kept_id_token import KeptIDToken, reduce_id_token
-from .models import EndReason, OIDCSession
+from .models import EndReason, OIDCSession, PendingRevocation, RevocationStatus, SessionToken
 
 LEASE_DURATION = timedelta(seconds=30)
 """Longer than all calls of `request_tokens` together."""
@@ -261,15 +262,16 @@ def store_tokens(
     another caller has stored since. Where the provider sent no new refresh or ID Token, or one that
     is not kept, the old one stays.
 
-    The replaced access token is not revoked, although it is valid for up to `REFRESH_MARGIN`: the
-    provider may then revoke the refresh token of the same grant as well (RFC 7009 2.1), and so the
-    session. The provider itself invalidated the replaced refresh token when it issued another one
-    (RFC 6749 6).
+    The replaced access token is valid for up to `REFRESH_MARGIN`. If the session ends before, it is
+    revoked as well; it is not revoked now, because the provider may then revoke the refresh token
+    of the same grant, too (RFC 7009 2.1), and so the session. The provider itself invalidated the
+    replaced refresh token when it issued another one (RFC 6749 6).
     Raises: KeyRingError; RuntimeError inside an open transaction.
     """
     with transaction.atomic(durable=True):
         live = OIDCSession.objects.live()
         if live.release_lease(lease.session_id, expires_at=lease.expires_at):
+            _queue_replaced_token(lease, refresh_result.tokens, now=now)
             values = build_token_columns(refresh_result.tokens)
             if refresh_result.id_token and _replaces_id_token(
                 lease, refresh_result.id_token, origin=origin, now=now
@@ -291,6 +293,27 @@ def store_tokens(
             if token.value not in stored:
                 tokens.append(token)
         return tokens
+
+
+def _queue_replaced_token(lease: RefreshLease, tokens: TokenResponse, *, now: datetime) -> None:
+    """Queue the access token of the session for revocation when the session ends, and drop the
+    queued ones that have expired.
+
+    Requires: the session is locked, and still has the tokens of the lease.
+    """
+    revocations = PendingRevocation.objects
+    if lease.access_token and lease.access_token != tokens.access_token:
+        revocations.move_tokens(
+            [SessionToken(session_id=lease.session_id, hint="access_token")],
+            now=now,
+            due_at=now + conf.absolute_timeout(),
+        )
+    # Only those that wait for the end of the session: the others are revoked in any case.
+    waiting = revocations.filter(
+        session=lease.session_id, status=RevocationStatus.PENDING, created_at__gt=now
+    )
+    leeway = get_provider(lease.provider).declaration.leeway
+    waiting.filter(token_expires_at__lt=now - leeway).delete()
 
 
 def _replaces_id_token(

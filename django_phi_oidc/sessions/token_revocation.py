@@ -255,8 +255,8 @@ def _get_max_calls(provider: str) -> int:
 def is_revoked(token: str, *, now: datetime) -> bool:
     """Return whether this portal has revoked that access token, or tries to.
 
-    NOT known: tokens that others revoked at the provider, those that a renewed session had before,
-    until it ends, and those of sessions from before migration 0017.
+    NOT known: tokens that others revoked at the provider, and those that a renewed or refreshed
+    session had before, until it ends.
     """
     rows = PendingRevocation.objects.filter(token_digest=compute_token_digest(token))
     return rows.filter(created_at__lte=now + _CLOCK_DIFFERENCE).exists()
@@ -293,8 +293,8 @@ def reset_backoff(
 ) -> list[uuid.UUID]:
     """Make all pending revocations, or those of revocation_ids, due now and return their ids.
 
-    Tokens that a session had before it was renewed are excluded: they are revoked when the session
-    ends.
+    Tokens that a session had before it was renewed or refreshed are excluded: they are revoked when
+    the session ends.
     """
     pending = PendingRevocation.objects.filter(status=RevocationStatus.PENDING, created_at__lte=now)
     if revocation_ids is not None:

@@ -20,7 +20,7 @@ def describe_revocation(row: PendingRevocation) -> str:
 
 def _describe_waiting(row: PendingRevocation) -> str:
     if row.created_at > clock.now():
-        # A token that a session had before it was renewed.
+        # A token that a session had before it was renewed or refreshed.
         return gettext("Waits for the end of the session")
     time = _format_time(row.blocked_until or row.due_at)
     if not row.last_fault:

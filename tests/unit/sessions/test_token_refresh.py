@@ -16,7 +16,7 @@ from django_phi_oidc.errors import TokenError, Undecryptable
 from django_phi_oidc.oidc.token import ReceivedToken, TokenResponse
 from django_phi_oidc.sessions.kept_id_token import KeptIDToken
 from django_phi_oidc.sessions.lifecycle import end_session
-from django_phi_oidc.sessions.models import EndReason, OIDCSession
+from django_phi_oidc.sessions.models import EndReason, OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.token_refresh import (
     LEASE_DURATION,
     REFRESH_MARGIN,
@@ -69,16 +69,21 @@ def lease_of(session: OIDCSession, now: datetime = NOW) -> RefreshLease:
     return lease
 
 
-def refreshed(refresh_token: str = "new-refresh-token", new_id_token: str = "") -> RefreshResult:
+def refreshed(
+    refresh_token: str = "new-refresh-token",
+    new_id_token: str = "",
+    access_token: str = "new-access-token",
+    expires_at: datetime = NOW + timedelta(minutes=5),
+) -> RefreshResult:
     tokens = TokenResponse(
-        access_token="new-access-token",
+        access_token=access_token,
         id_token=new_id_token,
         refresh_token=refresh_token,
         expires_in=timedelta(minutes=5),
         lifetime_alert=False,
     )
     kept = KeptIDToken(claims={}, token=new_id_token)
-    return RefreshResult(tokens=tokens, access_token_expires_at=NOW + timedelta(minutes=5), id_token=kept)
+    return RefreshResult(tokens=tokens, access_token_expires_at=expires_at, id_token=kept)
 
 
 def store(lease: RefreshLease, result: RefreshResult, *, new_tokens: Sequence[ReceivedToken]) -> list[ReceivedToken]:
@@ -213,6 +218,44 @@ def test_store_tokens_with_only_an_access_token_keeps_the_others(session: OIDCSe
     assert not is_revoked("new-access-token", now=NOW)
     end(session)
     assert is_revoked("new-access-token", now=NOW)
+
+
+@pytest.mark.parametrize("is_expired", [False, True])
+def test_s5_replaced_access_token_is_revoked_when_the_session_ends(is_expired: bool, session: OIDCSession) -> None:
+    if is_expired:
+        OIDCSession.objects.update(access_token_expires_at=NOW - timedelta(minutes=5))
+    store(lease_of(row()), refreshed(), new_tokens=NEW)
+    assert queued() == [] if is_expired else [ACCESS_TOKEN]
+    assert not PendingRevocation.objects.due(NOW).exists(), "it could end the session at the provider"
+    assert not is_revoked(ACCESS_TOKEN, now=NOW)
+    end(session)
+    assert PendingRevocation.objects.due(NOW).count() == len(queued())
+    expected = {"new-refresh-token", "new-access-token"}
+    if not is_expired:
+        expected.add(ACCESS_TOKEN)
+    assert set(queued()) == expected
+
+
+def test_s5_replaced_access_tokens_of_many_refreshes_are_dropped_when_they_have_expired(session: OIDCSession) -> None:
+    replaced = []
+    for count in range(4):
+        now = NOW + count * timedelta(minutes=5)
+        lease = acquire_lease(row(), now=now)
+        assert lease
+        replaced.append(lease.access_token)
+        result = refreshed(access_token=f"access-{count}", expires_at=now + timedelta(minutes=5))
+        assert store_tokens(lease, result, new_tokens=NEW, origin=Origin(), now=now) == []
+        assert queued() == [replaced[-1]]
+
+
+def test_s5_same_access_token_is_not_queued(session: OIDCSession) -> None:
+    store(lease_of(session), refreshed(access_token=ACCESS_TOKEN), new_tokens=NEW[:1])
+    assert queued() == []
+
+
+def queued() -> list[str]:
+    """Return the tokens that wait for their revocation."""
+    return [pending.decrypt_token() for pending in PendingRevocation.objects.order_by("due_at")]
 
 
 @pytest.mark.parametrize("with_lease", [False, True])
