@@ -10,19 +10,25 @@ from .._internal import clock
 from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
 from .lifecycle import EndedSession
 from .models import EndReason
-from .tasks import end_session_and_revoke
+from .tasks import INLINE_SECONDS, end_session_and_revoke
 
 
-def log_out(request: HttpRequest, reason: EndReason) -> EndedSession | None:
+def log_out(
+    request: HttpRequest, reason: EndReason, *, budget_seconds: float = INLINE_SECONDS
+) -> EndedSession | None:
     """End the session of the request, and revoke its tokens; return the OIDC session. None: it has
     none any more.
+
+    budget_seconds: for all calls to the provider together.
     """
     session: Any = request.session
     session_id = find_oidc_session_id(session)
     ended = None
     if session_id:
         origin = Actor.from_request(request).origin
-        ended = end_session_and_revoke(session_id, reason, origin=origin, now=clock.now())
+        ended = end_session_and_revoke(
+            session_id, reason, origin=origin, now=clock.now(), budget_seconds=budget_seconds
+        )
         # Prevents that the logout signal and the middleware end it again.
         del session[SESSION_KEY]
         if activity := getattr(request, "phi_oidc_timing", None):

@@ -168,7 +168,12 @@ def _wait_for_requests() -> None:
 
 
 def end_session_and_revoke(
-    session_id: uuid.UUID, reason: EndReason, *, origin: Origin, now: datetime
+    session_id: uuid.UUID,
+    reason: EndReason,
+    *,
+    origin: Origin,
+    now: datetime,
+    budget_seconds: float = INLINE_SECONDS,
 ) -> EndedSession | None:
     """End the session, and revoke its tokens as `revoke_after_commit` does. None: it had already
     ended.
@@ -182,15 +187,22 @@ def end_session_and_revoke(
             ended = sessions[0]
 
         if ended:
-            revoke_after_commit(ended.revocation_ids, leased=ended.leased_revocations)
+            revoke_after_commit(
+                ended.revocation_ids,
+                leased=ended.leased_revocations,
+                budget_seconds=budget_seconds,
+            )
     return ended
 
 
 def revoke_after_commit(
-    revocation_ids: Sequence[uuid.UUID], *, leased: Sequence[PendingRevocation] = ()
+    revocation_ids: Sequence[uuid.UUID],
+    *,
+    leased: Sequence[PendingRevocation] = (),
+    budget_seconds: float = INLINE_SECONDS,
 ) -> None:
-    """After the open transaction, if any, try these revocations in order, for up to 2 s. The sweep
-    tries the others.
+    """After the open transaction, if any, try these revocations in order. The sweep tries those for
+    which the budget is too short.
 
     leased: those of the rows that were created with a lease, in that transaction.
     """
@@ -203,7 +215,7 @@ def revoke_after_commit(
             revocation_ids,
             leased=leased,
             now=clock.now(),
-            budget_seconds=INLINE_SECONDS,
+            budget_seconds=budget_seconds,
             give_up_after=give_up_after,
         )
 

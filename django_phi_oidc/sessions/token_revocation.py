@@ -276,11 +276,13 @@ def delete_finished_revocations(*, before: datetime, now: datetime) -> int:
 
 
 def has_provider_failed(revocations: Sequence[PendingRevocation]) -> bool:
-    """Return whether one of these revocations failed because the provider did not answer, or with a
-    server error.
+    """Return whether the provider answered none of these revocations, or with server errors only.
 
-    A suspended provider has just not answered other calls.
+    A suspended provider has just not answered other calls. One that has finished a revocation is
+    only slow, although there was no time for the next one.
     """
+    if any(row.status != RevocationStatus.PENDING for row in revocations):
+        return False
     return any(_is_provider_fault(row.last_fault) for row in revocations)
 
 
@@ -447,6 +449,7 @@ def _save_results(
             for row in _save_result(rows, result, status=status, now=now):
                 events += _build_attempt_events(row, result, status=status, now=now)
                 row.last_fault = result.fault
+                row.status = status
         enqueue_many(events)
     for event in events:
         if event.action == Action.ALERT_RAISED:

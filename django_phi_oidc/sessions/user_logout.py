@@ -4,7 +4,10 @@ Spec: OIDC RP-Initiated Logout 1.0, R9.
 """
 
 import re
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -22,13 +25,18 @@ from ..access.responses import find_start_url, set_private_headers
 from .models import EndReason
 from .request_logout import log_out
 from .rp_initiated_logout import EndSessionRequest, build_end_session_request, is_valid_logout_state
+from .tasks import INLINE_SECONDS
 from .token_revocation import has_provider_failed
 
 STATE_COOKIE_PREFIXES = ("__Host-phi_oidc_", "phi_oidc_")
 """Of the state cookies of unfinished sign-ins; 32 hexadecimal digits follow."""
 _STATE_COOKIE_NAME = re.compile(f"(?:{'|'.join(STATE_COOKIE_PREFIXES)})[0-9a-f]{{32}}")
-LOGOUT_BUDGET_SECONDS = 2.0
-"""For all calls to the provider together. The user does not wait longer."""
+LOGOUT_SECONDS = 4.0
+"""For all calls to the provider together, of one logout at a time in this process. The others have
+`INLINE_SECONDS`, so that a slow provider does not take the threads of the portal along.
+"""
+_long_logout = threading.Lock()
+"""Held by the logout that has LOGOUT_SECONDS."""
 FORM_CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'nonce-{nonce}'; img-src "
     "'self'; "
@@ -52,8 +60,10 @@ class OIDCLogoutView(View):
 
     def post(self, request: HttpRequest, provider: str = "") -> HttpResponse:
         """provider: in the URL, but ignored, because the session knows its provider."""
-        started = time.monotonic()
-        ended = log_out(request, EndReason.LOGOUT)
+        with _choose_time_limit() as limit_seconds:
+            started = time.monotonic()
+            ended = log_out(request, EndReason.LOGOUT, budget_seconds=limit_seconds)
+            seconds_left = limit_seconds - (time.monotonic() - started)
         logged_out_url = reverse("oidc_logged_out")
 
         end_request = None
@@ -63,7 +73,7 @@ class OIDCLogoutView(View):
                 id_token=ended.id_token,
                 id_token_claims=ended.id_token_claims,
                 post_logout_redirect_uri=request.build_absolute_uri(logged_out_url),
-                timeout_seconds=LOGOUT_BUDGET_SECONDS - (time.monotonic() - started),
+                timeout_seconds=seconds_left,
                 now=clock.now(),
             )
 
@@ -110,6 +120,20 @@ class LoggedOutView(View):
         # Django refuses.
         response["Referrer-Policy"] = "same-origin"
         return response
+
+
+@contextmanager
+def _choose_time_limit() -> Iterator[float]:
+    """Yield the seconds that the calls of the logout in this block may take in all."""
+    is_first = _long_logout.acquire(blocking=False)
+    try:
+        if is_first:
+            yield LOGOUT_SECONDS
+        else:
+            yield INLINE_SECONDS
+    finally:
+        if is_first:
+            _long_logout.release()
 
 
 def _render_provider_redirect(

@@ -15,12 +15,13 @@ from django.db.models import Max
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
+from django_phi_oidc.sessions.user_logout import LOGOUT_SECONDS
 from django_phi_oidc.testing.mock_provider import DemoProvider, Reply
 from tests.integration.journeys.installation import Installation
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.portal_fixtures import events
 
-LOGOUT_LIMIT_SECONDS = 3.0
+LOGOUT_LIMIT_SECONDS = LOGOUT_SECONDS + 1
 """Maximum duration of a logout request."""
 
 

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import pytest
 
 from django_phi_oidc.login import code_exchange
+from django_phi_oidc.sessions.models import OIDCSession, PendingRevocation
 from django_phi_oidc.sessions.tasks import INLINE_SECONDS
 from django_phi_oidc.testing.mock_provider import DemoProvider, MutableExchange, Reply
+from tests.integration.journeys.logout import sign_out
 from tests.support.http_browser import Browser, PortalResponse
 from tests.support.portal_fixtures import EVERYTHING, client, declaration, events
 from tests.support.portal_process import portal_process
@@ -123,6 +125,51 @@ def test_d2_callback_ends_in_time_when_each_call_is_slow(
     assert [event.reason for event in events(action="login.refused")] == ["transport_timeout"]
     assert op.tokens != []
     assert op.active_tokens == [], "the tokens are revoked all the same"
+
+
+@pytest.mark.parametrize(("seconds", "waiting"), [(1.9, 0), (3.0, 1)])
+def test_s5_logout_at_a_slow_provider_has_no_further_page(
+    seconds: float, waiting: int, op: DemoProvider, browser: Browser
+) -> None:
+    browser.sign_in(op)
+    with slow_revocations(op, seconds):
+        page = sign_out(browser)
+    assert page.status == 302
+    assert PendingRevocation.objects.filter(status="pending").count() == waiting
+
+
+def test_s5_second_logout_at_the_same_time_waits_for_half_as_long(
+    op: DemoProvider, browser: Browser, portal: str
+) -> None:
+    second = Browser(portal)
+    browser.sign_in(op)
+    second.sign_in(op)
+    pages = []
+    with slow_revocations(op, 3.0):
+        thread = threading.Thread(target=lambda: pages.append(browser.post("/oidc/logout/")))
+        thread.start()
+        time.sleep(0.5)
+        started_at = time.monotonic()
+        assert second.post("/oidc/logout/").status == 200, "a page with a link: the provider has answered nothing"
+        assert INLINE_SECONDS <= time.monotonic() - started_at < INLINE_SECONDS + 0.5
+        assert pages == []
+        thread.join(10)
+    assert [page.status for page in pages] == [302]
+    assert not OIDCSession.objects.filter(ended_at=None).exists()
+
+
+@contextmanager
+def slow_revocations(op: DemoProvider, seconds: float) -> Iterator[None]:
+    def delay(endpoint: str, exchange: MutableExchange) -> Reply | None:
+        if endpoint == "revocation":
+            time.sleep(seconds)
+        return None
+
+    op.intercept = delay
+    try:
+        yield
+    finally:
+        op.intercept = None
 
 
 def test_d2_callback_takes_less_than_twenty_seconds() -> None:

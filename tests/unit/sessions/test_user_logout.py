@@ -377,14 +377,14 @@ def test_logout_without_an_end_session_endpoint_is_local(op: ScriptedOP, sign_in
     assert len(op.asked) == 2
 
 
-def test_logout_with_a_hanging_provider_takes_at_most_three_seconds(
+def test_logout_with_a_hanging_provider_takes_at_most_five_seconds(
     op: ScriptedOP, sign_in: Callable[..., SignedIn]
 ) -> None:
     op.discovery = op.hang
     signed_in = sign_in()
     started = time.monotonic()
     response = signed_in.client().post("/oidc/logout/")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 5
     assert response["Location"] == "/oidc/logged-out/"
     assert OIDCSession.objects.get().ended_at is not None
     assert not django_session_exists(signed_in.django_key)
