@@ -44,6 +44,7 @@ SEES = {
     "accountingcopy": {PRIVACY},
     "emergencyaccess": {PRIVACY, SECURITY},
     "securityalert": {PRIVACY, SECURITY},
+    "setasideevent": {PRIVACY, SECURITY},
     "alertmute": {SECURITY},
     "auditevent": {PRIVACY, SECURITY},
     "auditcheckpoint": {PRIVACY, SECURITY},
