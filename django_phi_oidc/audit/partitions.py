@@ -3,8 +3,9 @@ a short statement.
 
 `phi_oidc audit partition` turns the tables of the events and the leaves into tables with partitions
 by the id of the event, which is a UUIDv7 and thus a time. The former table becomes the first
-partition: no row is copied. Models and queries stay as they are. Events that belong to no month,
-such as those of a wrong clock, are stored in a default partition, so none is refused.
+partition: no row is copied. Models and queries stay as they are. Events of a month without a
+partition are stored in a default partition, so none is refused: late ones, and those that come
+while the task that creates partitions does not run. `phi_oidc audit partition` moves them then.
 
 An index of a table with partitions is unique only if it contains the id. So the database refuses a
 second leaf of an event, and a second leaf with the same index only in the same partition: `audit
@@ -15,7 +16,7 @@ function with the owner's rights and without arguments, because no process of th
 own the tables. Only the sealer's role may call it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -41,23 +42,67 @@ it tries again.
 LOCK_ATTEMPTS = 100
 _MONTHS_AHEAD = 3
 _LOWEST_ID = UUID(int=0)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MONTH = datetime(9999, 11, 1, tzinfo=UTC)
+"""Python cannot represent the end of the next one, and of those after it."""
 _CHECK_NAME = "phi_oidc_auditevent_range"
+_AHEAD_NAME = "phi_oidc_auditevent_ahead"
+_AHEAD_SQL = """
+    id < rpad(lpad(to_hex((extract(epoch FROM now() + interval '1 day') * 1000)::bigint), 12, '0'),
+        32, '0')::uuid"""
+"""Of the default partition of the events: its rows prevent that their month gets a partition, so it
+accepts none of a month that begins in more than a day. A row fulfils this from then on.
+"""
 _DROP_CHECK_SQL = f"ALTER TABLE {{}} DROP CONSTRAINT IF EXISTS {_CHECK_NAME}"
 CREATE_FUNCTION = "phi_oidc_audit_create_partitions"
 """Locks both default partitions, so only the sealer's role may call it."""
-# The month after the last partition is the next one, so months have no gaps. A month of which the
-# default partition has events cannot have a partition. ALTER DEFAULT PRIVILEGES must not give a
-# role more than it has on the table.
+_CREATE_ONE_FUNCTION = "phi_oidc_audit_create_partition"
+"""Creates the partition of one month, with the rights of its caller: the owner."""
+# ALTER DEFAULT PRIVILEGES must not give a role more than it has on the table.
+_CREATE_ONE_FUNCTION_SQL = f"""
+CREATE OR REPLACE FUNCTION {{schema}}.{_CREATE_ONE_FUNCTION}(base text, month timestamp) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    parent text := format('{{schema}}.%I', base);
+    name text := format('{{schema}}.%I', base || '_' || to_char(month, 'YYYYMM'));
+    other text;
+    bounds text[] := ARRAY(
+        SELECT rpad(lpad(to_hex((extract(epoch FROM m) * 1000)::bigint), 12, '0'), 32, '0')::uuid::text
+        FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
+BEGIN
+    EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
+    IF base = '{LEAF_TABLE}' THEN
+        EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (leaf_index)', name);
+    END IF;
+    FOR other IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
+        ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = name::regclass AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', name, other);
+    END LOOP;
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
+        parent, name, bounds[1], bounds[2]);
+    -- Attaching creates the triggers for rows.
+    SELECT tgname INTO STRICT other FROM pg_trigger
+        WHERE tgrelid = parent::regclass AND tgname ~ '^phi_oidc_.*_refuse_truncate$';
+    EXECUTE format('CREATE TRIGGER %I BEFORE TRUNCATE ON %s '
+        'FOR EACH STATEMENT EXECUTE FUNCTION {{schema}}.phi_oidc_audit_refuse()', other, name);
+    FOR other IN SELECT tgname FROM pg_trigger WHERE tgrelid = name::regclass AND tgname ~ '^phi_oidc_' LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', name, other);
+    END LOOP;
+END
+$$
+"""  # noqa: E501, S608
+# Past months without a partition were detached, or need none. A month of which the default
+# partition has rows gets one by `audit partition`, which moves the rows.
 _CREATE_FUNCTION_SQL = f"""
 CREATE OR REPLACE FUNCTION {{schema}}.{CREATE_FUNCTION}() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     base text;
     parent regclass;
+    this_month timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
     month timestamp;
-    name text;
-    other text;
-    bounds text[];
     created integer := 0;
 BEGIN
     FOR base, parent IN SELECT c.relname, c.oid FROM pg_class c WHERE c.relkind = 'p'
@@ -65,40 +110,18 @@ BEGIN
         -- Readers lock the events first, too.
         ORDER BY c.relname
     LOOP
-        SELECT max(CASE WHEN c.relname ~ '_until_' THEN to_date(right(c.relname, 6), 'YYYYMM')
-            ELSE to_date(right(c.relname, 6), 'YYYYMM') + interval '1 month' END) INTO month
+        SELECT greatest(this_month, max(to_date(right(c.relname, 6), 'YYYYMM'))) INTO month
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = parent AND c.relname ~ '_[0-9]{{{{6}}}}$';
-        WHILE month <= date_trunc('month', now() AT TIME ZONE 'UTC') + interval '{_MONTHS_AHEAD} months' LOOP
-            name := format('{{schema}}.%I', base || '_' || to_char(month, 'YYYYMM'));
-            bounds := ARRAY(
-                SELECT rpad(lpad(to_hex((extract(epoch FROM m) * 1000)::bigint), 12, '0'), 32, '0')::uuid::text
-                FROM unnest(ARRAY[month, month + interval '1 month']) WITH ORDINALITY AS o(m, n) ORDER BY n);
-            BEGIN
-                EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name, parent);
-                IF base = '{LEAF_TABLE}' THEN
-                    EXECUTE format('ALTER TABLE %s ADD PRIMARY KEY (leaf_index)', name);
-                END IF;
-                FOR other IN SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC'
-                    ELSE quote_ident(pg_get_userbyid(a.grantee)) END
-                    FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = name::regclass AND a.grantee <> c.relowner
-                LOOP
-                    EXECUTE format('REVOKE ALL ON %s FROM %s', name, other);
-                END LOOP;
-                EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)',
-                    parent, name, bounds[1], bounds[2]);
-                -- Attaching creates the triggers for rows.
-                SELECT tgname INTO STRICT other FROM pg_trigger
-                    WHERE tgrelid = parent AND tgname ~ '^phi_oidc_.*_refuse_truncate$';
-                EXECUTE format('CREATE TRIGGER %I BEFORE TRUNCATE ON %s '
-                    'FOR EACH STATEMENT EXECUTE FUNCTION {{schema}}.phi_oidc_audit_refuse()', other, name);
-                FOR other IN SELECT tgname FROM pg_trigger WHERE tgrelid = name::regclass AND tgname ~ '^phi_oidc_' LOOP
-                    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', name, other);
-                END LOOP;
-                created := created + 1;
-            EXCEPTION WHEN check_violation THEN
-                RAISE WARNING 'The default partition of % has rows of %.', base, to_char(month, 'YYYY-MM');
-            END;
+        WHERE i.inhparent = parent AND c.relname ~ '_until_[0-9]{{{{6}}}}$';
+        WHILE month <= this_month + interval '{_MONTHS_AHEAD} months' LOOP
+            IF to_regclass(format('{{schema}}.%I', base || '_' || to_char(month, 'YYYYMM'))) IS NULL THEN
+                BEGIN
+                    PERFORM {{schema}}.{_CREATE_ONE_FUNCTION}(base, month);
+                    created := created + 1;
+                EXCEPTION WHEN check_violation THEN
+                    RAISE WARNING 'The default partition of % has rows of %.', base, to_char(month, 'YYYY-MM');
+                END;
+            END IF;
             month := month + interval '1 month';
         END LOOP;
     END LOOP;
@@ -200,25 +223,22 @@ def list_problems(*, now: datetime) -> list[str]:
     problems = []
     if not is_partitioned(LEAF_TABLE):
         problems.append("the leaves have no partitions: run audit partition again")
-    next_month = _get_bound(_get_month(now, 1))
+    months = _list_stray_months(EVENT_TABLE)
+    next_month = _get_month(now, 1)
     partitions = list_partitions()
-    if not any(partition.has_id(next_month) for partition in partitions):
+    if next_month not in months and not any(
+        partition.has_id(_get_bound(next_month)) for partition in partitions
+    ):
         problems.append(
             "the partition of the next month is missing: the task "
             "phi_oidc.create_partitions does not run"
         )
-    with connections[AUDIT_ALIAS].cursor() as cursor:
-        for first, end in list_gaps():
-            # Through the table: the application has no privilege on a partition.
-            cursor.execute(
-                f"SELECT EXISTS (SELECT 1 FROM {EVENT_TABLE} WHERE id >= %s AND id < %s)",  # noqa: S608 -- constants
-                [str(first), str(end)],
-            )
-            if cursor.fetchone() == (True,):
-                return [
-                    *problems,
-                    f"{DEFAULT_PARTITION} has events, which belong to no month or came late",
-                ]
+    if months:
+        names = ", ".join(f"{month:%Y-%m}" for month in months)
+        problems.append(
+            f"{DEFAULT_PARTITION} has events of {names}: run audit partition, which moves them "
+            "into partitions of these months"
+        )
     return problems
 
 
@@ -229,13 +249,15 @@ def partition_log(
     return their names.
 
     Until it is done, an event with an id of the month after the next or later is refused. A run
-    that was interrupted can be repeated. progress: called with a sentence about each step.
-    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if both have partitions;
-    DatabaseError.
+    that was interrupted can be repeated. If both have partitions, those of the months are created
+    of which the default partitions have rows, and get these rows; writers wait until then.
+    progress: called with a sentence about each step.
+    Requires: PostgreSQL, and the role owns the tables. Raises: ValueError if nothing is to be done,
+    or a detached table has the name of a partition to be created; DatabaseError.
     """
     tables = [table for table in _KEYS if not is_partitioned(table)]
     if not tables:
-        raise ValueError("The audit log has partitions already.")
+        return _move_stray_rows(progress)
     end = _get_month(now, 2)
     try:
         progress("All events and leaves are read once, while others write.")
@@ -250,6 +272,84 @@ def partition_log(
             _run_with_short_locks(partial(_drop_check, table=table))
         raise
     return sorted(name for names in list_partition_names().values() for name in names)
+
+
+def _list_stray_months(table: str) -> list[datetime]:
+    """Return the months of the rows in the default partition. Their ids are read through the table:
+    the application has no privilege on a partition. Raises: DatabaseError.
+    """
+    key = _KEYS[table]
+    months = []
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        for first, end in list_gaps(table):
+            start = first
+            while start < end:
+                cursor.execute(
+                    f"SELECT {key} FROM {table} WHERE {key} >= %s AND {key} < %s "  # noqa: S608 -- constants
+                    f"ORDER BY {key} LIMIT 1",
+                    [str(start), str(end)],
+                )
+                row = cursor.fetchone()
+                if row is None or row[0] >= _get_bound(_get_month(_LAST_MONTH, 1)):
+                    break
+                month = _get_month(_EPOCH + timedelta(milliseconds=row[0].int >> 80), 0)
+                months.append(month)
+                start = _get_bound(_get_month(month, 1))
+    return months
+
+
+def _move_stray_rows(progress: Callable[[str], None]) -> list[str]:
+    """Move the rows of the default partitions into new partitions of their months, and return the
+    names of these. Raises: ValueError; DatabaseError.
+    """
+    created = []
+    for table in _KEYS:
+        months = _list_stray_months(table)
+        names = [f"{table}_{month:%Y%m}" for month in months]
+        for name in names:
+            if _exists(name):
+                raise ValueError(
+                    f"{name} was detached, and {table}_rest has later rows of its month: attach or "
+                    "drop it, and repeat this."
+                )
+        if months:
+            progress(f"The rows of {table}_rest move into partitions of their months.")
+            _run_with_short_locks(partial(_move_rows, table=table, months=months))
+            created += names
+    if not created:
+        raise ValueError("The audit log has partitions already.")
+    return created
+
+
+def _move_rows(cursor: Any, *, table: str, months: Sequence[datetime]) -> None:
+    """Create the partitions of these months with the rows of the default partition. No trigger runs
+    for them: they are in the log, and were queued for the sealer, before.
+    """
+    rest = f"{table}_rest"
+    key = _KEYS[table]
+    cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    cursor.execute(f"ALTER TABLE {table} DETACH PARTITION {rest}")
+    cursor.execute(f"ALTER TABLE {rest} DISABLE TRIGGER USER")
+    for month in months:
+        name = f"{table}_{month:%Y%m}"
+        cursor.execute(
+            f"SELECT {_CREATE_ONE_FUNCTION}(%s, %s::timestamp)", [table, f"{month:%Y-%m-%d}"]
+        )
+        cursor.execute(f"ALTER TABLE {name} DISABLE TRIGGER USER")
+        cursor.execute(
+            f"WITH moved AS (DELETE FROM {rest} WHERE {key} >= %s AND {key} < %s RETURNING *) "  # noqa: S608 -- constants
+            f"INSERT INTO {name} SELECT * FROM moved",
+            [str(_get_bound(month)), str(_get_bound(_get_month(month, 1)))],
+        )
+        _enable_triggers(cursor, name)
+    cursor.execute(f"ALTER TABLE {table} ATTACH PARTITION {rest} DEFAULT")
+    _enable_triggers(cursor, rest)
+
+
+def _exists(name: str) -> bool:
+    with connections[AUDIT_ALIAS].cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", [name])
+        return bool(cursor.fetchone()[0])
 
 
 def detach_partition(partition: Partition, *, newest_leaf: int) -> None:
@@ -499,15 +599,21 @@ def _replace_table(cursor: Any, *, table: str, end: datetime) -> None:
     cursor.execute(f"ALTER TABLE {first} DROP CONSTRAINT {_CHECK_NAME}")
     _enable_triggers(cursor, first)
     cursor.execute(f"CREATE TABLE {rest} PARTITION OF {parent} DEFAULT")
+    if table == EVENT_TABLE:
+        cursor.execute(f"ALTER TABLE {rest} ADD CONSTRAINT {_AHEAD_NAME} CHECK ({_AHEAD_SQL})")
     if table == LEAF_TABLE:
         cursor.execute(f"ALTER TABLE {rest} ADD PRIMARY KEY (leaf_index)")
     (truncate,) = [name for name, _, is_row_trigger in triggers if not is_row_trigger]
     refuse = f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}.phi_oidc_audit_refuse()"
     cursor.execute(f"CREATE TRIGGER {truncate} BEFORE TRUNCATE ON {rest} {refuse}")
     _enable_triggers(cursor, rest)
-    cursor.execute(_CREATE_FUNCTION_SQL.format(schema=schema))
-    cursor.execute(f"ALTER FUNCTION {schema}.{CREATE_FUNCTION}() OWNER TO {owner}")
-    cursor.execute(f"REVOKE ALL ON FUNCTION {schema}.{CREATE_FUNCTION}() FROM PUBLIC")
+    for signature, definition in (
+        (f"{schema}.{_CREATE_ONE_FUNCTION}(text, timestamp)", _CREATE_ONE_FUNCTION_SQL),
+        (f"{schema}.{CREATE_FUNCTION}()", _CREATE_FUNCTION_SQL),
+    ):
+        cursor.execute(definition.format(schema=schema))
+        cursor.execute(f"ALTER FUNCTION {signature} OWNER TO {owner}")
+        cursor.execute(f"REVOKE ALL ON FUNCTION {signature} FROM PUBLIC")
     for privilege, role in grants:
         # The sealer is the role that inserts leaves.
         if table == LEAF_TABLE and privilege == "INSERT":
@@ -528,7 +634,7 @@ def _enable_triggers(cursor: Any, table: str) -> None:
 
 def _get_bound(month: datetime) -> UUID:
     """Return the lowest id of a month: its time, and zeros."""
-    return UUID(int=(month - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) << 80)
+    return UUID(int=(month - _EPOCH) // timedelta(milliseconds=1) << 80)
 
 
 def _get_month(moment: datetime, offset: int) -> datetime:

@@ -86,6 +86,11 @@ def get_month(offset):
 def month(offset):
     return f"{get_month(offset):%Y%m}"
 
+def create_past_partitions(*offsets):
+    for table in ("phi_oidc_audit_auditevent", "phi_oidc_audit_auditleaf"):
+        for offset in offsets:
+            sql("SELECT phi_oidc_audit_create_partition(%s, %s::timestamp)", table, f"{get_month(offset):%Y-%m-%d}")
+
 # In the current month on its first day, too.
 LATELY = max(NOW - timedelta(hours=2), get_month(0))
 """
@@ -200,6 +205,7 @@ def test_conversion_while_others_write_loses_nothing_and_keeps_proofs(
 
 PARTITIONED = """
 partitions.partition_log(now=get_month(-4))
+create_past_partitions(-2, -1)
 past = get_month(-2) + timedelta(days=3)
 older = sealed(40, at=past)
 old = sealed(40, at=get_month(-1) + timedelta(days=3))
@@ -277,7 +283,7 @@ def test_archived_partitions_are_detached_and_their_events_stay_provable(
     assert "Holds" in result["holds"]
     assert result["stored"] == 1
     (problem,) = result["problems"]
-    assert "has events, which belong to no month or came late" in problem
+    assert f"auditevent_rest has events of {months[0][:4]}-{months[0][4:]}: run audit partition" in problem
     assert result["messages"] == ["W081"]
     assert result["deviations"] == []
 
@@ -503,6 +509,110 @@ def test_conversion_that_fails_refuses_no_event_afterwards(environment: dict[str
     assert result["messages"] == ["W081"]
     assert "error" in result["output"]
     assert result["stored"] == 1
+
+
+MISSING_MONTHS = """
+partitions.partition_log(now=get_month(-4))
+result = {"months": [month(i) for i in range(-2, 4)], "names": names()}
+# While the task did not run, these came: of a month without a partition, and of one that was detached.
+late = sealed(5, at=get_month(-2) + timedelta(days=3))
+past = sealed(40, at=get_month(-1) + timedelta(days=3))
+waiting = [events(1, at=get_month(-1) + timedelta(days=4))[0], events(1, at=get_month(-2) + timedelta(days=4))[0]]
+result["problems"], result["messages"] = partitions.list_problems(now=NOW), list_messages()
+result["detached"] = sql(f"CREATE TABLE phi_oidc_audit_auditevent_{month(-2)} (id uuid)")
+result["refused"] = audit("partition")
+result["kept"] = names()
+sql(f"DROP TABLE phi_oidc_audit_auditevent_{month(-2)}")
+result["moved"] = audit("partition")
+result["after"] = names()
+result["leaves"] = [
+    sql(f"SELECT count(*) FROM phi_oidc_audit_auditleaf_{name}")[0][0] for name in ("rest", month(-2), month(-1))]
+result["rest"] = sql("SELECT count(*) FROM phi_oidc_audit_auditevent_rest")[0][0]
+result["queue"] = sorted(map(str, AuditUnsealed.objects.values_list("event_id", flat=True)))
+result["waiting"] = sorted(map(str, waiting))
+seal_now(at=clock.now())
+result["verify"] = audit("verify", "--full")
+result["deviations"], result["solved"] = triggers.list_deviations(), partitions.list_problems(now=NOW)
+result["again"] = audit("partition")
+table = "phi_oidc_audit_auditevent"
+result["protected"] = [refused(statement) for name in (f"{table}_{month(-1)}", f"{table}_{month(-2)}")
+    for statement in (f"UPDATE {name} SET actor = 'x'", f"DELETE FROM {name}", f"TRUNCATE {name}")]
+result["protected"].append(refused(f"TRUNCATE {table}_rest"))
+print(json.dumps(result))
+"""
+
+
+def test_q3_rows_of_months_without_a_partition_are_moved_into_one(environment: dict[str, str], tmp_path: Path) -> None:
+    result = run(environment, MISSING_MONTHS, tmp_path)
+    months = result["months"]
+    assert result["names"] == [*months[2:], "rest", f"until_{months[0]}"]
+    (problem,) = result["problems"]
+    stray = [f"{name[:4]}-{name[4:]}" for name in months[:2]]
+    assert f"_rest has events of {', '.join(stray)}: run audit partition, which moves them" in problem
+    assert result["messages"] == ["W081"]
+    assert f"phi_oidc_audit_auditevent_{months[0]} was detached" in result["refused"]
+    assert result["kept"] == result["names"]
+    assert f"phi_oidc_audit_auditleaf_{months[1]}" in result["moved"]
+    assert result["after"] == [*months, "rest", f"until_{months[0]}"]
+    assert (result["rest"], result["leaves"]) == (0, [0, 5, 40])
+    assert result["queue"] == result["waiting"], "each is sealed once"
+    assert "47 sealed events" in result["verify"]
+    assert "no faults" in result["verify"]
+    assert (result["deviations"], result["solved"]) == ([], [])
+    assert "has partitions already" in result["again"]
+    assert all("never changed or deleted" in text for text in result["protected"]), result["protected"]
+
+
+COMING_MONTHS = """
+partitions.partition_log(now=NOW)
+table = "phi_oidc_audit_auditevent"
+
+def drop_partition(offset):
+    sql(f"ALTER TABLE {table} DETACH PARTITION {table}_{month(offset)}")
+    sql(f"DROP TABLE {table}_{month(offset)}")
+
+def insert(at):
+    try:
+        events(1, at=at)
+    except Exception as error:
+        return type(error).__name__
+    return "inserted"
+
+result = {"coming": [insert(get_month(offset)) for offset in (3, 4, 40)]}
+drop_partition(2)
+drop_partition(3)
+result["ahead"] = [insert(get_month(2)), insert(NOW + timedelta(hours=23))]
+# As if it had been accepted.
+sql(f"ALTER TABLE {table}_rest DROP CONSTRAINT phi_oidc_auditevent_ahead")
+result["ahead"].append(insert(get_month(2)))
+result["created"] = [partitions.create_partitions(), partitions.create_partitions()]
+result["names"] = names()
+result["problems"] = partitions.list_problems(now=get_month(1))
+result["moved"] = audit("partition")
+result["after"] = names()
+result["solved"] = partitions.list_problems(now=get_month(1))
+# A month that another one follows is not skipped.
+drop_partition(2)
+result["created"].append(partitions.create_partitions())
+result["months"] = [month(2), month(3)]
+print(json.dumps(result))
+"""
+
+
+def test_q3_event_of_a_coming_month_keeps_no_month_from_getting_a_partition(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(environment, COMING_MONTHS, tmp_path)
+    first, second = result["months"]
+    assert result["coming"] == ["inserted", "AuditUnavailable", "AuditUnavailable"]
+    assert result["ahead"] == ["AuditUnavailable", "inserted", "inserted"]
+    assert result["created"] == [1, 0, 1]
+    assert result["names"] == [second, "rest", f"until_{first}"]
+    (problem,) = result["problems"]
+    assert f"has events of {first[:4]}-{first[4:]}: run audit partition" in problem
+    assert f"phi_oidc_audit_auditevent_{first}" in result["moved"]
+    assert result["after"] == [first, second, "rest", f"until_{first}"]
+    assert result["solved"] == []
 
 
 INHERITED = """
@@ -768,6 +878,7 @@ override_settings(
     PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, KEYS={"audit_signing": PEM}, AUDIT={"tiles": tiles})
 ).enable()
 partitions.partition_log(now=get_month(-4))
+create_past_partitions(-2, -1)
 past = get_month(-2) + timedelta(days=3)
 older = sealed(300, at=past)
 Path(FOLDER / "old.txt").write_text(audit("checkpoint"))
@@ -900,7 +1011,7 @@ LAST_LEAF = """
 tiles = FOLDER / "tiles"
 override_settings(PHI_OIDC=override_phi_oidc(settings.PHI_OIDC, AUDIT={"tiles": tiles})).enable()
 partitions.partition_log(now=get_month(-3))
-partitions.create_partitions()
+create_past_partitions(-1)
 # All tiles of the log are full, and all its events are of a past month.
 sealed(256, at=get_month(-1) + timedelta(days=3))
 audit("tiles")
