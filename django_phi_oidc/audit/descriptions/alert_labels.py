@@ -18,6 +18,7 @@ ALERT_LABELS: Mapping[str, str] = {
     "token_expired": _("Sign-in with an expired token"),
     "expired_tokens_in_use": _("Expired access tokens in use"),
     "revocations_fail": _("Revocations fail"),
+    "many_sessions_ended": _("Sessions of many people ended"),
     "many_records": _("Unusually many records viewed"),
     "record_of_interest": _("One record viewed by many users"),
     "trail_altered": _("Audit log altered"),
@@ -94,6 +95,9 @@ ALERT_EXPLANATIONS: Mapping[str, str] = {
     ),
     "revocations_fail": _(
         "Several attempts to revoke tokens at one provider failed within 15 minutes."
+    ),
+    "many_sessions_ended": _(
+        "A user or an operator ended the sessions of many people within an hour."
     ),
     "many_records": _("A user viewed the data of many more persons in one day than usual."),
     "record_of_interest": _("Many different users viewed the same record within one day."),

@@ -369,6 +369,15 @@ def _operation_rules() -> tuple[Rule, ...]:
             threshold=10,
             memory_lifetime=timedelta(minutes=15),
         ),
+        # One person who ends the sessions of many people, one by one or together.
+        ThresholdRule(
+            kind="many_sessions_ended",
+            actions={Action.SESSION_ENDED},
+            key=_session_end_actor_key,
+            distinct_by=lambda event: event.subject or event.resource or event.session,
+            threshold=20,
+            memory_lifetime=timedelta(hours=1),
+        ),
         Rule(
             kind="trail_altered",
             severity=Severity.CRITICAL,
@@ -376,6 +385,15 @@ def _operation_rules() -> tuple[Rule, ...]:
             key=_findings_key,
         ),
     )
+
+
+def _session_end_actor_key(event: Event) -> str | None:
+    """Return the account or the operator that ended the session of somebody; None for an end that
+    no administrator requested.
+    """
+    if event.reason == "administrator":
+        return event.actor
+    return None
 
 
 def _findings_key(event: Event) -> str | None:

@@ -81,6 +81,15 @@ def failures(count: int, *, apart: timedelta = SECOND) -> list[Event]:
     return refusals(count, apart=apart, **fields)
 
 
+def ends(people: int, *, apart: timedelta = SECOND, reason: str = "administrator") -> list[Event]:
+    """Return the ends of two sessions of each person."""
+    fields = {"reason": reason, "actor": "7"}
+    return [
+        event("session.ended", at=MONDAY + number // 2 * apart, subject=f"person {number // 2}", **fields)
+        for number in range(2 * people)
+    ]
+
+
 def verified(findings: int) -> list[Event]:
     return [event("audit.verified", detail={"findings": findings})]
 
@@ -138,6 +147,9 @@ PATTERNS: list[Pattern] = [
     ("record_of_interest", "Patient/7", viewers(25), viewers(24)),
     ("record_of_interest", "Patient/7", viewers(25, apart=59 * MINUTE), viewers(25, apart=61 * MINUTE)),
     ("revocations_fail", "default", failures(10), failures(10, apart=2 * MINUTE)),
+    ("many_sessions_ended", "7", ends(20), ends(19)),
+    ("many_sessions_ended", "7", ends(20, apart=3 * MINUTE), ends(20, apart=4 * MINUTE)),
+    ("many_sessions_ended", "7", ends(20), ends(20, reason="logout")),
     ("trail_altered", "", verified(1), verified(0)),
 ]
 
