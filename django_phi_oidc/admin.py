@@ -22,6 +22,7 @@ from .extensions import person_directories
 from .login.admin_site import use_oidc_login
 from .sessions.lifecycle import MAX_INLINE_SESSIONS, end_sessions
 from .sessions.models import ENCRYPTED_COLUMNS, EndReason, OIDCSession, PendingRevocation
+from .sessions.session_selection import refuse_several_people
 from .sessions.tasks import revoke_after_commit
 from .subjects.models import PairwiseSubject
 from .subjects.person_directory import ACCOUNT_DIRECTORY
@@ -56,7 +57,7 @@ class SessionList(RowActionsAdmin):
             % {"count": count}
         ),
         consequence=gettext_lazy(
-            "These people are signed out, and the tokens of their sessions are revoked."
+            "The person is signed out, and the tokens of these sessions are revoked."
         ),
         describe_skipped=lambda count: (
             ngettext(
@@ -66,6 +67,7 @@ class SessionList(RowActionsAdmin):
             )
             % {"count": count}
         ),
+        refuse=refuse_several_people,
         max_rows=MAX_INLINE_SESSIONS,
     )
     def end_now(self, request: HttpRequest, rows: Sequence[OIDCSession]) -> None:

@@ -81,7 +81,7 @@ DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     Action.SIGNAL_STREAM_CHANGED: frozenset({"operation"}),
     Action.SESSION_RENEWED: frozenset({"acr", "amr", "vot"}),
     Action.SESSION_ENDED: frozenset({"tokens"}),
-    Action.SESSION_END_REQUESTED: frozenset({"job", "scope", "sessions"}),
+    Action.SESSION_END_REQUESTED: frozenset({"job", "people", "scope", "sessions"}),
     Action.TOKEN_REVOKED: frozenset({"hint", "attempts", "status"}),
     Action.TOKEN_REVOCATION_FAILED: frozenset({"hint", "attempts", "status", "provider_error"}),
     Action.CLAIM_STORED: frozenset({"claims", "place"}),

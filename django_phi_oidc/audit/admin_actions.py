@@ -37,13 +37,14 @@ def confirmed_action(
     ask: Callable[[int], str],
     consequence: Any,
     describe_skipped: Callable[[int], str],
+    refuse: Callable[[Rows], str] = lambda rows: "",
     max_rows: int = MAX_SELECTED_ROWS,
 ) -> Callable[[RunAction], ListAction]:
     """Make a list action of a method that takes the rows which it can change.
 
     can_apply: whether the action can change a row. ask: returns the question for that number of
     rows. consequence: what it does, in a sentence. describe_skipped: returns why that number of
-    rows was left out.
+    rows was left out. refuse: returns why the rows cannot be changed together; empty: they can.
     """
 
     def decorate(run: RunAction) -> ListAction:
@@ -65,6 +66,9 @@ def confirmed_action(
             for row in selected:
                 if can_apply(row):
                     rows.append(row)
+            if refusal := refuse(rows):
+                model_admin.message_user(request, refusal, messages.ERROR)
+                return None
             is_confirmed = request.POST.get("post") == "yes"
             # Since the page was shown, a row may have left the filter of the list.
             chosen = max(len(request.POST.getlist(ACTION_CHECKBOX_NAME)), len(selected))

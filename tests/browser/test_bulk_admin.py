@@ -97,6 +97,8 @@ def test_sessions_of_a_group_are_ended_with_progress(
     page.click("text=Show number of sessions")
     page.get_by_text("8 live sessions").wait_for()
     assert faults(page, within="#content", picture="end-add") == []
+    page.check("input[name=reason][value=incident]")
+    page.fill("input[name=people]", "8")
     page.click("input[value='End 8 sessions']")
     page.get_by_text("Running: 3 of 8 sessions were ended.").wait_for()
     assert faults(page, within="#content", picture="end-running") == []

@@ -205,6 +205,7 @@ def furnish(patient: Any, asked_by: Any) -> dict[str, Any]:
         "sinkcursor": SinkCursor.objects.update_or_create(name="siem", defaults={"due_at": NOW + HOUR})[0].pk,
         "subject": subject.uuid,
         "newcomer": invited.pk,
+        "patient": patient.user.pk,
     }
 
 

@@ -70,6 +70,7 @@ DETAIL_LABELS: Mapping[str, str] = {
     "members_removed": _("Members removed"),
     "rule": _("Rule"),
     "sanitized": _("Text shortened or cleaned"),
+    "people": _("People"),
     "sessions": _("Sessions ended"),
     "sha256": _("SHA-256 digest"),
     "signed_late": _("Signed late"),

@@ -204,6 +204,10 @@ _ACCESS_LABELS: Mapping[str, str] = {
     "complaint": _("a complaint is looked into"),
     "incident": _("an incident is looked into"),
     "authority": _("an authority or a court asked for it"),
+    # Why an officer ends the sessions of many people
+    "provider_changed": _("the provider was changed or moved"),
+    "access_changed": _("access rights were changed"),
+    "maintenance": _("the portal is maintained"),
     # Emergency access
     "emergency_refused": _("emergency access did not satisfy a rule"),
     "permission_not_offered": _("emergency access does not offer this permission"),

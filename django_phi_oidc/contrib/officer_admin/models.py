@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from ..._internal.lease import LeasedQuerySet
 
@@ -79,6 +80,9 @@ class SessionEndJob(models.Model):
         verbose_name = _("request to end sessions")
         verbose_name_plural = _("requests to end sessions")
         default_permissions = ()
+        permissions = (
+            ("end_many_oidcsessions", gettext_noop("Can end the sessions of many people")),
+        )
         indexes = (models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested"),)
 
     def __str__(self) -> str:

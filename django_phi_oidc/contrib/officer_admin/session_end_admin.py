@@ -35,7 +35,7 @@ from ...audit.event_people import People, Person
 from ...audit.request_context import Actor
 from ...oidc.remedies import get_remedy
 from ...sessions.models import OIDCSession, PendingRevocation, RevocationStatus
-from ...sessions.session_selection import SessionSelection
+from ...sessions.session_selection import SessionSelection, count_people
 from ...sessions.tasks import INLINE_SECONDS, revoke_after_commit
 from ...subjects.people import find_people
 from ...subjects.person_label import get_label
@@ -46,8 +46,20 @@ from .models import SessionEndJob
 LATE_AFTER = timedelta(seconds=40)
 """Longer than the time between two runs of the workers' tasks."""
 MAX_INLINE_REVOCATIONS = 100
-_PERMISSIONS = ("django_phi_oidc.view_oidcsession", "django_phi_oidc.end_oidcsession")
+_PERMISSIONS = (
+    "django_phi_oidc.view_oidcsession",
+    "phi_oidc_officer_admin.end_many_oidcsessions",
+)
 _TEMPLATES = "admin/phi_oidc_officer_admin/sessionendjob"
+BULK_END_REASONS = (
+    ("incident", gettext_lazy("an incident is looked into")),
+    ("access_changed", gettext_lazy("access rights were changed")),
+    ("provider_changed", gettext_lazy("the provider was changed or moved")),
+    ("maintenance", gettext_lazy("the portal is maintained")),
+)
+"""Why an officer ends many sessions: the `reason` of the event. A fixed list, because the audit log
+keeps typed text.
+"""
 
 
 class SessionSelectionForm(forms.Form):
@@ -78,6 +90,7 @@ class SessionSelectionForm(forms.Form):
         required=False,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
     )
+    include_own = forms.BooleanField(label=gettext_lazy("Also end my own session"), required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,21 +102,51 @@ class SessionSelectionForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
-        if not self.errors and not any(data.values()):
+        has_criterion = any(data.get(name) for name in ("provider", "group", "user", "before"))
+        if not self.errors and not has_criterion:
             raise forms.ValidationError(gettext("Choose a provider, a group, a person or a time."))
         return data
 
-    def get_selection(self) -> SessionSelection:
+    def get_selection(self, own_session: str) -> SessionSelection:
+        """own_session: the primary key of the session of the request; empty without one."""
         data = self.cleaned_data
         group = data.get("group")
         user = data["user"]
         before = data["before"]
+        if data["include_own"]:
+            own_session = ""
         return SessionSelection(
             provider=data["provider"],
             group=group.pk if group else None,
             user=str(user.pk) if user else "",
             before=before.isoformat() if before else "",
+            except_session=own_session,
         )
+
+
+class BulkEndForm(forms.Form):
+    """Asks why the sessions end, and for the number of people, which prevents a slip."""
+
+    reason = forms.ChoiceField(
+        label=gettext_lazy("Reason"), choices=BULK_END_REASONS, widget=forms.RadioSelect
+    )
+    people = forms.IntegerField(label=gettext_lazy("Number of people"), min_value=1)
+
+    def __init__(self, *args: Any, people_count: int, **kwargs: Any) -> None:
+        """people_count: of those whose sessions will end."""
+        super().__init__(*args, **kwargs)
+        self.people_count = people_count
+
+    def clean_people(self) -> int:
+        people: int = self.cleaned_data["people"]
+        if people != self.people_count:
+            text = ngettext(
+                "The sessions of %(count)d person will end. Enter this number.",
+                "The sessions of %(count)d people will end. Enter this number.",
+                self.people_count,
+            )
+            raise forms.ValidationError(text % {"count": self.people_count})
+        return people
 
 
 class SessionEndJobAdmin(ReadOnlyAdmin):
@@ -117,7 +160,7 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
     requested = create_time_column("requested_at", gettext_lazy("Requested (UTC)"))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Require both permissions that ending sessions on their list requires."""
+        """Require the permission to view sessions, and the one to end those of many people."""
         return not self._find_missing_permission(request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -159,8 +202,8 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
-        """Ask whose sessions to end, show how many are live, and start the job after the
-        confirmation.
+        """Ask whose sessions to end, show how many people are signed out, and start the job after
+        the confirmation.
         """
         if not self.has_add_permission(request):
             raise PermissionDenied
@@ -173,23 +216,30 @@ class SessionEndJobAdmin(ReadOnlyAdmin):
         form = SessionSelectionForm(
             data if any(name in data for name in SessionSelectionForm.base_fields) else None
         )
-        if request.method == "POST" and form.is_valid():
-            origin = Actor.from_request(request).origin
-            job = session_end_jobs.start_bulk_end(
-                form.get_selection(), origin=origin, now=clock.now()
-            )
-            return self._run_and_redirect(job)
         context: dict[str, Any] = {
             "form": form,
             "title": gettext("End sessions"),
             "media": self.media + form.media,
         }
         if form.is_bound and form.is_valid():
-            sessions = form.get_selection().filter(OIDCSession.objects.live())
-            own_id = Actor.from_request(request).origin.session
+            origin = Actor.from_request(request).origin
+            selection = form.get_selection(own_session=origin.session)
+            sessions = selection.filter(OIDCSession.objects.live())
+            people_count = count_people(sessions)
+            bulk_form = BulkEndForm(request.POST or None, people_count=people_count)
+            if bulk_form.is_valid():
+                job = session_end_jobs.start_bulk_end(
+                    selection,
+                    reason=bulk_form.cleaned_data["reason"],
+                    origin=origin,
+                    now=clock.now(),
+                )
+                return self._run_and_redirect(job)
             context |= {
+                "bulk_form": bulk_form,
                 "count": sessions.count(),
-                "has_own": bool(own_id) and sessions.filter(pk=own_id).exists(),
+                "people_count": people_count,
+                "has_own": bool(origin.session) and sessions.filter(pk=origin.session).exists(),
                 "person": form.cleaned_data["user"] and get_label(form.cleaned_data["user"]),
             }
         return self._render(request, "add", context)
@@ -301,12 +351,6 @@ def _describe_selection(job: SessionEndJob, names: _Names) -> list[str]:
     """Return a text for each criterion."""
     selection = SessionSelection(**job.selection)
     texts = []
-    if selection.session_ids is not None:
-        count = len(selection.session_ids)
-        texts.append(
-            ngettext("%(count)d selected session", "%(count)d selected sessions", count)
-            % {"count": count}
-        )
     if selection.provider:
         declaration = conf.providers().get(selection.provider)
         label = (declaration and declaration.label) or selection.provider

@@ -23,7 +23,7 @@ from ...audit.outbox import enqueue
 from ...errors import PhiOidcError
 from ...sessions.lifecycle import end_sessions
 from ...sessions.models import EndReason, OIDCSession, PendingRevocation, RevocationStatus
-from ...sessions.session_selection import SessionSelection
+from ...sessions.session_selection import SessionSelection, count_people
 from .models import SessionEndJob
 
 BATCH_SIZE = 1_000
@@ -59,10 +59,12 @@ class TokenProgress:
         return self.revoked + self.waiting + self.failed
 
 
-def start_bulk_end(selection: SessionSelection, *, origin: Origin, now: datetime) -> SessionEndJob:
+def start_bulk_end(
+    selection: SessionSelection, *, reason: str, origin: Origin, now: datetime
+) -> SessionEndJob:
     """Create a job that ends these sessions, with its event, in one transaction.
 
-    Sessions that start more than a minute later are not ended, except those of `session_ids`.
+    reason: a code, of the event. Sessions that start more than a minute later are not ended.
     Raises: ValueError without any criterion, which would select all sessions.
     """
     if not selection.scope:
@@ -83,7 +85,8 @@ def start_bulk_end(selection: SessionSelection, *, origin: Origin, now: datetime
             requested_at=now,
             client_ip=origin.client_ip,
         )
-        job.total = list_remaining(job).count()
+        remaining = list_remaining(job)
+        job.total = remaining.count()
         job.save(force_insert=True)
         enqueue(
             Action.SESSION_END_REQUESTED,
@@ -91,7 +94,13 @@ def start_bulk_end(selection: SessionSelection, *, origin: Origin, now: datetime
             now=now,
             provider=selection.provider,
             resource=resource,
-            detail={"job": str(job.pk), "scope": selection.scope, "sessions": job.total},
+            reason=reason,
+            detail={
+                "job": str(job.pk),
+                "people": count_people(remaining),
+                "scope": selection.scope,
+                "sessions": job.total,
+            },
         )
     return job
 
@@ -105,9 +114,7 @@ def list_remaining(job: SessionEndJob) -> QuerySet[OIDCSession]:
     """Return the sessions of the job that are still live."""
     selection = SessionSelection(**job.selection)
     sessions = selection.filter(OIDCSession.objects.live())
-    if selection.session_ids is None:
-        sessions = sessions.filter(started_at__lte=job.requested_at + _CLOCK_DIFFERENCE)
-    return sessions
+    return sessions.filter(started_at__lte=job.requested_at + _CLOCK_DIFFERENCE)
 
 
 def get_token_progress(job: SessionEndJob) -> TokenProgress:

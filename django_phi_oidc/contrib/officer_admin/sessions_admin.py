@@ -9,7 +9,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -24,7 +24,7 @@ from ...audit.request_context import Actor
 from ...oidc.remedies import get_remedy
 from ...provider.labels import get_provider_label, list_provider_choices
 from ...sessions import token_revocation
-from ...sessions.lifecycle import MAX_INLINE_SESSIONS, end_sessions
+from ...sessions.lifecycle import end_sessions
 from ...sessions.models import (
     ENCRYPTED_COLUMNS,
     EndReason,
@@ -32,14 +32,13 @@ from ...sessions.models import (
     PendingRevocation,
     RevocationStatus,
 )
-from ...sessions.session_selection import SessionSelection
+from ...sessions.session_selection import refuse_several_people
 from ...sessions.sign_in_places import get_device_label
 from ...sessions.tasks import revoke_after_commit
 from ..common.admin_fields import build_technical_fieldset, create_code_column
 from ..common.admin_filters import create_choice_filter, create_state_filter
 from ..common.people_admin import PeopleAdmin
 from .revocation_descriptions import describe_revocation
-from .session_end_jobs import build_job_url, start_bulk_end
 
 SESSION_BATCH_SIZE = 500
 """Sessions ended by the same statements."""
@@ -201,9 +200,9 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
         return request.user.has_perm("django_phi_oidc.end_oidcsession")
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        return super().changelist_view(
-            request, {"may_end": self.has_end_permission(request), **(extra_context or {})}
-        )
+        may_end_many = request.user.has_perm("phi_oidc_officer_admin.end_many_oidcsessions")
+        context = {"may_end_many": may_end_many, **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     @confirmed_action(
         description=gettext_lazy("End now"),
@@ -214,7 +213,7 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
             % {"count": count}
         ),
         consequence=gettext_lazy(
-            "These people are signed out, and the tokens of their sessions are revoked."
+            "The person is signed out, and the tokens of these sessions are revoked."
         ),
         describe_skipped=lambda count: (
             ngettext(
@@ -224,24 +223,16 @@ class OIDCSessionAdmin(PeopleAdmin, RowActionsAdmin):
             )
             % {"count": count}
         ),
+        refuse=refuse_several_people,
     )
-    def end_now(self, request: HttpRequest, rows: Sequence[OIDCSession]) -> HttpResponse | None:
-        """End the selected live sessions. Their tokens are revoked within 2 s, or in the sweep.
-
-        Many sessions are ended by workers, and the response leads to the page with the progress.
-        """
-        ids = [row.pk for row in rows]
-        origin = Actor.from_request(request).origin
-        now = clock.now()
-        if len(ids) > MAX_INLINE_SESSIONS:
-            job = start_bulk_end(
-                SessionSelection(session_ids=[str(pk) for pk in ids]), origin=origin, now=now
-            )
-            return HttpResponseRedirect(build_job_url(job))
-        self.message_user(
-            request, end_selected_sessions(ids, origin=origin, now=now), messages.SUCCESS
+    def end_now(self, request: HttpRequest, rows: Sequence[OIDCSession]) -> None:
+        """End the selected live sessions. Their tokens are revoked within 2 s, or in the sweep."""
+        message = end_selected_sessions(
+            [row.pk for row in rows],
+            origin=Actor.from_request(request).origin,
+            now=clock.now(),
         )
-        return None
+        self.message_user(request, message, messages.SUCCESS)
 
 
 class PendingRevocationAdmin(PeopleAdmin, RowActionsAdmin):

@@ -112,7 +112,7 @@ def bulk() -> dict[str, Any]:
         import_module(f"django_phi_oidc.{name}") for name in ("contrib.officer_admin.session_end_jobs", "audit.events")
     )
     selection = end_jobs.SessionSelection(provider=BULK_PROVIDER)
-    job = end_jobs.start_bulk_end(selection, origin=events.Origin(), now=_now())
+    job = end_jobs.start_bulk_end(selection, reason="maintenance", origin=events.Origin(), now=_now())
     floor = _build_floor_of_end(f"provider = '{BULK_PROVIDER}'")
     return _measure_once(partial(end_jobs.run_job, job.pk, clock=_now, budget_seconds=3600), floor)
 

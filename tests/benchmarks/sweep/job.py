@@ -115,7 +115,10 @@ def end_all() -> dict[str, Any]:
 
     def run() -> int:
         job = jobs.start_bulk_end(
-            jobs.SessionSelection(provider="default"), origin=_module("audit.events").Origin(actor="1"), now=_now()
+            jobs.SessionSelection(provider="default"),
+            reason="maintenance",
+            origin=_module("audit.events").Origin(actor="1"),
+            now=_now(),
         )
         jobs.run_job(job.pk, clock=_now, budget_seconds=3600)
         return int(type(job).objects.get(pk=job.pk).done)

@@ -71,7 +71,7 @@ def test_documented_link_from_a_file_is_offered_where_the_page_says() -> None:
 
 def test_documented_names_and_limits_of_a_bulk_end_are_the_real_ones() -> None:
     text = section("end-sessions", "All sessions of a provider, a group or a person")
-    client = sign_in_officer("view_oidcsession", "end_oidcsession")
+    client = sign_in_officer("view_oidcsession", "end_many_oidcsessions")
     assert {"Show number of sessions", "Requests to end sessions", "Continue"} <= names(text)
     assert "Show number of sessions" in client.get(ADD).content.decode()
     assert "Requests to end sessions" in text_of(client.get(ADD))

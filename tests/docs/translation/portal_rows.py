@@ -199,7 +199,9 @@ def _of_the_trail(patient: SignedIn) -> None:
     result = {"tree_size": 3, "waiting": 0, "findings": 2, "kinds": ["event_altered"], "lines": ["1"], "events": 2}
     for number, state in enumerate(SessionEndJob.State):
         selection = (
-            {"session_ids": ["1"]} if number else {"user": "1", "provider": "1", "group": 1, "before": NOW.isoformat()}
+            {"before": NOW.isoformat()}
+            if number
+            else {"user": "1", "provider": "1", "group": 1, "before": NOW.isoformat()}
         )
         fault = ("", "lock_timeout", "event_altered")[number % 3]
         fields = {"requested_by": "1", "requested_at": NOW - HOUR, "done": 1 + number, "total": 5, "fault": fault}

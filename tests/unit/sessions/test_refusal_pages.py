@@ -99,8 +99,8 @@ def test_admin_refusal_names_the_user_the_permission_its_groups_and_the_event(pe
         ("phi_oidc_invitations/activationcode/import/codes/", {}, "Can make and revoke activation codes"),
         ("django_phi_oidc/pairwisesubject/import/", {}, "Add pairwise subjects"),
         ("django_phi_oidc/pairwisesubject/import/template/", None, "Add pairwise subjects"),
-        ("phi_oidc_officer_admin/sessionendjob/", None, "Can end sessions"),
-        ("phi_oidc_officer_admin/sessionendjob/add/", {}, "Can end sessions"),
+        ("phi_oidc_officer_admin/sessionendjob/", None, "Can end the sessions of many people"),
+        ("phi_oidc_officer_admin/sessionendjob/add/", {}, "Can end the sessions of many people"),
     ],
 )
 def test_admin_refusal_names_the_permission_of_the_operation(

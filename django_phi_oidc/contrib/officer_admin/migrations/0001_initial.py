@@ -66,6 +66,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "request to end sessions",
                 "verbose_name_plural": "requests to end sessions",
+                "permissions": (("end_many_oidcsessions", "Can end the sessions of many people"),),
                 "default_permissions": (),
                 "indexes": [
                     models.Index(fields=["requested_at"], name="phi_oidc_end_job_requested")

@@ -13,6 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
+from django_phi_oidc.audit.events import parse_detail
 from django_phi_oidc.audit.models import AuditEvent
 from django_phi_oidc.contrib.officer_admin import session_end_jobs
 from django_phi_oidc.contrib.officer_admin.models import SessionEndJob
@@ -25,7 +26,7 @@ from tests.support.session_fixtures import NOW, ScriptedOP, SignedIn, answering,
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "phi_audit"])
 JOBS = "/admin/phi_oidc_officer_admin/sessionendjob/"
 ADD = f"{JOBS}add/"
-BOTH = ("view_oidcsession", "end_oidcsession")
+BOTH = ("view_oidcsession", "end_many_oidcsessions")
 SignIn = Callable[..., SignedIn]
 AdminOf = Callable[..., Client]
 time = [NOW]
@@ -68,7 +69,14 @@ def recorded(action: str) -> list[AuditEvent]:
     return list(AuditEvent.objects.filter(action=action).order_by("id"))
 
 
-@pytest.mark.parametrize("permissions", [(), ("view_oidcsession",), ("end_oidcsession",)])
+def confirmed(people: int, **selection: Any) -> dict[str, Any]:
+    """Return the form data that ends these sessions. people: the number that is typed."""
+    return {**selection, "reason": "incident", "people": people}
+
+
+@pytest.mark.parametrize(
+    "permissions", [(), ("view_oidcsession",), ("end_many_oidcsessions",), ("view_oidcsession", "end_oidcsession")]
+)
 def test_each_page_needs_both_permissions_and_refusals_are_recorded(
     permissions: tuple[str, ...], op: ScriptedOP, sign_in: SignIn, admin_with: AdminOf
 ) -> None:
@@ -76,10 +84,11 @@ def test_each_page_needs_both_permissions_and_refusals_are_recorded(
     permitted, client = admin_with(*BOTH), admin_with(*permissions)
     job = SessionEndJob.objects.create(id=sign_in().session.pk, requested_by="7", requested_at=NOW)
     selection = {"provider": "default"}
+    data = confirmed(2, **selection)
     requests = [
         lambda: client.get(JOBS),
         lambda: client.get(ADD, selection),
-        lambda: client.post(ADD, selection),
+        lambda: client.post(ADD, data),
         lambda: client.get(f"{JOBS}{job.pk}/change/"),
         lambda: client.get(f"{JOBS}{job.pk}/continue/"),
         lambda: client.post(f"{JOBS}{job.pk}/continue/"),
@@ -91,7 +100,7 @@ def test_each_page_needs_both_permissions_and_refusals_are_recorded(
         assert refused[-1].actor == str(client.user.pk)  # type: ignore[attr-defined]
     assert (len(live()), recorded("session.end_requested")) == (2, [])
     assert [permitted.get(url).status_code for url in (JOBS, ADD, f"{JOBS}{job.pk}/change/")] == [200] * 3
-    assert permitted.post(ADD, selection).status_code == 302
+    assert permitted.post(ADD, data).status_code == 302
     assert (live(), len(recorded("session.end_requested"))) == (set(), 1)
 
 
@@ -103,8 +112,8 @@ def test_number_of_sessions_is_shown_before_they_are_ended(
     person.user.groups.add(group)  # type: ignore[attr-defined]
     sign_in()
     for selection, number in (
-        ({"provider": "default"}, "2 live sessions"),
-        ({"group": group.pk}, "1 live session"),
+        ({"provider": "default"}, "2 live sessions They are the sessions of 2 people."),
+        ({"group": group.pk}, "1 live session They are the sessions of 1 person."),
         ({"user": person.user.pk}, "1 live session"),
         ({"group": group.pk, "provider": "default"}, "1 live session"),
         ({"provider": "default", "before": "2100-01-01T00:00"}, "2 live sessions"),
@@ -114,8 +123,63 @@ def test_number_of_sessions_is_shown_before_they_are_ended(
         assert number in text_of(page), selection
         assert "Your own session" not in text_of(page)
     assert (len(live()), SessionEndJob.objects.count()) == (2, 0)
-    page = client.get(ADD, {"user": client.user.pk})  # type: ignore[attr-defined]
+
+
+def test_t1_own_session_is_left_out_by_default(op: ScriptedOP, sign_in: SignIn, admin_with: AdminOf) -> None:
+    client, person = admin_with(*BOTH), sign_in()
+    group = Group.objects.create(name="Ward 7")
+    group.user_set.add(person.user, client.user)  # type: ignore[attr-defined]
+    page = client.get(ADD, {"group": group.pk})
+    assert "1 live session They are the sessions of 1 person." in text_of(page)
+    assert "Your own session" not in text_of(page)
+    assert client.post(ADD, confirmed(1, group=group.pk)).status_code == 302
+    assert set(OIDCSession.objects.live()) == {OIDCSession.objects.get(pk=client.session_id)}  # type: ignore[attr-defined]
+
+    page = client.get(ADD, {"group": group.pk, "include_own": "on"})
     assert "Your own session is one of them" in text_of(page)
+    assert client.post(ADD, confirmed(1, group=group.pk, include_own="on")).status_code == 302
+    assert not OIDCSession.objects.live().exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ({"people": 2}, "This field is required."),
+        ({"people": 2, "reason": "curiosity"}, "Select a valid choice."),
+        ({"reason": "incident"}, "This field is required."),
+        ({"people": 3, "reason": "incident"}, "The sessions of 2 people will end. Enter this number."),
+        ({"people": 1, "reason": "incident"}, "The sessions of 2 people will end. Enter this number."),
+    ],
+)
+def test_t1_reason_and_number_of_people_are_required(
+    data: dict[str, Any], error: str, op: ScriptedOP, sign_in: SignIn, admin_with: AdminOf
+) -> None:
+    client, person = admin_with(*BOTH), sign_in()
+    sign_in(again=person), sign_in()
+    page = client.post(ADD, {"provider": "default", **data})
+    assert (page.status_code, len(live()), SessionEndJob.objects.count()) == (200, 3, 0)
+    assert error in text_of(page)
+    # The criteria and the input are kept, so that only the error is corrected.
+    assert '<input type="hidden" name="provider" value="default"' in page.content.decode()
+    is_chosen = re.search(r'value="incident"[^>]* checked', page.content.decode()) is not None
+    assert is_chosen == (data.get("reason") == "incident")
+    assert client.post(ADD, confirmed(2, provider="default")).status_code == 302
+    assert live() == set()
+    (event,) = recorded("session.end_requested")
+    detail = parse_detail(event.detail)
+    assert (event.reason, detail["people"], detail["sessions"]) == ("incident", 2, 3)
+
+
+def test_t1_person_who_signs_in_after_the_count_requires_another_confirmation(
+    op: ScriptedOP, sign_in: SignIn, admin_with: AdminOf
+) -> None:
+    client = admin_with(*BOTH)
+    sign_in()
+    assert "the sessions of 1 person" in text_of(client.get(ADD, {"provider": "default"}))
+    sign_in()
+    page = client.post(ADD, confirmed(1, provider="default"))
+    assert "The sessions of 2 people will end. Enter this number." in text_of(page)
+    assert (len(live()), SessionEndJob.objects.count()) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +204,7 @@ def test_few_sessions_are_ended_and_their_tokens_revoked_at_once(
 ) -> None:
     client, person = admin_with(*BOTH), sign_in()
     other = sign_in()
-    page = client.post(ADD, {"user": person.user.pk}, follow=True)
+    page = client.post(ADD, confirmed(1, user=person.user.pk), follow=True)
     assert live() == {other.session.pk}
     assert len(op.asked) == 2
     text = text_of(page)
@@ -161,7 +225,7 @@ def test_rest_is_left_to_a_worker_and_the_page_shows_the_progress(
     client = admin_with(*BOTH)
     for _ in range(7):
         sign_in()
-    page = client.post(ADD, {"provider": "default"}, follow=True)
+    page = client.post(ADD, confirmed(7, provider="default"), follow=True)
     url = page.redirect_chain[0][0]
     text = text_of(page)
     assert "Running: 3 of 7 sessions were ended." in text
@@ -196,7 +260,7 @@ def test_sessions_are_ended_without_the_audit_log(
     client = admin_with(*BOTH)
     sign_in()
     with audit_database_away():
-        assert client.post(ADD, {"provider": "default"}).status_code == 302
+        assert client.post(ADD, confirmed(1, provider="default")).status_code == 302
     assert live() == set()
 
 
@@ -207,7 +271,9 @@ def test_list_shows_names_by_a_constant_number_of_queries(op: ScriptedOP, sign_i
     for number in (1, 5):
         for _ in range(number):
             group = Group.objects.create(name=f"Ward {Group.objects.count()}")
-            client.post(ADD, {"group": group.pk, "user": sign_in().user.pk})
+            person = sign_in()
+            person.user.groups.add(group)  # type: ignore[attr-defined]
+            client.post(ADD, confirmed(1, group=group.pk, user=person.user.pk))
         with CaptureQueriesContext(connection) as captured:
             page = client.get(JOBS)
         counts.append(len(captured))
