@@ -217,6 +217,7 @@ DETAIL_TYPES: Mapping[str, DetailType] = {
     "options": DetailType.TEXTS,
     "origin": DetailType.TEXT,
     "page": DetailType.TEXT,
+    "people": DetailType.INTEGER,
     "permissions": DetailType.TEXTS,
     "permissions_added": DetailType.TEXTS,
     "permissions_removed": DetailType.TEXTS,

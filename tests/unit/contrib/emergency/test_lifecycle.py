@@ -408,21 +408,21 @@ def test_listed_events_are_those_of_the_emergency(scene: SimpleNamespace) -> Non
 
 
 def test_mail_is_sent_once_and_names_no_patient(scene: SimpleNamespace, mail_server: SimpleNamespace) -> None:
-    row = opened(scene.user, "Patient/4711")
+    row = opened(scene.user, "Patient/mpi-4711")
     assert mail_server.mails == []
     tend_emergencies()
     tend_emergencies()
     (mail,) = mail_server.mails
     assert f"To: {OFFICER}" in mail
     assert str(row.pk) in mail
-    assert "4711" not in mail
+    assert "mpi-4711" not in mail
     assert REASON not in mail
     row.refresh_from_db()
     assert (row.alert_due_at, row.alerted_at is not None) == (row.expires_at + timedelta(days=3), True)
 
 
 def test_overdue_review_is_mailed_once(scene: SimpleNamespace, mail_server: SimpleNamespace) -> None:
-    reviewed, overdue = opened(scene.user, "Patient/4711"), opened(scene.user, "Patient/4712")
+    reviewed, overdue = opened(scene.user, "Patient/mpi-4711"), opened(scene.user, "Patient/mpi-4712")
     tend_emergencies()
     mail_server.mails.clear()
     with clock.override_clock(lambda: overdue.expires_at + timedelta(days=3) - SECOND):
@@ -434,7 +434,7 @@ def test_overdue_review_is_mailed_once(scene: SimpleNamespace, mail_server: Simp
         tend_emergencies()
     (mail,) = mail_server.mails
     assert "Subject: The review of an emergency access is overdue" in mail
-    assert (str(overdue.pk) in mail, "Emergency treatment" in mail, "4712" in mail) == (True, True, False)
+    assert (str(overdue.pk) in mail, "Emergency treatment" in mail, "mpi-4712" in mail) == (True, True, False)
     assert not EmergencyAccess.objects.exclude(alert_due_at=None).exists()
 
 
