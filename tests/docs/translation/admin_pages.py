@@ -207,6 +207,7 @@ def fill_in_forms(found: Found, client: Any, patient: SignedIn, settings: Any) -
     _manage_scim_clients(found, client)
     act(found, client, EmergencyAccess, "close_now", EmergencyAccess.objects.all())
     act(found, client, OIDCSession, "end_now", OIDCSession.objects.filter(user=user))
+    act(found, client, OIDCSession, "end_now", OIDCSession.objects.exclude(user=None))
     alert = SecurityAlert.objects.filter(acknowledged_at=None).first()
     assert alert
     look(found, client, of_model(SecurityAlert, "change", alert.pk), {"note": " "})
@@ -265,6 +266,9 @@ def end_in_bulk(found: Found, client: Any, patient: SignedIn) -> None:
     for query in ("", "?provider=", "?provider=9", f"?user={patient.user.pk}", f"?user={client.user.pk}"):
         look(found, client, url + query)
     look(found, client, url, {"user": patient.user.pk})
+    own = {"user": client.user.pk, "include_own": "on"}
+    look(found, client, f"{url}?user={client.user.pk}&include_own=on")
+    look(found, client, url, {**own, "reason": "incident", "people": 2})
 
 
 def look_at_the_trail(found: Found, client: Any) -> None:

@@ -201,7 +201,7 @@ def _of_the_trail(patient: SignedIn) -> None:
         selection = (
             {"before": NOW.isoformat()}
             if number
-            else {"user": "1", "provider": "1", "group": 1, "before": NOW.isoformat()}
+            else {"user": str(patient.user.pk), "provider": "1", "group": 1, "before": NOW.isoformat()}
         )
         fault = ("", "lock_timeout", "event_altered")[number % 3]
         fields = {"requested_by": "1", "requested_at": NOW - HOUR, "done": 1 + number, "total": 5, "fault": fault}

@@ -89,7 +89,7 @@ RARE = {
     *("On legal hold until %(time)s UTC", "Until %(time)s UTC: the person cannot be unlinked.", "Active for a time"),
     *("Accounting suspended until (UTC)", "Oral statement of (UTC)", "Deleted account", "Refresh token"),
     *("End %(count)d session now?", "End %(count)d sessions now?"),
-    *("These people are signed out, and the tokens of their sessions are revoked.", "Replace this code by a new one?"),
+    "Replace this code by a new one?",
     "More than %(most)d people match. Enter more of the name.",
     "Only the first %(most)s rows were searched. Search for a person to find the others.",
     "and %(unnamed)s more",
