@@ -21,7 +21,7 @@ from ..extensions import VerifiedAccessToken, access_token_sources, delegation_s
 from . import conf
 from .declaration import Network
 from .events import NewEvent, Origin
-from .operators import OPERATOR_PREFIX
+from .operators import OPERATOR_PREFIX, build_operator_actor, is_command_process
 
 SESSION_KEY = "phi_oidc_session"
 """The Django session key of the OIDC session's id."""
@@ -47,8 +47,17 @@ _REFERENCE_ATTRIBUTE = "_phi_oidc_reference"
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Session = Mapping[str, Any] | SessionBase
 User = AbstractBaseUser | AnonymousUser
+
+
+def _get_process_origin() -> Origin:
+    """Return the origin of what no request causes: that of the operator of a command."""
+    if is_command_process():
+        return Origin(actor=build_operator_actor())
+    return Origin()
+
+
 _get_current_origin: ContextVar[Callable[[], Origin]] = ContextVar(
-    "django_phi_oidc.audit.origin", default=Origin
+    "django_phi_oidc.audit.origin", default=_get_process_origin
 )
 
 
@@ -210,8 +219,8 @@ def use_origin(get_origin: Callable[[], Origin]) -> Iterator[None]:
 
 
 def current_origin() -> Origin:
-    """Return the origin of the current request or command; empty where there is none, as in a task
-    or a shell.
+    """Return the origin of the current request or management command; empty where there is none,
+    as in a task.
     """
     return _get_current_origin.get()()
 

@@ -16,7 +16,7 @@ from django.db import transaction
 from .._internal import clock
 from ..audit.events import NewEvent, Origin
 from ..audit.outbox import batch_delivery, enqueue_many
-from ..audit.request_context import use_origin
+from ..audit.request_context import current_origin, use_origin
 from ..claims.retention import lock_subjects_of_users, scrub_inactive_users
 from ..extensions import account_observers
 from .lifecycle import end_sessions, list_revocation_ids
@@ -114,7 +114,7 @@ def end_access_of_inactive_account(account: Any) -> None:
     """
     deactivation = getattr(account, _DEACTIVATION_ATTRIBUTE, None)
     if deactivation is None:
-        deactivation = _Deactivation(origin=Origin(), now=clock.now(), is_inline=True)
+        deactivation = _Deactivation(origin=current_origin(), now=clock.now(), is_inline=True)
     origin = deactivation.origin
     now = deactivation.now
     with transaction.atomic():

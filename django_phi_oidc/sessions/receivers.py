@@ -15,9 +15,9 @@ from django.http import HttpRequest
 from .. import conf
 from .._internal import clock
 from ..access.receivers import record_flag_changes, record_row_changes
-from ..audit.events import Action, Origin
+from ..audit.events import Action
 from ..audit.outbox import enqueue
-from ..audit.request_context import SESSION_KEY, Actor, find_oidc_session_id
+from ..audit.request_context import SESSION_KEY, Actor, current_origin, find_oidc_session_id
 from ..claims.retention import lock_subjects_of_users, scrub_subject
 from ..errors import HeldForLegalReasons
 from ..extensions import foreign_session_observers
@@ -62,7 +62,7 @@ def end_sessions_on_unlink(
     time-out.
     Raises: HeldForLegalReasons, and then neither the subject nor the user is deleted.
     """
-    actor = instance.deleted_by
+    audit_origin = current_origin()
     now = clock.now()
     # Locked: a concurrent sign-in of this subject either commits its session before this, or finds
     # no subject.
@@ -72,9 +72,9 @@ def end_sessions_on_unlink(
     if subject.is_held(now=now):
         raise HeldForLegalReasons
     live = OIDCSession.objects.live().filter(subject=instance.pk).values_list("pk", flat=True)
-    ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=actor, now=now)
-    scrub_subject(subject, cause="unlinked", origin=actor, now=now)
-    enqueue(Action.SUBJECT_UNLINKED, origin=actor, now=now, subject=str(instance.uuid))
+    ended = end_sessions(list(live), EndReason.SUBJECT_UNLINKED, origin=audit_origin, now=now)
+    scrub_subject(subject, cause="unlinked", origin=audit_origin, now=now)
+    enqueue(Action.SUBJECT_UNLINKED, origin=audit_origin, now=now, subject=str(instance.uuid))
     # Not if the account itself is deleted.
     if getattr(origin, "model", type(origin)) is PairwiseSubject:
         provider = find_provider_name(instance.issuer)
@@ -95,7 +95,9 @@ def end_session_on_deletion(
     """
     if instance.ended_at is not None:
         return
-    ended = end_sessions([instance.pk], EndReason.ROW_DELETED, origin=Origin(), now=clock.now())
+    ended = end_sessions(
+        [instance.pk], EndReason.ROW_DELETED, origin=current_origin(), now=clock.now()
+    )
     if isinstance(origin, Model):
         revoke_after_commit(list_revocation_ids(ended))
 
@@ -226,6 +228,6 @@ def _end_sessions_of_users(user_ids: Collection[Any], reason: EndReason) -> None
     sweep.
     """
     live = OIDCSession.objects.live().filter(user__in=user_ids).values_list("pk", flat=True)
-    ended = end_sessions(list(live), reason, origin=Origin(), now=clock.now())
+    ended = end_sessions(list(live), reason, origin=current_origin(), now=clock.now())
     if len(user_ids) == 1:
         revoke_after_commit(list_revocation_ids(ended))

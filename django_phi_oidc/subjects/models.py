@@ -8,8 +8,6 @@ from django.db import models
 from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
-from ..audit.events import Origin
-
 
 class PairwiseSubject(models.Model):
     """A person as identified by one issuer, linked to a user. Deletion unlinks: sessions end,
@@ -35,11 +33,6 @@ class PairwiseSubject(models.Model):
     retention_key_id = models.UUIDField(default=uuid4, editable=False)
     """The id of the person's retention key. An erasure on request replaces it, and the key is
     destroyed.
-    """
-
-    deleted_by: Origin = Origin()
-    """The origin of the events of a deletion: set on the instance before `delete()`. Not a
-    column.
     """
 
     class Meta:

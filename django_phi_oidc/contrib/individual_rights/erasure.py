@@ -13,6 +13,7 @@ from django.db import transaction
 
 from ...audit.events import MAX_ITEMS, Action, NewEvent, Origin
 from ...audit.outbox import enqueue_many
+from ...audit.request_context import use_origin
 from ...claims.models import StoredClaim
 from ...errors import HeldForLegalReasons
 from ...sessions.models import OIDCSession
@@ -62,9 +63,9 @@ def erase_person(
         for subject_id, name in claims.values_list("subject", "name"):
             counts[subject_id][name] += 1
         claim_counts = {subject.uuid: counts[subject.pk] for subject in locked}
-        for subject in locked:
-            subject.deleted_by = origin
-            subject.delete()
+        with use_origin(lambda: origin):
+            for subject in locked:
+                subject.delete()
         OIDCSession.objects.filter(pk__in=session_ids).delete()
         further_counts = _get_zero_counts()
         unlinked_sessions = 0

@@ -199,7 +199,3 @@ class PairwiseSubjectAdmin(PeopleAdmin, ErrorMessageAdmin):
         # Django 6.1 names the object by `escaped_object`.
         context.update(object=NamedRow(context["object"], name), escaped_object=name)
         return super().render_delete_form(request, context)
-
-    def delete_model(self, request: HttpRequest, obj: PairwiseSubject) -> None:
-        obj.deleted_by = Actor.from_request(request).origin
-        obj.delete()

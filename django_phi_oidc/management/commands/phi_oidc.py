@@ -14,7 +14,7 @@ from ..._internal.app_configs import list_installed_features
 from ..._internal.command_arguments import Options
 from ..._internal.command_output import Output
 from ...audit.events import Origin
-from ...audit.operators import find_operator_actor
+from ...audit.operators import build_operator_actor, has_operator_name
 from ...audit.request_context import use_origin
 from ...errors import PhiOidcError
 from ..subcommands._arguments import USER_FORMS, get_user
@@ -189,10 +189,9 @@ def _get_origin(options: Options) -> Origin:
     else:
         account_pk = str(user.pk)
 
-    actor = find_operator_actor(account_pk=account_pk)
-    if actor is None:
+    if not account_pk and not has_operator_name():
         raise CommandError(
             "Nothing was done: this user id has no name, so the "
             "events would have no actor. Add --as USER."
         )
-    return Origin(actor=actor)
+    return Origin(actor=build_operator_actor(account_pk=account_pk))

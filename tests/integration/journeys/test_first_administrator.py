@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.testing.mock_provider import DemoProvider
 from tests.support.http_browser import Browser
 from tests.support.manual_blocks import block, commands
@@ -53,7 +53,7 @@ def test_account_of_a_provider_becomes_an_administrator_and_ceases_to_be_one(
     run_as_on_the_page("withdraw", user.username, "--yes")
     assert browser.get("/admin/").status == 302
     changes = [event for event in events(action="role.changed") if event.resource == f"user/{user.pk}"]
-    assert {event.actor for event in changes} == {find_operator_actor()}
+    assert {event.actor for event in changes} == {build_operator_actor()}
     (signed_in,) = map(json.loads, run_as_on_the_page("compare", "").splitlines())
     assert signed_in["actor"] == str(user.pk)
 

@@ -30,7 +30,7 @@ from django_phi_oidc.audit.events import (
 )
 from django_phi_oidc.audit.log.proofs import create_inclusion_proof
 from django_phi_oidc.audit.models import AuditEvent, AuditOutbox, RefusalCount, SetAsideEvent
-from django_phi_oidc.audit.operators import find_operator_actor, find_stated_account_pk
+from django_phi_oidc.audit.operators import build_operator_actor, find_stated_account_pk
 from django_phi_oidc.audit.request_context import current_origin, use_origin
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.contrib.invitations.models import ActivationCode
@@ -323,7 +323,7 @@ def test_g6_each_event_of_a_subcommand_names_its_operator(
     fault = run_with_faults(*words)
     new = [event for id_, event in all_events().items() if id_ not in before]
     assert {event.action for event in new} >= set(expected), fault
-    operator = find_operator_actor(account_pk=str(case.staff.pk) if is_named else "")
+    operator = build_operator_actor(account_pk=str(case.staff.pk) if is_named else "")
     assert {event.actor for event in new} == ({operator} if expected else set())
 
 
@@ -365,12 +365,12 @@ def test_g6_inactive_account_is_refused_and_an_active_one_accepted(case: Case) -
     assert not LegalHold.objects.exists()
     get_user_model()._default_manager.filter(pk=case.staff.pk).update(is_active=True)
     assert run_with_faults(*words) == ""
-    assert LegalHold.objects.get().placed_by == find_operator_actor(account_pk=str(case.staff.pk))
+    assert LegalHold.objects.get().placed_by == build_operator_actor(account_pk=str(case.staff.pk))
 
 
 def test_g6_events_of_an_operator_are_found_by_the_actor(case: Case) -> None:
     run("hold", "place", case.subject, "--reason", "x", "--as", "clerk")
-    lines = run("audit", "export", "--actor", find_operator_actor(account_pk=str(case.staff.pk))).splitlines()
+    lines = run("audit", "export", "--actor", build_operator_actor(account_pk=str(case.staff.pk))).splitlines()
     assert [json.loads(line)["action"] for line in lines] == ["hold.placed"]
     assert run("audit", "export", "--actor", case.staff.pk) == ""
 
@@ -416,7 +416,7 @@ def test_names_cannot_imitate_another_part_of_the_actor(
     monkeypatch.setattr("socket.gethostname", lambda: host)
     monkeypatch.setattr("django_phi_oidc.audit.operators._LOGIN_UID", Path("/nonexistent"))
     monkeypatch.setitem(os.environ, "SUDO_USER", sudo_user)
-    assert find_operator_actor(account_pk=pk) == actor
+    assert build_operator_actor(account_pk=pk) == actor
     assert find_stated_account_pk(actor) == pk[:64]
     assert len(actor) < 255
 
@@ -432,7 +432,7 @@ def test_login_that_the_kernel_keeps_is_part_of_the_actor(
     monkeypatch.delenv("SUDO_USER", raising=False)
     (tmp_path / "loginuid").write_text(login)
     monkeypatch.setattr("django_phi_oidc.audit.operators._LOGIN_UID", tmp_path / "loginuid")
-    assert find_operator_actor() == f"os:root@h{part}"
+    assert build_operator_actor() == f"os:root@h{part}"
 
 
 @pytest.mark.parametrize("actor", ["", "7", "a;as=7", "os:ada@h", "os:ada@h;sudo=b%3Bas%3D7"])

@@ -21,7 +21,7 @@ from django.db import connections
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit import outbox
 from django_phi_oidc.audit.events import register_actions
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.contrib.siem.models import SinkCursor
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.management.commands.phi_oidc import list_subcommands
@@ -355,7 +355,7 @@ def test_traceback_and_verbosity_after_a_subcommand() -> None:
     done = run_django("scrub", "-v", "2")
     assert done.stdout == "0 claims were erased.\n"
     actor, seconds = done.stderr.splitlines()
-    assert actor == f"The actor of the events is {find_operator_actor()}."
+    assert actor == f"The actor of the events is {build_operator_actor()}."
     assert re.fullmatch(r"scrub took \d+\.\d s\.", seconds)
     assert run_django("scrub", "-v", "0").stdout == ""
     assert json.loads(run_django("scrub", "-v", "0", "--json").stdout) == {"claims": 0, "retention_keys": 0}

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.management.subcommands import sessions
 from django_phi_oidc.oidc.token import ReceivedToken
 from django_phi_oidc.sessions.lifecycle import end_session
@@ -189,7 +189,7 @@ def test_end_all_ends_all_sessions_and_shows_progress(op: ScriptedOP, sign_in: C
     assert run("end", "--all", "--yes", stderr=file) == "0 sessions ended, 0 of 0 tokens revoked."
     assert file.getvalue() == ""
     assert {(event.reason, event.actor) for event in events("session.ended")} == {
-        ("administrator", find_operator_actor())
+        ("administrator", build_operator_actor())
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.crypto import keyring
 from django_phi_oidc.subjects.models import PairwiseSubject, SubjectDigest
 from tests.support.manual_blocks import block, commands
@@ -54,7 +54,7 @@ def test_page_shows_link_list_and_unlink(type_in: Any) -> None:
     )
     assert run(*listing) == "There are no linked persons.\n"
     actions = list(AuditEvent.objects.order_by("id").values_list("action", "actor", "subject"))
-    operator, uuid = find_operator_actor(), str(subject.uuid)
+    operator, uuid = build_operator_actor(), str(subject.uuid)
     assert actions == [("subject.linked", operator, uuid), ("subject.unlinked", operator, uuid)]
 
 

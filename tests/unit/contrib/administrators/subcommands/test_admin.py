@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.contrib.administrators.subcommands.admin import STAFF
 from django_phi_oidc.contrib.administrators.subcommands.admin import _validate_roles as validate_roles
 from tests.support.person_page_fixtures import make_groups
@@ -60,7 +60,7 @@ def changes(user: Any) -> list[tuple[str, dict[str, Any]]]:
 def test_account_of_a_provider_gets_access_to_the_admin_with_an_event(user: Any) -> None:
     output = grant(user.username, "--yes")
     assert privileges(user) == (True, False, set())
-    assert changes(user) == [(find_operator_actor(), {"granted": ["is_staff"]})]
+    assert changes(user) == [(build_operator_actor(), {"granted": ["is_staff"]})]
     first, second, third = output.splitlines()
     assert first == f"{user.username} was granted is_staff."
     assert second == "Next: Open /admin/ in the browser in which the account is signed in."
@@ -72,7 +72,7 @@ def test_group_and_superuser_are_granted_in_one_command(user: Any) -> None:
     output = grant(f"pk:{user.pk}", "--group", OFFICER, "--superuser", "--yes")
     assert privileges(user) == (True, True, {OFFICER})
     events = changes(user)
-    assert {actor for actor, _ in events} == {find_operator_actor()}
+    assert {actor for actor, _ in events} == {build_operator_actor()}
     merged = {key: names for _, detail in events for key, names in detail.items()}
     assert merged == {"granted": ["is_staff", "is_superuser"], "added": [OFFICER]}
     assert f"was granted is_staff, is_superuser, the group {OFFICER}." in output

@@ -10,7 +10,7 @@ from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 
 from django_phi_oidc._internal import clock
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.sessions.models import OIDCSession
 from tests.support.foreign_sessions import (
     FORMER_BACKEND,
@@ -97,7 +97,7 @@ def test_end_ends_foreign_sessions_only_and_revokes_their_tokens(
     assert [django_session_exists(key) for key in (*keys, own.django_key)] == [False, False, False, True]
     assert OIDCSession.objects.get().ended_at is None
     assert {asked["token"] for asked in op.asked} == set(MOZILLA_TOKENS.values())
-    assert {event.actor for event in events("session.ended")} == {find_operator_actor()}
+    assert {event.actor for event in events("session.ended")} == {build_operator_actor()}
     assert run("end")[0] == "0 sessions ended, 0 of 0 tokens revoked.\n"
 
 

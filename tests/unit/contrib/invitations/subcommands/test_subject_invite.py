@@ -21,7 +21,7 @@ from django_phi_oidc import conf
 from django_phi_oidc._internal import clock, randomness
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.contrib.invitations.activation_codes import CODE_ALPHABET, parse_code
 from django_phi_oidc.contrib.invitations.activation_redemption import redeem_code
 from django_phi_oidc.contrib.invitations.models import ActivationCode
@@ -137,7 +137,7 @@ def test_user_is_invited_and_the_code_is_valid() -> None:
     assert invitation == {**expected, "code": invitation["code"]}
     assert redeem(invitation["code"])
     (event,) = AuditEvent.objects.filter(action="activation.issued")
-    assert (event.actor, event.resource) == (find_operator_actor(), f"user/{user.pk}")
+    assert (event.actor, event.resource) == (build_operator_actor(), f"user/{user.pk}")
 
 
 @pytest.mark.parametrize("name", ["pk:0", "unknown", ""])

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin, parse_event
 from django_phi_oidc.audit.models import AuditOutbox
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.claims.models import StoredClaim
 from django_phi_oidc.claims.retention import scrub_due_claims
 from django_phi_oidc.contrib.legal_holds.legal_holds import place_hold
@@ -54,7 +54,7 @@ def test_hold_keeps_claims_until_release_and_its_reason_is_not_in_the_audit_log(
         person.subject,
         REASON,
         NOW,
-        find_operator_actor(),
+        build_operator_actor(),
     )
     assert scrub_due_claims(now=NOW + 2 * DAY) == 0
     assert run("release", hold.pk) == f"Hold {hold.pk} was released.\n"
@@ -196,7 +196,7 @@ def test_list_shows_person_reason_and_end() -> None:
         "placed_by": "7",
         "until": "",
         "released_at": "2026-11-24T12:00:00+00:00",
-        "released_by": find_operator_actor(),
+        "released_by": build_operator_actor(),
         "suspended_until": "",
         "suspended_purposes": [],
         "agency": "",

@@ -19,7 +19,7 @@ from django_phi_oidc import conf
 from django_phi_oidc._internal import clock
 from django_phi_oidc.audit.events import Origin
 from django_phi_oidc.audit.models import AuditEvent
-from django_phi_oidc.audit.operators import find_operator_actor
+from django_phi_oidc.audit.operators import build_operator_actor
 from django_phi_oidc.contrib.notices.models import AccountNotice
 from django_phi_oidc.contrib.subject_links.csv_import.rows import BATCH_SIZE, MAX_ROWS
 from django_phi_oidc.crypto import keyring
@@ -104,7 +104,7 @@ def test_each_link_has_an_event_and_a_notice() -> None:
     get_user_model().objects.update(email="amina@example.org")
     assert Ran(written(f"{user},{SUBS[0]}")).out == "1 persons were linked, 0 were linked before.\n"
     (event,) = events()
-    assert (event.actor, event.resource, event.provider) == (find_operator_actor(), f"user/{user.pk}", "default")
+    assert (event.actor, event.resource, event.provider) == (build_operator_actor(), f"user/{user.pk}", "default")
     assert json.loads(event.detail) == {"created": False}
     assert [notice.kind for notice in AccountNotice.objects.all()] == ["linked"]
 
